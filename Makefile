@@ -1,0 +1,63 @@
+# On a bare machine with Python 3.11 or newer, `make demo` is all it takes.
+.DEFAULT_GOAL := help
+.PHONY: help demo run test check bench clean
+MAKEFLAGS += --no-print-directory
+
+VENV := .venv
+BIN := $(VENV)/bin
+# The newest Python whose packages all exist as wheels, then whatever is there.
+CANDIDATES := python3.14 python3.13 python3.12 python3.11 python3 python
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/prod ## Serve this project's own docs on http://localhost:8000/demo: no key, no account
+	@exec $(BIN)/python run_production.py --demo
+
+run: $(VENV)/prod ## The production server, on the settings of .env
+	@exec $(BIN)/python run_production.py
+
+test: check ## Everything that the tests need, then all of them
+	@exec $(BIN)/python -m pytest -q
+
+check: $(VENV)/dev ## Format, lint and types
+	@scripts/check
+
+bench: $(VENV)/dev ## The benchmarks, each as a ratio against its floor
+	@set -e; found=; \
+	for file in benchmarks/*.py; do \
+	  case $$file in *\** | */_*) continue ;; esac; \
+	  found=1; echo "· $$file"; PYTHONPATH=. $(BIN)/python "$$file"; \
+	done; \
+	if [ -z "$$found" ]; then echo "There are no benchmarks yet."; fi
+
+clean: ## Remove the virtual environment, the demo's index and caches; settings, index and state stay
+	@rm -rf $(VENV) .demo .mypy_cache .ruff_cache .pytest_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@found=; for python in $(CANDIDATES); do \
+	  "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue; \
+	  found=$$python; \
+	  "$$python" -c 'import ensurepip, venv' 2>/dev/null || continue; \
+	  echo "· virtual environment in $(VENV), with $$("$$python" --version)"; \
+	  exec "$$python" -m venv --clear $(VENV); \
+	done; \
+	if [ -n "$$found" ]; then \
+	  package=$$("$$found" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])'); \
+	  echo "$$found cannot make virtual environments; on Debian and Ubuntu: sudo apt-get install $$package"; \
+	else \
+	  echo "Python 3.11 or newer is needed; on Debian and Ubuntu: sudo apt-get install python3 python3-venv"; \
+	fi >&2; exit 1
+
+# Stamps: a second run starts at once, and a changed list of packages is noticed.
+$(VENV)/prod: requirements-prod.txt | $(BIN)/python
+	@echo "· installing packages (once, about half a minute)"
+	@$(PIP) -r requirements-prod.txt
+	@touch $@
+
+$(VENV)/dev: requirements-dev.txt requirements-prod.txt | $(BIN)/python
+	@echo "· installing packages for the tests (once, about half a minute)"
+	@$(PIP) -r requirements-dev.txt
+	@touch $@ $(VENV)/prod

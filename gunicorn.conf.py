@@ -1,0 +1,109 @@
+"""Workers, timeouts, sockets and hooks of the production server. No application logic.
+
+    gunicorn --config gunicorn.conf.py rag_server:app
+
+gunicorn runs this file at the start and again on SIGHUP.
+"""
+
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, ClassVar
+
+ROOT = Path(__file__).resolve().parent
+if str(ROOT) not in sys.path:
+    # The working directory belongs to the operator (.env and relative paths are read there); the code is here.
+    sys.path.insert(0, str(ROOT))
+
+from rag.errors import ConfigError  # noqa: E402
+from rag.settings import Settings  # noqa: E402
+from rag.telemetry import logging_config  # noqa: E402
+from rag.worker import DRAIN_S, ProcessLog, Worker  # noqa: E402
+
+try:
+    _settings = Settings.from_environment()
+except ConfigError as error:
+    print("The settings cannot work:", *error.faults, sep="\n  ", file=sys.stderr)
+    raise SystemExit(1) from None
+
+_finish_s = math.ceil(_settings.request_timeout_s) + 2
+"""A chat that began just before the stop may use up its own deadline; two seconds for the answer to leave."""
+
+
+class RagWorker(Worker):
+    CONFIG_KWARGS: ClassVar[dict[str, Any]] = {
+        **Worker.CONFIG_KWARGS,
+        "timeout_graceful_shutdown": _finish_s,
+        # gunicorn's own list refuses networks with host bits, and never reaches the address rewriting.
+        "forwarded_allow_ips": _settings.forwarded_allow_ips,
+    }
+
+
+class RagLog(ProcessLog):
+    CONFIG: ClassVar[dict[str, Any]] = logging_config(_settings.log_level, _settings.log_format, _settings.secrets)
+
+
+bind = f"[{_settings.host}]:{_settings.port}" if ":" in _settings.host else f"{_settings.host}:{_settings.port}"
+workers = _settings.workers
+worker_class = RagWorker
+logger_class = RagLog
+loglevel = _settings.log_level
+proc_name = "rag-server"
+
+# Waiting connections: a burst of visitors should wait a moment, not be refused. The kernel's somaxconn caps it.
+backlog = 2048
+
+# Seconds without a heartbeat. The event loop beats by itself, however long an answer takes; only a loop that stands
+# still stops it, and then the worker serves nobody.
+timeout = 30
+
+# Above the worker's own deadline (drain, then finish), else the master kills it with streams open, and neither a
+# stream's `finally` nor the lifespan's closing runs.
+graceful_timeout = math.ceil(DRAIN_S) + _finish_s + 5
+
+# Seconds an idle connection stays: longer than a page's requests are apart. A reverse proxy in front should drop its
+# idle connections earlier (deploy notes), else it may write into one that just closed.
+keepalive = 15
+
+# FAISS's threads do not survive a fork, and SIGHUP would reload no code.
+preload_app = False
+
+# Recycling workers by count cuts off open streams; memory is watched instead.
+max_requests = 0
+
+# Two servers on one machine would share its path, and nothing here speaks to it.
+control_socket_disable = True
+
+# The heartbeat is a file: on a slow disk, writing it can stall longer than `timeout`.
+worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108
+
+# Ours is in the JSON log, written by rag/telemetry.py.
+accesslog = None
+
+
+def on_starting(server: Any) -> None:
+    """Guard SIGHUP: settings or an index that cannot work must not take the running server down.
+
+    gunicorn would leave on the first worker that does not boot, and the old workers with it.
+    """
+    reload = server.handle_hup
+
+    def reload_if_sound() -> None:
+        command = [sys.executable, str(ROOT / "run_production.py"), "--check", "--running"]
+        environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}
+        try:
+            check = subprocess.run(  # noqa: S603
+                command, capture_output=True, encoding="utf-8", env=environment, timeout=timeout
+            )
+        except subprocess.TimeoutExpired:
+            server.log.error("reload refused, the old workers keep serving: the checks took over %s s", timeout)
+            return
+        if check.returncode:
+            faults = [line.strip() for line in check.stdout.splitlines() if line.lstrip().startswith(("✗", "→"))]
+            server.log.error("reload refused, the old workers keep serving", extra={"faults": faults})
+            return
+        reload()
+
+    server.handle_hup = reload_if_sound

@@ -1,0 +1,177 @@
+"""The indexer's command line: build, search, evaluate, info, verify, rollback.
+
+The only place of the indexer that reads settings and constructs adapters.
+"""
+
+import argparse
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from indexer import evaluate, sources
+from indexer.build import Embedder, Summary, build
+from indexer.terminal import ProgressBar, build_lines, hit_lines, score_lines
+from rag import builds
+from rag.azure_openai import AzureEmbedder
+from rag.errors import ConfigError, IndexUnavailable, RagError, UpstreamError
+from rag.local_embedder import LocalEmbedder
+from rag.models import Hit
+from rag.resilience import Deadline, RetryBudget
+from rag.settings import Settings
+from rag.upstream import Upstream, http_client
+from rag.vector_db import Build, open_build
+
+QUESTION_TIMEOUT_S = 20.0
+
+
+def _arguments(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m indexer", description="Turns documents into an index.")
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    def command(name: str, meaning: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=meaning, description=meaning)
+        added.add_argument("--output", type=Path, metavar="FOLDER", help="the index; default: VECTOR_DB_PATH")
+        return added
+
+    making = command("build", "index documents: .md .mdx .html .txt .csv .pdf .docx")
+    making.add_argument("sources", nargs="+", type=Path, metavar="SOURCE", help="files and folders")
+    making.add_argument("--site-url", metavar="URL", help="where the documents are published; default: SITE_URL")
+    making.add_argument("--clean", action="store_true", help="embed everything anew, reuse nothing")
+    making.add_argument("--yes", action="store_true", help="do not ask before --clean")
+    searching = command("search", "show what the server would retrieve")
+    searching.add_argument("question")
+    searching.add_argument("-k", type=int, default=5, choices=range(1, 21), metavar="1-20", help="passages; default 5")
+    judging = command("evaluate", "measure the live build with questions whose answers are known")
+    judging.add_argument("questions", type=Path, metavar="QUESTIONS.jsonl")
+    judging.add_argument("--min-ndcg", type=float, metavar="X", help="exit 1 where nDCG@10 is lower")
+    command("info", "the live build and the kept ones")
+    command("verify", "compute every checksum again")
+    command("rollback", "make the previous build live").add_argument("build", nargs="?", metavar="BUILD")
+    return parser.parse_args(argv)
+
+
+@asynccontextmanager
+async def _embedder(settings: Settings) -> AsyncIterator[Embedder]:
+    if missing := settings.missing("EMBEDDINGS"):
+        raise ConfigError(missing)
+    if settings.demo:
+        yield LocalEmbedder()
+        return
+    async with http_client(connections=16) as client:
+        endpoints = settings.embeddings_endpoints
+        upstream = Upstream(kind="embeddings", endpoints=endpoints, client=client, budget=RetryBudget())
+        yield AzureEmbedder(upstream=upstream, name=endpoints[0].model_name)
+
+
+async def _build(options: argparse.Namespace, settings: Settings, root: Path) -> int:
+    files = sources.find(options.sources)
+    if options.clean and not options.yes and sys.stdin.isatty():
+        answer = input(f"{len(files)} files will be embedded anew, which costs calls. Continue? [y/N] ")
+        if answer.strip().lower() not in ("y", "yes"):
+            print("Nothing was done.")
+            return 1
+    site_url = options.site_url if options.site_url is not None else settings.site_url
+    with ProgressBar(sys.stderr) as bar:
+        documents = bar.over("reading", sources.read_all(files, site_url=site_url), len(files))
+        async with _embedder(settings) as embedder:
+            summary: Summary = await build(
+                documents, root=root, embedder=embedder, clean=options.clean, progress=bar.show
+            )
+    print("\n".join(build_lines(summary, root)))
+    return 0
+
+
+async def _search(options: argparse.Namespace, settings: Settings, root: Path) -> int:
+    async with _embedder(settings) as embedder:
+        live = open_build(root, model=embedder.name)
+        hits = await _found(live, embedder, options.question, options.k)
+    print("\n".join(hit_lines(hits)) or "nothing found")
+    return 0
+
+
+async def _found(live: Build, embedder: Embedder, question: str, k: int) -> list[Hit]:
+    try:
+        vector = (await embedder.embed([question], deadline=Deadline(QUESTION_TIMEOUT_S)))[0]
+    except UpstreamError as error:
+        print(f"embeddings unavailable, found by words alone ({error})", file=sys.stderr)
+        vector = None
+    return live.search(question, vector=vector, k=k)
+
+
+async def _evaluate(options: argparse.Namespace, settings: Settings, root: Path) -> int:
+    questions = evaluate.read(options.questions)
+    async with _embedder(settings) as embedder:
+        live = open_build(root, model=embedder.name)
+        with ProgressBar(sys.stderr) as bar:
+            scores = await evaluate.measure(live, questions, embedder=embedder, progress=bar.show)
+    print("\n".join(score_lines(scores, live.id)))
+    if options.min_ndcg is not None and scores.ndcg_at_10 < options.min_ndcg:
+        print(f"nDCG@10 {scores.ndcg_at_10:.3f} is below {options.min_ndcg}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _info(root: Path) -> int:
+    live = builds.live_id(root)
+    for build_id in builds.kept_ids(root):
+        mark = "live" if build_id == live else "kept"
+        try:
+            about = builds.read_manifest(builds.folder_of(root, build_id))
+        except IndexUnavailable as error:
+            print(f"{mark}  {build_id}  damaged: {error}")
+            continue
+        size_mb = sum(file["bytes"] for file in about["files"].values()) / 1e6
+        model = f"{about['embedding']['model']}, {about['embedding']['dimensions']} dimensions"
+        counts = f"{about['documents']:,} documents, {about['passages']:,} passages"
+        print(f"{mark}  {build_id}  {counts}, {model}, {about['index']['type']}, {size_mb:,.1f} MB")
+    return 0
+
+
+def _verify(root: Path) -> int:
+    about = builds.verify(builds.folder_of(root, builds.live_id(root)))
+    print(f"{about['id']}: {len(about['files'])} files, every checksum is right")
+    return 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    settings = Settings.from_environment()
+    root = options.output or settings.vector_db_path
+    match options.command:
+        case "build":
+            return asyncio.run(_build(options, settings, root))
+        case "search":
+            return asyncio.run(_search(options, settings, root))
+        case "evaluate":
+            return asyncio.run(_evaluate(options, settings, root))
+        case "info":
+            return _info(root)
+        case "verify":
+            return _verify(root)
+        case _:
+            print(f"{builds.rollback(root, options.build)} is live")
+            return 0
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one command; 0 when it did what was asked, 1 with one clear sentence when it could not."""
+    options = _arguments(argv)
+    try:
+        return _run(options)
+    except ConfigError as error:
+        print("\n".join(error.faults), file=sys.stderr)
+    except BlockingIOError:
+        print("another build is running here; wait for it, or stop it", file=sys.stderr)
+    except UpstreamError as error:
+        print(f"embeddings failed for good: {error}; the live build is untouched", file=sys.stderr)
+    except (RagError, OSError) as error:
+        print(str(error), file=sys.stderr)
+    except KeyboardInterrupt:
+        print("interrupted; the live build is untouched", file=sys.stderr)
+        return 130
+    return 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,109 @@
+"""HTML -> draft: the page's own words, without its navigation, banners and scripts. Knows no file or address rule."""
+
+import re
+
+from selectolax.lexbor import LexborHTMLParser, LexborNode
+
+from indexer.documents import Draft
+from indexer.formats.decoding import decoded
+from indexer.formats.html_walk import Walk, text_within
+
+CHARSET = re.compile(rb"(?:<meta\b[^>]*?charset\s*=|<\?xml\b[^>]*?encoding\s*=)\s*[\"']?\s*([\w:.-]+)", re.I)
+CHARSET_WITHIN_BYTES = 2048
+DROPPED = (
+    "nav, footer, aside, script, style, noscript, template, svg, iframe, dialog, button, select, object, canvas, "
+    "[hidden], [aria-hidden=true], [role=navigation], [role=banner], [role=contentinfo], [role=search], "
+    "[role=complementary], [role=dialog], [role=alertdialog], a.headerlink, a.skip-link, a.hash-link, a.heading-anchor"
+)
+NOTE = re.compile(r"\b(?:admonition|alert|callout|hint|info|note|tip|warning|starlight-aside)\b", re.I)
+BANNER = re.compile(r"cookie|consent|gdpr|breadcrumb|skip-?(?:link|nav|to)|share-?(?:bar|buttons)|edit-this-page", re.I)
+BANNER_LIMIT_CHARS = 3000
+"""A container longer than this that has "cookie" in its class is the cookie policy itself."""
+INVISIBLE = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.I)
+SEPARATORS = re.compile(r"\s+(?:\||-|–|—|·|•|::|»|›)\s+")
+
+
+def read(data: bytes) -> Draft:
+    """The draft of an HTML file; SourceUnreadable where it is not text in the encoding it states, or in UTF-8."""
+    declared = CHARSET.search(data[:CHARSET_WITHIN_BYTES])
+    return read_text(decoded(data, declared=declared[1].decode("ascii", "ignore") if declared else ""))
+
+
+def read_text(source: str) -> Draft:
+    """The draft of a page or fragment that is decoded already."""
+    tree = LexborHTMLParser(source)
+    head_title = text_within(tree.css_first("head title"))
+    address = (
+        _stated(tree, "link[rel~=canonical i]", "href")
+        or _stated(tree, "meta[name=url i]", "content")
+        or _stated(tree, "meta[property='og:url' i]", "content")
+    )
+    language = _stated(tree, "html", "lang") or _stated(tree, "meta[http-equiv=content-language i]", "content")
+    site_name = _stated(tree, "meta[property='og:site_name' i]", "content")
+    outline = Walk().outline(_main(tree))
+    return Draft(
+        sections=outline.sections(),
+        title=_own_title(head_title, outline.top_heading, site_name),
+        top_heading=outline.top_heading,
+        # A path in an HTML page is relative to where it is served from, which is not known here.
+        address=address if re.match(r"https?://", address, re.I) else "",
+        language=language,
+    )
+
+
+def _stated(tree: LexborHTMLParser, selector: str, attribute: str) -> str:
+    node = tree.css_first(selector)
+    return " ".join((node.attributes.get(attribute) or "").split()) if node else ""
+
+
+def _own_title(stated: str, top_heading: str, site_name: str) -> str:
+    """`stated` without the site's name, where the page's own heading or `og:site_name` says which part that is."""
+    parts = SEPARATORS.split(stated)
+    folded = [part.casefold() for part in parts]
+    if len(parts) > 1 and top_heading and top_heading.casefold() in (folded[0], folded[-1]):
+        return top_heading
+    if len(parts) > 1 and site_name and site_name.casefold() in (folded[0], folded[-1]):
+        shared_last = folded[-1] == site_name.casefold()
+        rest = stated.removesuffix(parts[-1]) if shared_last else stated.removeprefix(parts[0])
+        return rest.strip(" \t|-–—·•:»›")
+    return stated
+
+
+def _main(tree: LexborHTMLParser) -> LexborNode | None:
+    """The element that holds the page's own words, with everything else taken out of it."""
+    body = tree.body
+    if body is None:
+        return None
+    for selector in ("main", "article", "[role=main]"):
+        found = tree.css(selector)
+        # Several articles are a list of teasers: only the whole body has them all.
+        if len(found) == 1 and len(found[0].text().strip()) > 0:
+            _clean(found[0])
+            if found[0].text().strip():
+                return found[0]
+    _clean(body)
+    return body
+
+
+def _clean(root: LexborNode) -> None:
+    for node in root.css(DROPPED):
+        if node.mem_id != root.mem_id and not (node.tag == "aside" and _is_note(node)):
+            node.decompose()
+    for node in root.css("header, form"):
+        # A page's header holds its H1 more often than not, and whole pages stand in one form.
+        if node.mem_id != root.mem_id and node.css_first("h1, main, article") is None:
+            node.decompose()
+    for node in root.css("[style]"):
+        if node.mem_id != root.mem_id and INVISIBLE.search(node.attributes.get("style") or ""):
+            node.decompose()
+    for node in root.css("div[id], div[class], section[id], section[class], ul[class], ol[class], a[class], p[class]"):
+        if node.mem_id != root.mem_id and BANNER.search(_names(node)) and len(node.text()) < BANNER_LIMIT_CHARS:
+            node.decompose()
+
+
+def _is_note(node: LexborNode) -> bool:
+    return bool(NOTE.search(_names(node)))
+
+
+def _names(node: LexborNode) -> str:
+    return f"{node.attributes.get('id') or ''} {node.attributes.get('class') or ''}"

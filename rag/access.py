@@ -1,0 +1,88 @@
+"""Who is calling, and what they may see: addresses, session ids, keys, the headers that protect a page.
+
+Pure functions over plain values. Which proxies are believed is uvicorn's business: by the time a request arrives
+here, its client address is the rightmost one that no trusted proxy has.
+"""
+
+import hmac
+import ipaddress
+import re
+import secrets
+from typing import Final
+
+SESSION_ID: Final = r"^[A-Za-z0-9._-]{16,128}$"
+_SESSION_ID = re.compile(r"[A-Za-z0-9._-]{16,128}")
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,128}")
+
+API_CSP: Final = "default-src 'none'; frame-ancestors 'none'"
+PAGE_CSP: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+DOCS_CSP: Final = (
+    "default-src 'none'; script-src 'unsafe-inline' https://cdn.jsdelivr.net; "
+    "style-src 'unsafe-inline' https://cdn.jsdelivr.net; img-src data: https:; connect-src 'self'; "
+    "frame-ancestors 'none'"
+)
+"""FastAPI's page for `/docs` has one inline script and takes Swagger UI from its public address."""
+
+SECURITY_HEADERS: Final = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"strict-origin-when-cross-origin"),
+    (b"x-frame-options", b"DENY"),
+    (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
+    (b"cross-origin-resource-policy", b"cross-origin"),
+)
+"""Sent with every response; the Content-Security-Policy depends on the page."""
+
+
+def content_security_policy(path: str) -> str:
+    """The policy of the page at `path`; what is not a page may load nothing."""
+    if path == "/demo":
+        return PAGE_CSP
+    return DOCS_CSP if path == "/docs" else API_CSP
+
+
+def client_bucket(address: str | None) -> str:
+    """Whose limits a request counts against: an IPv4 address, or an IPv6 network of 64 bits, or `unknown`.
+
+    A home has 2^64 IPv6 addresses, so that limits for a single one would be no limits.
+    """
+    try:
+        ip = ipaddress.ip_address((address or "").split("%")[0])
+    except ValueError:
+        return "unknown"
+    if isinstance(ip, ipaddress.IPv6Address):
+        if ip.ipv4_mapped is not None:
+            return str(ip.ipv4_mapped)
+        return str(ipaddress.ip_network((int(ip) >> 64 << 64, 64)))
+    return str(ip)
+
+
+def is_loopback(address: str | None) -> bool:
+    """Whether a probe on the machine itself is calling."""
+    try:
+        return ipaddress.ip_address(address or "").is_loopback
+    except ValueError:
+        return False
+
+
+def new_session_id() -> str:
+    """An id that nobody can guess: 192 bits from the system's source of randomness."""
+    return secrets.token_urlsafe(24)
+
+
+def is_session_id(value: str) -> bool:
+    return _SESSION_ID.fullmatch(value) is not None
+
+
+def request_id(claimed: str | None) -> str:
+    """The caller's id where it is sane (8–128 harmless characters), else a new one."""
+    if claimed is not None and _REQUEST_ID.fullmatch(claimed):
+        return claimed
+    return secrets.token_hex(16)
+
+
+def key_matches(expected: str, presented: str | None) -> bool:
+    """Compared in constant time; an unset key matches nothing."""
+    return bool(expected) and hmac.compare_digest(expected.encode(), (presented or "").encode())

@@ -1,0 +1,175 @@
+"""Builds on disk: named, checked, published by one rename, kept, and brought back.
+
+    vector_db/CURRENT                    the id of the live build
+    vector_db/builds/<id>/manifest.json  format, model, counts, and the SHA-256 of every file beside it
+    vector_db/builds/.staging-<id>/      a build that is being written, or that was interrupted
+
+A build is complete or absent. Knows files and checksums; what is inside the files is `vector_db`'s business.
+"""
+
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from rag.errors import BuildDamaged, BuildMismatch, BuildMissing
+
+FORMAT = 1
+"""Rises when the files of a build change their meaning; a server refuses a format that it does not know."""
+KEPT = 3
+"""Builds kept beside each other: the live one and what `rollback` can return to."""
+ID = re.compile(r"\d{8}T\d{6}\.\d{6}Z")
+
+
+def live_id(root: Path) -> str:
+    """The id in `CURRENT`. Raises `BuildMissing`."""
+    try:
+        build_id = (root / "CURRENT").read_text("ascii").strip()
+    except (OSError, ValueError):
+        raise BuildMissing(f"no build in {root}; run: python -m indexer build SOURCE") from None
+    if not ID.fullmatch(build_id):
+        raise BuildDamaged(f"{root / 'CURRENT'} names no build; run: python -m indexer rollback")
+    return build_id
+
+
+def kept_ids(root: Path) -> list[str]:
+    """Ids of the complete builds, newest first."""
+    folder = root / "builds"
+    names = [path.name for path in folder.iterdir() if ID.fullmatch(path.name)] if folder.is_dir() else []
+    return sorted(names, reverse=True)
+
+
+def folder_of(root: Path, build_id: str) -> Path:
+    return root / "builds" / build_id
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest, with every file beside it present in its full size. Raises `BuildDamaged` or `BuildMismatch`."""
+    try:
+        manifest = orjson.loads((folder / "manifest.json").read_bytes())
+        build_format, files = manifest["format"], manifest["files"]
+        if build_format == FORMAT:
+            sizes = {name: int(about["bytes"]) for name, about in files.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BuildDamaged(f"{folder}: no readable manifest ({type(error).__name__}); {_REMEDY}") from None
+    if build_format != FORMAT:
+        raise BuildMismatch(f"{folder}: format {build_format}, this version reads {FORMAT}; build again, or upgrade")
+    for name, size in sizes.items():
+        path = folder / name
+        found = path.stat().st_size if path.is_file() else None
+        if found != size:
+            raise BuildDamaged(f"{folder}: {name} has {found} bytes instead of {size}; {_REMEDY}")
+    return dict(manifest)
+
+
+def verify(folder: Path) -> dict[str, Any]:
+    """The manifest, after every checksum was computed again. Raises as `read_manifest` does."""
+    manifest = read_manifest(folder)
+    for name, about in manifest["files"].items():
+        if _sha256(folder / name) != about["sha256"]:
+            raise BuildDamaged(f"{folder}: {name} does not have the checksum of the manifest; {_REMEDY}")
+    return manifest
+
+
+_REMEDY = "run: python -m indexer build SOURCE, or: python -m indexer rollback"
+
+
+@contextmanager
+def writing(root: Path) -> Iterator[Path]:
+    """A staging folder for a new build, by one process at a time; whatever is left of it afterwards is removed.
+
+    Raises `BlockingIOError` while another process is building.
+    """
+    (root / "builds").mkdir(parents=True, exist_ok=True)
+    with (root / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Under the lock nobody else is writing, so staging folders here were left by an interrupted build.
+        for stale in (root / "builds").glob(".staging-*"):
+            shutil.rmtree(stale)
+        staging = root / "builds" / f".staging-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
+        staging.mkdir()
+        try:
+            yield staging
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def publish(root: Path, staging: Path, manifest: dict[str, Any]) -> str:
+    """Complete the build in `staging` and make it live; return its id. Older builds beyond `KEPT` are removed.
+
+    Every byte is on disk before the name is, and `CURRENT` changes last: whoever looks at any moment, after a
+    power cut too, finds the old build or the new one.
+    """
+    build_id = staging.name.removeprefix(".staging-")
+    files = {}
+    for path in sorted(staging.iterdir()):
+        _sync(path)
+        files[path.name] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+    complete = {"format": FORMAT, "id": build_id, "created_at": datetime.now(UTC).isoformat(), **manifest}
+    _write(staging / "manifest.json", orjson.dumps({**complete, "files": files}, option=orjson.OPT_INDENT_2))
+    _sync(staging)
+    staging.rename(folder_of(root, build_id))
+    _sync(root / "builds")
+    make_live(root, build_id)
+    live_and_newest = {build_id, *kept_ids(root)[:KEPT]}
+    for old in kept_ids(root):
+        if old not in live_and_newest:
+            shutil.rmtree(folder_of(root, old))
+    return build_id
+
+
+def make_live(root: Path, build_id: str) -> None:
+    """Name `build_id` in `CURRENT`, by one rename."""
+    aside = root / ".CURRENT.new"
+    _write(aside, f"{build_id}\n".encode())
+    aside.rename(root / "CURRENT")
+    _sync(root)
+
+
+def rollback(root: Path, build_id: str | None = None) -> str:
+    """Make `build_id`, or else the build before the live one, live, after checking it; return its id.
+
+    Raises `BuildMissing` where there is none to return to, `BuildDamaged` for one that is not sound.
+    """
+    kept = kept_ids(root)
+    if build_id is None:
+        try:
+            live = live_id(root)
+        except (BuildMissing, BuildDamaged):
+            live = "~"  # sorts after every id: without a live build the newest kept one is the one to return to
+        build_id = next((kept_id for kept_id in kept if kept_id < live), None)
+        if build_id is None:
+            raise BuildMissing(f"no build before the live one is kept in {root}")
+    elif build_id not in kept:
+        raise BuildMissing(f"no build {build_id} in {root}; kept are: {', '.join(kept) or 'none'}")
+    verify(folder_of(root, build_id))
+    make_live(root, build_id)
+    return build_id
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,185 @@
+"""The story of a question: recall, retrieve, ask, answer, remember.
+
+Yields events that a route spells as JSON, as a stream, or in another dialect. Knows no HTTP.
+"""
+
+import logging
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from rag.conversations import Conversations
+from rag.errors import ContentFiltered, StateUnavailable, UpstreamError
+from rag.local_models import QuotingChat
+from rag.models import Completion, Hit, Message, Prompt
+from rag.prompt import PromptWriter
+from rag.resilience import Deadline
+from rag.retrieval import Retriever, search_query
+
+log = logging.getLogger(__name__)
+
+WITHOUT_MEMORY = "memory unavailable: this conversation is not remembered"
+QUOTED_INSTEAD = QuotingChat(
+    degraded="chat model unavailable: passages are quoted",
+    opening="The language model cannot be reached right now. These passages fit your question best:",
+)
+
+
+class ChatModel(Protocol):
+    """What answers a prompt: Azure's service, or the one that quotes."""
+
+    degraded: str | None
+
+    def health(self) -> dict[str, Any]: ...
+
+    async def complete(self, prompt: Prompt, *, deadline: Deadline) -> Completion: ...
+
+    def stream(self, prompt: Prompt, *, deadline: Deadline) -> AsyncIterator[str]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """The passages that the answer is made from, in the order of their numbers."""
+
+    hits: tuple[Hit, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A further piece of the answer."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The whole answer, after the last piece."""
+
+    response: str
+    hits: tuple[Hit, ...]
+    degraded: str | None
+
+
+Event = Sources | Delta | Done
+
+
+@dataclass(slots=True)
+class _Course:
+    """What is noted while one question is answered."""
+
+    missing: list[str] = field(default_factory=list)
+    text: str = ""
+    fields: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def degraded(self) -> str | None:
+        return "; ".join(self.missing) or None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chat:
+    """Answers questions about the documents. `timeout_s` is a question's whole time, retries included."""
+
+    retriever: Retriever
+    model: ChatModel
+    conversations: Conversations
+    prompts: PromptWriter
+    max_results: int
+    timeout_s: float
+    degraded_answers: bool
+
+    async def answer(
+        self, question: str, *, session_id: str, claimed: Sequence[Message] = (), stream: bool
+    ) -> AsyncGenerator[Event, None]:
+        """`Sources`, then `Delta`s, then `Done`. With `stream` a delta is what just arrived, else the whole answer.
+
+        `claimed` is the conversation as the client tells it, believed where the server remembers none. Raises
+        `ContentFiltered`; `UpstreamError` where degraded answers are switched off, or after the first delta. What
+        broke off is not remembered.
+        """
+        began = time.perf_counter()
+        deadline = Deadline(self.timeout_s)
+        course = _Course()
+        history = await self._recall(session_id, claimed, course)
+        retrieved = await self.retriever.search(
+            search_query(question, history), k=self.max_results, deadline=deadline
+        )
+        course.missing += [retrieved.degraded] if retrieved.degraded else []
+        hits = tuple(self.retriever.relevant(retrieved))
+        yield Sources(hits)
+
+        asked = time.perf_counter()
+        if hits:
+            prompt = self.prompts.write(question, history=history, hits=hits)
+            async with aclosing(self._ask(prompt, deadline, course, stream=stream)) as pieces:
+                async for text in pieces:
+                    course.text += text
+                    yield Delta(text)
+        else:
+            course.text = self.prompts.nothing_found
+            yield Delta(course.text)
+        answered = time.perf_counter()
+
+        await self._remember(session_id, question, course)
+        course.fields |= {
+            **retrieved.timings_ms,
+            "model_ms": round((answered - asked) * 1000, 1),
+            "total_ms": round((time.perf_counter() - began) * 1000, 1),
+            "hits": len(hits),
+            "degraded": course.degraded,
+        }
+        log.info("answered", extra=course.fields)
+        yield Done(course.text, hits, course.degraded)
+
+    async def _recall(self, session_id: str, claimed: Sequence[Message], course: _Course) -> list[Message]:
+        try:
+            if claimed:
+                return await self.conversations.restore(session_id, claimed)
+            return await self.conversations.history(session_id)
+        except StateUnavailable as error:
+            log.warning("conversation not read", extra={"reason": str(error)})
+            course.missing.append(WITHOUT_MEMORY)
+            return list(claimed)
+
+    async def _ask(
+        self, prompt: Prompt, deadline: Deadline, course: _Course, *, stream: bool
+    ) -> AsyncGenerator[str, None]:
+        try:
+            async with aclosing(self._pieces(self.model, prompt, deadline, course, stream=stream)) as pieces:
+                async for text in pieces:
+                    yield text
+        except ContentFiltered:
+            raise
+        except UpstreamError as error:
+            if course.text or not self.degraded_answers:
+                raise
+            log.warning("model not reached, passages are quoted", extra={"reason": str(error)})
+            async with aclosing(self._pieces(QUOTED_INSTEAD, prompt, deadline, course, stream=stream)) as pieces:
+                async for text in pieces:
+                    yield text
+
+    async def _pieces(
+        self, model: ChatModel, prompt: Prompt, deadline: Deadline, course: _Course, *, stream: bool
+    ) -> AsyncGenerator[str, None]:
+        if stream:
+            async with aclosing(model.stream(prompt, deadline=deadline)) as pieces:  # type: ignore[type-var]
+                async for text in pieces:
+                    yield text
+        else:
+            completion = await model.complete(prompt, deadline=deadline)
+            course.fields["prompt_tokens"] = completion.prompt_tokens
+            course.fields["completion_tokens"] = completion.completion_tokens
+            yield completion.text
+        if model.degraded:
+            course.missing.append(model.degraded)
+
+    async def _remember(self, session_id: str, question: str, course: _Course) -> None:
+        turns = [Message("user", question), Message("assistant", course.text)]
+        try:
+            await self.conversations.append(session_id, turns)
+        except StateUnavailable as error:
+            log.warning("conversation not written", extra={"reason": str(error)})
+            if WITHOUT_MEMORY not in course.missing:
+                course.missing.append(WITHOUT_MEMORY)

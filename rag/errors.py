@@ -1,0 +1,151 @@
+"""Every failure the product knows, with the status and the sentence that the public sees.
+
+    RagError
+    ├── ConfigError              a setting is missing or wrong: the process does not start
+    ├── SourceUnreadable         one document cannot be read: the indexer skips and names it
+    ├── IndexUnavailable         503
+    │   ├── BuildMissing         nothing has been published yet
+    │   ├── BuildDamaged         truncated, altered or half-copied
+    │   └── BuildMismatch        another embedding model, or a newer format
+    ├── StateUnavailable         503, the store of conversations or limits does not answer
+    ├── InvalidRequest           422
+    ├── NotFound                 404
+    ├── Unauthorized             401, the admin key is missing or wrong
+    ├── VisitorLeft              499, nobody reads the answer
+    ├── BodyTooLarge             413
+    ├── RateLimited              429
+    └── UpstreamError            503
+        ├── UpstreamTimeout      504, the request's deadline passed
+        ├── UpstreamRejected     502, our request was refused: key, deployment or parameters
+        └── ContentFiltered      422
+
+`str(error)` is private: it names the value and the remedy, and goes to the log. `detail` is public: a sentence for
+a person, with nothing of the upstream, of paths, keys, prompts or tracebacks in it.
+"""
+
+
+class RagError(Exception):
+    """The root. A subclass states how it looks from outside."""
+
+    status = 500
+    code = "internal_error"
+    title = "Internal error"
+    detail = "Something went wrong on our side. Please try again."
+    retry_after_s: float | None = None
+
+    def __init__(self, private: str = "", *, detail: str | None = None, retry_after_s: float | None = None) -> None:
+        super().__init__(private or detail or self.detail)
+        if detail is not None:
+            self.detail = detail
+        if retry_after_s is not None:
+            self.retry_after_s = retry_after_s
+
+
+class ConfigError(RagError):
+    """Settings that cannot work. `faults` holds one line a fault, each with its remedy."""
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = faults
+
+
+class SourceUnreadable(RagError):
+    """A document that cannot be indexed; `str(error)` is the reason shown in the build's summary."""
+
+
+class IndexUnavailable(RagError):
+    status = 503
+    code = "index_unavailable"
+    title = "Index unavailable"
+    detail = "The search index is not available at the moment. Please try again later."
+
+
+class BuildMissing(IndexUnavailable):
+    """There is no published build at the path."""
+
+
+class BuildDamaged(IndexUnavailable):
+    """A build's files do not agree with its manifest."""
+
+
+class BuildMismatch(IndexUnavailable):
+    """A sound build that this server must not serve: another embedding model, or a newer format."""
+
+
+class StateUnavailable(RagError):
+    status = 503
+    code = "state_unavailable"
+    title = "Conversations unavailable"
+    detail = "Conversations cannot be read at the moment. Please try again later."
+
+
+class InvalidRequest(RagError):
+    status = 422
+    code = "invalid_request"
+    title = "Invalid request"
+    detail = "The request is not valid."
+
+
+class NotFound(RagError):
+    status = 404
+    code = "not_found"
+    title = "Not found"
+    detail = "There is nothing at this address."
+
+
+class Unauthorized(RagError):
+    status = 401
+    code = "unauthorized"
+    title = "Unauthorized"
+    detail = "This address needs the admin key: Authorization: Bearer KEY."
+
+
+class VisitorLeft(RagError):
+    """The status is nginx's, for logs only: the connection is closed."""
+
+    status = 499
+    code = "client_closed_request"
+    title = "Client closed request"
+    detail = "The request was closed before it was answered."
+
+
+class BodyTooLarge(RagError):
+    status = 413
+    code = "body_too_large"
+    title = "Request too large"
+    detail = "The request body is larger than 64 KiB."
+
+
+class RateLimited(RagError):
+    status = 429
+    code = "rate_limited"
+    title = "Too many requests"
+    detail = "Too many requests. Please wait a moment and try again."
+
+
+class UpstreamError(RagError):
+    status = 503
+    code = "upstream_unavailable"
+    title = "Model unavailable"
+    detail = "The language model cannot be reached at the moment. Please try again shortly."
+
+
+class UpstreamTimeout(UpstreamError):
+    status = 504
+    code = "upstream_timeout"
+    title = "Model too slow"
+    detail = "The language model did not answer in time. Please try again."
+
+
+class UpstreamRejected(UpstreamError):
+    status = 502
+    code = "upstream_rejected"
+    title = "Model misconfigured"
+    detail = "The language model refused our request. The site's operator has been told in the log."
+
+
+class ContentFiltered(UpstreamError):
+    status = 422
+    code = "content_filtered"
+    title = "Content filtered"
+    detail = "The question or its answer was refused by the content filter. Please rephrase the question."

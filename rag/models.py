@@ -1,0 +1,119 @@
+"""Plain data that passes between the rooms. Knows nothing of HTTP, files or models."""
+
+import hashlib
+import re
+from dataclasses import dataclass, field
+from typing import Literal
+from urllib.parse import urlsplit
+
+Role = Literal["user", "assistant"]
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A piece of one document, as it is indexed, retrieved and shown."""
+
+    text: str
+    """What a reader sees: the passage itself, Markdown allowed."""
+    title: str
+    """The page's title."""
+    headings: tuple[str, ...]
+    """The path of headings above the passage, outermost first, without the title."""
+    url: str
+    """The page's address, without a fragment; a source path where the site's address is unknown."""
+    anchor: str
+    """The fragment that leads to the passage (`response-model`, `page=3`), or empty."""
+    source: str
+    """The file it came from, relative to the indexed folder, with forward slashes."""
+    language: str
+    """ISO 639-1 code, or empty where it is not known."""
+
+    @property
+    def heading_path(self) -> str:
+        """Title and headings in one line: `Response Model › response_model Parameter`."""
+        parts = [self.title, *(heading for heading in self.headings if heading != self.title)]
+        return " › ".join(part for part in parts if part)
+
+    @property
+    def indexed_text(self) -> str:
+        """What is embedded: the heading path above the text, so that a passage knows where it stands."""
+        return f"{self.heading_path}\n\n{self.text}" if self.heading_path else self.text
+
+    @property
+    def content_hash(self) -> str:
+        """SHA-256 of `indexed_text`, in hex: equal hashes need only one embedding call."""
+        return hashlib.sha256(self.indexed_text.encode("utf-8", "surrogatepass")).hexdigest()
+
+    @property
+    def citation_url(self) -> str:
+        """The address that opens the page at the passage."""
+        return f"{self.url}#{self.anchor}" if self.anchor else self.url
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A passage that was found, with its scores."""
+
+    passage: Passage
+    score: float
+    """The fused score, 0 to 1, comparable within one search only."""
+    similarity: float
+    """Cosine similarity to the question, -1 to 1; 0 where no embedding was at hand."""
+    row: int
+    """The passage's number in its build."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One address of a model, with what is needed to call it."""
+
+    url: str
+    api_key: str = field(repr=False)
+    model: str
+    """The name sent in the body; empty where the address already names the deployment."""
+    bearer: bool
+    """True sends `Authorization: Bearer`, False Azure's `api-key`."""
+
+    @property
+    def name(self) -> str:
+        """Host and deployment: how logs, metrics and `/ready` call this endpoint."""
+        deployment = _deployment(self.url) or self.model
+        host = urlsplit(self.url).netloc.rsplit("@", 1)[-1]
+        return f"{host}/{deployment}" if deployment else host
+
+    @property
+    def model_name(self) -> str:
+        """The identity of the model behind the address: the setting, else the deployment, else the address."""
+        parts = urlsplit(self.url)
+        return self.model or _deployment(self.url) or f"{parts.netloc.rsplit('@', 1)[-1]}{parts.path}"
+
+
+def _deployment(url: str) -> str:
+    found = re.search(r"/deployments/([^/?]+)", url)
+    return found.group(1) if found else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A model's whole answer, with the tokens it reports; 0 where it reports none."""
+
+    text: str
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What a model is asked: messages for one that writes, question and passages for one that quotes."""
+
+    question: str
+    messages: tuple[dict[str, str], ...]
+    hits: tuple[Hit, ...]

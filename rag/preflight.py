@@ -1,0 +1,149 @@
+"""What must be true before the server starts, each fault with its remedy.
+
+Looks at settings, files, the port and one probe of the embedding model. Knows nothing of how a finding is shown, and
+serves nothing.
+"""
+
+import contextlib
+import errno
+import socket
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from rag.errors import IndexUnavailable, UpstreamError, UpstreamRejected
+from rag.settings import Settings
+from rag.vector_db import open_build
+
+Probe = Callable[[Settings], int]
+"""Embeds one word through the configured endpoint and returns its dimension. Raises `UpstreamError`."""
+
+
+REBUILD = "python -m indexer build SOURCE"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at. A fault stops the start; a warning does not."""
+
+    state: Literal["ok", "warning", "fault"]
+    subject: str
+    sentence: str
+    remedy: str = ""
+
+
+def check_all(settings: Settings, faults: Iterable[str], *, running: bool, probe: Probe) -> list[Finding]:
+    """Every finding at once. `faults` are the lines of a `ConfigError`, where the environment had some.
+
+    For a `running` server, which is about to reload, neither the port nor the network is asked.
+    """
+    faults = list(faults)
+    faulty = {variable_of(line) for line in faults}
+    return [
+        *map(_setting, faults),
+        *_models(settings, faulty),
+        *_system_prompt(settings),
+        *_index(settings, None if running else probe),
+        *_state(settings),
+        *(() if running or faulty & {"HOST", "PORT"} else _port(settings)),
+    ]
+
+
+def variable_of(fault: str) -> str:
+    """The variable that a line of a `ConfigError` begins with."""
+    return fault.split("=")[0].split(":")[0]
+
+
+def _setting(fault: str) -> Finding:
+    what, _, allowed = fault.partition("allowed is ")
+    return Finding("fault", "settings", what.rstrip(" :;"), f"allowed is {allowed}; mend it in .env or the environment")
+
+
+def _models(settings: Settings, faulty: set[str]) -> Iterator[Finding]:
+    missing = [line for line in settings.missing("CHAT", "EMBEDDINGS") if line.split()[0] not in faulty]
+    for line in missing:
+        what, _, remedy = line.partition(": ")
+        yield Finding("fault", "models", what, remedy)
+    if settings.demo:
+        yield Finding("ok", "models", "embedded, without key or network: answers quote the best passages")
+    elif not missing:
+        names = [endpoint.name for endpoint in (*settings.chat_endpoints, *settings.embeddings_endpoints)]
+        yield Finding("ok", "models", " · ".join(names))
+
+
+def _system_prompt(settings: Settings) -> Iterator[Finding]:
+    path = settings.system_prompt_file
+    if path is None:
+        return
+    try:
+        length = len(path.read_text(encoding="utf-8").strip())
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        yield Finding("fault", "prompt", f"{path} cannot be read: {reason}", "mend SYSTEM_PROMPT_FILE or the file")
+        return
+    if length:
+        yield Finding("ok", "prompt", f"{path}, {length} characters")
+    else:
+        yield Finding("fault", "prompt", f"{path} is empty", "write the instructions, or unset SYSTEM_PROMPT_FILE")
+
+
+def _index(settings: Settings, probe: Probe | None) -> Iterator[Finding]:
+    """The live build, the model that made its vectors, and one answer of that model where `probe` is given."""
+    endpoints = () if settings.demo else settings.embeddings_endpoints
+    try:
+        build = open_build(settings.vector_db_path, model=endpoints[0].model_name if endpoints else None)
+    except IndexUnavailable as error:
+        what, _, remedy = str(error).partition("; ")
+        yield Finding("fault", "index", what, (remedy or REBUILD).removeprefix("run: "))
+        return
+    documents = build.manifest.get("documents", "?")
+    yield Finding("ok", "index", f"{build.count:,} passages of {documents} documents, build {build.id}")
+    if endpoints and probe is not None:
+        yield _embeddings(settings, probe, build.dimensions)
+
+
+def _embeddings(settings: Settings, probe: Probe, dimensions: int) -> Finding:
+    name = settings.embeddings_endpoints[0].name
+    try:
+        answered = probe(settings)
+    except UpstreamRejected as error:
+        remedy = "compare AZURE_OPENAI_EMBEDDINGS_ENDPOINT and _API_KEY with what Azure shows"
+        return Finding("fault", "embeddings", f"our request was refused: {error}", remedy)
+    except UpstreamError:
+        # Azure's bad hour must not keep a restarted server from starting.
+        until = "until it answers, search is lexical alone"
+        return Finding("warning", "embeddings", f"{name} cannot be reached at the moment; {until}")
+    if answered != dimensions:
+        remedy = f"{REBUILD} --clean, or set the model that the index was made with"
+        return Finding("fault", "embeddings", f"{name} gives {answered} dimensions, the index has {dimensions}", remedy)
+    return Finding("ok", "embeddings", f"{name} answers in {dimensions} dimensions")
+
+
+def _state(settings: Settings) -> Iterator[Finding]:
+    path = settings.state_dir
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        remedy = "set STATE_DIR to a folder that this user may write to"
+        yield Finding("fault", "state", f"{path} cannot be written: {error.strerror}", remedy)
+    else:
+        yield Finding("ok", "state", f"{path} is writable")
+
+
+def _port(settings: Settings) -> Iterator[Finding]:
+    host, port = settings.host, settings.port
+    remedies = {errno.EADDRINUSE: "stop what listens there, or set PORT", errno.EACCES: "set PORT to 1024 or above"}
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        with contextlib.closing(socket.socket(family)) as trial:
+            # As gunicorn does: connections of the last run may linger on the port without occupying it.
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind((host, port))
+    except OSError as error:
+        what = f"cannot listen on {host}:{port}: {error.strerror}"
+        yield Finding("fault", "port", what, remedies.get(error.errno or 0, "mend HOST and PORT"))
+    else:
+        yield Finding("ok", "port", f"{host}:{port} is free")

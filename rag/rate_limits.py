@@ -1,0 +1,299 @@
+"""Limits of requests per visitor that hold exactly across worker processes, through slowapi.
+
+It must not know how a visitor is told from another, nor what a refusal looks like: both are passed in. A visitor's
+bucket (an address, a network) is hashed before anything stores or logs it.
+
+Several limits in one value, `1000/hour;60/minute`, are checked from the shortest window to the longest; the first that
+is exhausted refuses. It does not count the request, nor do the longer ones, only the shorter ones that had let it pass:
+who hammers against the minute loses nothing of the hour. The headers speak of the tightest limit.
+"""
+
+import hashlib
+import math
+import warnings
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
+from typing import Any
+
+from limits import RateLimitItem, parse_many
+from limits.storage import MovingWindowSupport, Storage
+from slowapi import Limiter
+from slowapi.errors import RateLimitExceeded
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from rag.errors import ConfigError, RateLimited, StateUnavailable
+from rag.state import Clocks, StateFile
+
+_SCHEME = "rag-sqlite"
+
+_MIGRATIONS = (
+    """
+    CREATE TABLE hits (
+        key TEXT NOT NULL, at REAL NOT NULL, expires_at REAL NOT NULL, amount INTEGER NOT NULL,
+        PRIMARY KEY (key, at)
+    ) WITHOUT ROWID;
+    CREATE INDEX hits_by_expiry ON hits (expires_at);
+    """,
+)
+
+_SWEPT_PER_HIT = 4
+"""Expired rows, of anyone, that a hit removes: more than the one it adds, so the file stays as small as the traffic."""
+
+_BUSY_TIMEOUT_MS = 250  # slowapi calls the store on the event loop; after that the worker counts for itself
+
+
+def sqlite_storage_uri(path: Path) -> str:
+    """The storage URI of a file of this module's own store."""
+    return f"{_SCHEME}://{path.absolute()}"
+
+
+class SqliteStorage(Storage, MovingWindowSupport):
+    """slowapi's store in one SQLite file, counted in steady time; its answers are in the wall clock's seconds.
+
+    Nothing is synced to the disk: after a power cut at most some hits are forgotten.
+    Every method raises StateUnavailable when the file does not answer, except `check`.
+    """
+
+    STORAGE_SCHEME = [_SCHEME]  # noqa: RUF012  the base class declares it without ClassVar
+
+    def __init__(self, uri: str, wrap_exceptions: bool = False, *, clocks: Clocks) -> None:
+        super().__init__(uri, wrap_exceptions=wrap_exceptions)
+        self.file = StateFile(
+            path=Path(uri.removeprefix(f"{_SCHEME}://")),
+            migrations=_MIGRATIONS,
+            newest_sql="SELECT max(at) FROM hits",
+            synchronous="OFF",
+            busy_timeout_ms=_BUSY_TIMEOUT_MS,
+            clocks=clocks,
+        )
+
+    @property
+    def base_exceptions(self) -> type[Exception]:
+        return StateUnavailable
+
+    def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
+        """Counts `amount` hits where the last `expiry` seconds leave room for all of them; else counts none."""
+        with self.file.transaction() as connection:
+            now = self.file.now_s()  # asked under the lock, or a slower process would count into the past
+            connection.execute(
+                "DELETE FROM hits WHERE (key, at) IN "
+                "(SELECT key, at FROM hits WHERE expires_at <= ? ORDER BY expires_at LIMIT ?)",
+                (now, _SWEPT_PER_HIT),
+            )
+            used: int = connection.execute(
+                "SELECT coalesce(sum(amount), 0) FROM hits WHERE key = ? AND at > ?", (key, now - expiry)
+            ).get
+            if used + amount > limit:
+                return False
+            connection.execute(
+                "INSERT INTO hits VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET amount = amount + excluded.amount",
+                (key, now, now + expiry, amount),
+            )
+            return True
+
+    def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]:
+        """When the oldest hit still counted was made (now, where there is none), and how many are counted."""
+        now = self.file.now_s()
+        ((used, oldest),) = self.file.read(
+            "SELECT coalesce(sum(amount), 0), min(at) FROM hits WHERE key = ? AND at > ?", (key, now - expiry)
+        )
+        return self.file.to_wall_s(now if oldest is None else oldest), used
+
+    def incr(self, key: str, expiry: int, amount: int = 1) -> int:
+        """Counts in a fixed window, which begins with its first hit; returns the count."""
+        with self.file.transaction() as connection:
+            now = self.file.now_s()
+            update = "UPDATE hits SET amount = amount + ? WHERE key = ? AND expires_at > ? RETURNING amount"
+            total: int | None = connection.execute(update, (amount, key, now)).get
+            if total is None:
+                connection.execute("INSERT INTO hits VALUES (?, ?, ?, ?)", (key, now, now + expiry, amount))
+            return amount if total is None else total
+
+    def get(self, key: str) -> int:
+        return self._fixed_window(key)[0]
+
+    def get_expiry(self, key: str) -> float:
+        """When the fixed window ends; now, where there is none."""
+        return self.file.to_wall_s(self._fixed_window(key)[1])
+
+    def _fixed_window(self, key: str) -> tuple[int, float]:
+        now = self.file.now_s()
+        rows = self.file.read("SELECT amount, expires_at FROM hits WHERE key = ? AND expires_at > ?", (key, now))
+        return rows[0] if rows else (0, now)
+
+    def check(self) -> bool:
+        """Whether the file can be written now."""
+        try:
+            self.file.check()
+        except StateUnavailable:
+            return False
+        return True
+
+    def clear(self, key: str) -> None:
+        self._remove("DELETE FROM hits WHERE key = ?", key)
+
+    def reset(self) -> int:
+        """Forgets everything; returns the number of rows that were removed."""
+        return self._remove("DELETE FROM hits")
+
+    def prune(self) -> int:
+        """Removes what no longer counts; returns the number of rows that were removed."""
+        self.file.checkpoint()
+        return self._remove("DELETE FROM hits WHERE expires_at <= ?", self.file.now_s())
+
+    def _remove(self, statement: str, *values: str | float) -> int:
+        with self.file.transaction() as connection:
+            connection.execute(statement, values)
+            return connection.changes()
+
+
+class LimitExceeded(RateLimited):
+    """A refusal; `headers` are the X-RateLimit ones of the response."""
+
+    def __init__(self, private: str, *, retry_after_s: float, headers: dict[str, str]) -> None:
+        super().__init__(private, retry_after_s=retry_after_s)
+        self.headers = headers
+
+
+class _Limiter(Limiter):
+    """slowapi's, but deaf to RATELIMIT_* variables and to a `.env` in the working directory."""
+
+    def get_app_config(self, key: str, default_value: Any = None) -> Any:
+        return default_value
+
+
+class RateLimits:
+    """Named limits, such as `{"chat": "20/minute", "search": "30/minute;1000/hour"}`, over one store.
+
+    While the store does not answer, each worker counts for itself, and asks for the store again after 1 to 32 seconds.
+    Raises ConfigError for a limit that cannot be read.
+    """
+
+    def __init__(self, *, limits: Mapping[str, str], storage_uri: str, enabled: bool, clocks: Clocks) -> None:
+        self._items = {name: _parse(name, value) for name, value in limits.items()}
+        self._clocks = clocks
+        options: dict[str, Any] = {"clocks": clocks} if storage_uri.startswith(_SCHEME) else {}
+        with warnings.catch_warnings(action="ignore"):  # that the file it is told to read instead of .env is missing
+            self._limiter = _Limiter(
+                key_func=lambda request: request.state.bucket,
+                strategy="moving-window",
+                storage_uri=storage_uri,
+                storage_options=options,
+                in_memory_fallback_enabled=True,
+                enabled=enabled,
+                config_filename="",
+                key_style="endpoint",
+            )
+        # One line for every refusal would bury the log; the access log and the metrics count them.
+        self._limiter.logger.addFilter(lambda record: not record.msg.startswith("ratelimit "))
+        self._storage = self._limiter._storage
+        self._own = self._storage if isinstance(self._storage, SqliteStorage) else None
+        self._guards = {name: self._guard(name, items) for name, items in self._items.items()}
+
+    async def check(self, name: str, bucket: str) -> dict[str, str]:
+        """Counts one request of this bucket; returns the response's X-RateLimit headers, none where switched off.
+
+        X-RateLimit-Reset is in seconds since 1970. Raises LimitExceeded; KeyError for a name that has no limit.
+        """
+        guard = self._guards[name]
+        if not self._limiter.enabled:
+            return {}
+        key = hashlib.sha256(bucket.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+        scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "state": {"bucket": key}}
+        refused_by = None
+        try:
+            await guard(Request(scope))
+        except RateLimitExceeded as refusal:
+            refused_by = refusal.detail
+        headers, retry_after_s = self._headers(name, key)
+        if refused_by is not None:
+            raise LimitExceeded(f"{name}: more than {refused_by}", retry_after_s=retry_after_s, headers=headers)
+        return headers
+
+    async def check_store(self) -> None:
+        """Raises StateUnavailable where the limits do not hold across workers now; ends the fallback where they do."""
+        if self._own is not None:
+            self._own.file.check()
+        elif not self._storage.check():
+            raise StateUnavailable("the store of the rate limits does not answer; check its address and that it runs")
+        self._limiter._storage_dead = False
+
+    async def prune(self) -> int:
+        """Removes what no longer counts; returns the number of rows. Raises StateUnavailable."""
+        return 0 if self._own is None else self._own.prune()
+
+    async def close(self) -> None:
+        if self._own is not None:
+            self._own.file.close()
+
+    def _guard(self, name: str, items: list[RateLimitItem]) -> Callable[[Request], Awaitable[None]]:
+        async def guard(request: Request) -> None:
+            """slowapi limits functions and files its counts under their names."""
+
+        guard.__name__ = name
+        limited: Callable[[Request], Awaitable[None]] = self._limiter.limit(";".join(map(str, items)))(guard)
+        return limited
+
+    def _headers(self, name: str, key: str) -> tuple[dict[str, str], int]:
+        endpoint = f"{__name__}.{name}"
+        limiter = self._limiter.limiter
+        try:
+            windows = [(item, limiter.get_window_stats(item, key, endpoint)) for item in self._items[name]]
+        except self._storage.base_exceptions:
+            self._limiter._storage_dead = True
+            return self._headers(name, key)
+        # Of several exhausted limits the one that frees up last decides when it is worth coming back.
+        item, window = min(windows, key=lambda pair: (pair[1].remaining, -pair[1].reset_time))
+        headers = {
+            "X-RateLimit-Limit": str(item.amount),
+            "X-RateLimit-Remaining": str(max(0, window.remaining)),
+            "X-RateLimit-Reset": str(math.ceil(window.reset_time)),
+        }
+        return headers, max(1, math.ceil(window.reset_time - self._clocks.wall_s()))
+
+
+@dataclass(frozen=True)
+class RateLimitMiddleware:
+    """Counts a request before its body is read: exact method and path, or it is let through.
+
+    `bucket` names the visitor, or is None for one who is never limited. `problem` makes the response to a refusal.
+    """
+
+    app: ASGIApp
+    _: KW_ONLY
+    limits: RateLimits
+    routes: Mapping[tuple[str, str], str]
+    bucket: Callable[[Scope], str | None]
+    problem: Callable[[Scope, RateLimited], ASGIApp]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        name = self.routes.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
+        bucket = None if name is None else self.bucket(scope)
+        if name is None or bucket is None:
+            await self.app(scope, receive, send)
+            return
+        app = self.app
+        try:
+            headers = await self.limits.check(name, bucket)
+        except LimitExceeded as error:
+            app, headers = self.problem(scope, error), error.headers | {"Retry-After": f"{error.retry_after_s:.0f}"}
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                ours = {key.lower().encode(): value.encode() for key, value in headers.items()}
+                theirs = [pair for pair in message.get("headers", []) if pair[0].lower() not in ours]
+                message = {**message, "headers": [*theirs, *ours.items()]}
+            await send(message)
+
+        await app(scope, receive, send_with_headers)
+
+
+def _parse(name: str, value: str) -> list[RateLimitItem]:
+    try:
+        return sorted(parse_many(value), key=lambda item: item.get_expiry())
+    except ValueError:
+        # slowapi itself would log it and go on without a limit.
+        fault = f"the rate limit of {name} is {value!r}; write it like 20/minute or 60/minute;1000/hour"
+        raise ConfigError([fault]) from None

@@ -1,0 +1,152 @@
+"""What requests carry and what answers look like, as the OpenAPI document shows it; and how a body is read."""
+
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any, Literal
+
+import orjson
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, Field
+
+from rag.access import SESSION_ID
+from rag.models import Hit
+
+PREVIEW_CHARS = 200
+
+
+class StrictRequest(Request):
+    """Reads JSON as the standard has it: no NaN, no lone surrogates, no infinite numbers, bounded depth."""
+
+    async def json(self) -> Any:
+        return orjson.loads(await self.body())
+
+
+class StrictRoute(APIRoute):
+    """Gives its handler a `StrictRequest`; what cannot be read becomes FastAPI's own validation error."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handler = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            return await handler(StrictRequest(request.scope, request.receive))
+
+        return handle
+
+
+SessionId = Annotated[str, Field(pattern=SESSION_ID, description="16–128 characters of A–Z a–z 0–9 . _ -")]
+
+
+class Turn(BaseModel):
+    """A message that the client remembers."""
+
+    role: Literal["user", "assistant"]
+    content: str = Field(max_length=60_000)
+    timestamp: str | float | None = None
+
+
+class ChatRequest(BaseModel):
+    message: str = Field(min_length=1, description="the question, at most MAX_MESSAGE_LENGTH characters")
+    session_id: SessionId | None = Field(None, description="continues a conversation; absent: a new one begins")
+    history: list[Turn] = Field(
+        default_factory=list, max_length=200, description="restores a conversation that the server does not know"
+    )
+
+
+class Source(BaseModel):
+    url: str
+    title: str
+    content_preview: str
+    content_full: str
+    similarity_score: float
+
+    @classmethod
+    def of(cls, hit: Hit) -> "Source":
+        passage = hit.passage
+        text = " ".join(passage.text.split())
+        preview = text if len(text) <= PREVIEW_CHARS else text[:PREVIEW_CHARS].rsplit(" ", 1)[0] + " …"
+        return cls(
+            url=passage.citation_url, title=passage.heading_path, content_preview=preview,
+            content_full=passage.text, similarity_score=round(hit.similarity, 4),
+        )  # fmt: skip
+
+
+class ChatResponse(BaseModel):
+    response: str
+    session_id: str
+    timestamp: str
+    sources: list[Source]
+    degraded: str | None = Field(description="what was missing when this was answered, or null")
+
+
+class SearchRequest(BaseModel):
+    query: str = Field(min_length=1)
+    k: int = Field(5, ge=1, le=20)
+
+
+class SearchResult(BaseModel):
+    score: float = Field(description="0 to 1, comparable within one search")
+    content: str
+    metadata: dict[str, Any]
+    citation_url: str
+    page_title: str
+    citation: str = Field(description="a Markdown link to the passage")
+
+    @classmethod
+    def of(cls, hit: Hit) -> "SearchResult":
+        passage = hit.passage
+        metadata = {
+            "source": passage.source, "url": passage.url, "headings": list(passage.headings),
+            "language": passage.language, "similarity": round(hit.similarity, 4),
+        }  # fmt: skip
+        return cls(
+            score=round(hit.score, 4), content=passage.text, metadata=metadata, citation_url=passage.citation_url,
+            page_title=passage.title, citation=f"[{passage.heading_path or passage.source}]({passage.citation_url})",
+        )  # fmt: skip
+
+
+class SearchResponse(BaseModel):
+    results: list[SearchResult]
+    query: str
+    timestamp: str
+    degraded: str | None = Field(description="what was missing when this was searched, or null")
+
+
+class HistoryTurn(BaseModel):
+    role: Literal["user", "assistant"]
+    content: str
+
+
+class HistoryResponse(BaseModel):
+    session_id: str
+    history: list[HistoryTurn]
+
+
+class Deleted(BaseModel):
+    message: str
+
+
+class Stats(BaseModel):
+    sessions: int
+    messages: int
+    oldest: str | None
+
+
+class Running(BaseModel):
+    message: str
+    status: Literal["running"]
+    timestamp: str
+
+
+class Healthy(BaseModel):
+    status: Literal["healthy"]
+    version: str
+    timestamp: str
+
+
+class Ready(BaseModel):
+    status: Literal["ready", "degraded", "unavailable"]
+    index: dict[str, Any]
+    conversations: dict[str, Any]
+    rate_limits: dict[str, Any]
+    chat: dict[str, Any]
+    embeddings: dict[str, Any]

@@ -1,0 +1,116 @@
+"""Around every request: its id, its log line, the protecting headers, the size of its body, and the last resort.
+
+Pure ASGI, so that a visitor who leaves is noticed and a stream is never held back.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from rag import access
+from rag.errors import BodyTooLarge, InvalidRequest, RagError
+from rag.routes.problems import problem
+from rag.telemetry import request_id
+
+log = logging.getLogger("rag.access_log")
+
+MAX_BODY_BYTES = 64 * 1024
+BODY_TIMEOUT_S = 10.0
+"""For a whole body of at most 64 KiB; whoever sends more slowly keeps a place occupied on purpose."""
+
+
+class RequestContext:
+    """Gives a request its id, answers what nobody else did, and writes its line in the log.
+
+    `route_name` names the route of a path for the log, where a path itself may hold a visitor's id.
+    """
+
+    def __init__(self, app: ASGIApp, *, route_name: Callable[[Scope], str]) -> None:
+        self._app = app
+        self._route_name = route_name
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = time.perf_counter()
+        identity = access.request_id(Headers(scope=scope).get("x-request-id"))
+        token = request_id.set(identity)
+        status = 0
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(raw=message.setdefault("headers", []))
+                headers.raw.extend(access.SECURITY_HEADERS)
+                headers["x-request-id"] = identity
+                headers.setdefault("content-security-policy", access.content_security_policy(scope["path"]))
+                headers.setdefault("cache-control", "no-store")
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_headers)
+        except Exception:
+            log.exception("request broke", extra={"route": self._route_name(scope)})
+            if not status:
+                await problem(RagError())(scope, receive, send_with_headers)
+        finally:
+            fields = {
+                "method": scope["method"], "route": self._route_name(scope), "status": status or 499,
+                "duration_ms": round((time.perf_counter() - began) * 1000, 1),
+            }  # fmt: skip
+            log.info("request", extra=fields)
+            request_id.reset(token)
+
+
+class BodyLimit:
+    """Reads a body before anything parses it, and refuses what is too large or comes too slowly."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
+            await self._app(scope, receive, send)
+            return
+        try:
+            body = await self._read(Headers(scope=scope), receive)
+        except RagError as error:
+            await problem(error)(scope, receive, send)
+            return
+        if body is None:
+            return
+        handed_over = False
+
+        async def receive_again() -> Message:
+            nonlocal handed_over
+            if handed_over:
+                return await receive()
+            handed_over = True
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        await self._app(scope, receive_again, send)
+
+    async def _read(self, headers: Headers, receive: Receive) -> bytes | None:
+        """The body; None where the visitor left. Raises `BodyTooLarge` and `InvalidRequest`."""
+        if headers.get("content-length", "0").isdigit() and int(headers.get("content-length", "0")) > MAX_BODY_BYTES:
+            raise BodyTooLarge
+        body = bytearray()
+        try:
+            async with asyncio.timeout(BODY_TIMEOUT_S):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        return None
+                    body += message.get("body", b"")
+                    if len(body) > MAX_BODY_BYTES:
+                        raise BodyTooLarge
+                    if not message.get("more_body"):
+                        return bytes(body)
+        except TimeoutError:
+            raise InvalidRequest("slow body", detail="The request body did not arrive in time.") from None

@@ -1,0 +1,108 @@
+"""Errors as `application/problem+json` (RFC 9457), the same form for every route and every cause."""
+
+import logging
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Scope
+
+from rag.errors import InvalidRequest, RagError, RateLimited
+from rag.telemetry import request_id
+
+log = logging.getLogger(__name__)
+
+
+class Problem(BaseModel):
+    """What every error looks like."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    request_id: str
+
+
+def problem(error: RagError) -> Response:
+    """The response to an error: its public half, never its private one."""
+    return _response(error.status, error.code, error.title, error.detail, error.retry_after_s)
+
+
+def body_of(error: RagError) -> dict[str, Any]:
+    """The same as plain data, for an `error` event inside a stream."""
+    return _body(error.status, error.code, error.title, error.detail)
+
+
+def rate_limit_problem(scope: Scope, error: RateLimited) -> ASGIApp:
+    return problem(error)
+
+
+def install(app: FastAPI) -> None:
+    """Make every error that a route can raise take this form."""
+    app.add_exception_handler(RagError, _on_rag_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid_request)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+
+
+def described(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route in the OpenAPI document, for the errors it can answer with."""
+    schema = {"schema": {"$ref": "#/components/schemas/Problem"}}
+    return {
+        status: {"description": HTTPStatus(status).phrase, "content": {"application/problem+json": schema}}
+        for status in statuses
+    }
+
+
+async def _on_rag_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RagError)  # noqa: S101 - FastAPI hands over what was registered
+    level = logging.WARNING if error.status >= 500 else logging.DEBUG
+    log.log(level, "request failed", extra={"code": error.code, "reason": str(error)})
+    return problem(error)
+
+
+async def _on_invalid_request(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101
+    return problem(InvalidRequest(detail=_sentence(error.errors())))
+
+
+async def _on_http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101
+    phrase = HTTPStatus(error.status_code).phrase
+    code = phrase.lower().replace(" ", "_").replace("-", "_")
+    details = {404: "There is nothing at this address.", 405: "This address does not take this method."}
+    response = _response(error.status_code, code, phrase, details.get(error.status_code, "The request is not valid."))
+    for name, value in (error.headers or {}).items():
+        response.headers[name] = value
+    return response
+
+
+def _sentence(faults: Sequence[Any]) -> str:
+    """Which field is wrong and why, without what was sent: an error must not echo a body."""
+    sentences = []
+    for fault in faults[:3]:
+        if fault["type"] == "json_invalid":
+            return "The body is not valid JSON."
+        place = ".".join(str(part) for part in fault["loc"][1:] if not str(part).isspace())[:80]
+        sentences.append(f"{place or 'The body'}: {fault['msg'].removeprefix('Value error, ')}")
+    return "; ".join(sentences) + "."
+
+
+def _body(status: int, code: str, title: str, detail: str) -> dict[str, Any]:
+    return {
+        "type": f"urn:rag-server:problem:{code}", "title": title, "status": status,
+        "detail": detail, "code": code, "request_id": request_id.get(),
+    }  # fmt: skip
+
+
+def _response(status: int, code: str, title: str, detail: str, retry_after_s: float | None = None) -> Response:
+    headers = {"Retry-After": str(max(1, round(retry_after_s)))} if retry_after_s is not None else None
+    body = _body(status, code, title, detail)
+    content = orjson.dumps(body)
+    return Response(content, status_code=status, headers=headers, media_type="application/problem+json")

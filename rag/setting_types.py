@@ -1,0 +1,87 @@
+"""How the text of a setting becomes a value. Each parser raises `ValueError` with what is allowed, and nothing else."""
+
+import ipaddress
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+from limits import parse_many
+
+
+def number(kind: type, low: float, high: float) -> Callable[[str], Any]:
+    def parse(value: str) -> Any:
+        try:
+            number = kind(value)
+        except ValueError:
+            number = None
+        if number is None or not low <= number <= high:
+            what = "a whole number" if kind is int else "a number"
+            raise ValueError(f"{what} from {low:g} to {high:g}")
+        return number
+
+    return parse
+
+
+def choice(*allowed: str) -> Callable[[str], str]:
+    def parse(value: str) -> str:
+        if value.lower() not in allowed:
+            raise ValueError(f"one of {', '.join(allowed)}")
+        return value.lower()
+
+    return parse
+
+
+def flag(value: str) -> bool:
+    if value.lower() in ("true", "1", "yes", "on"):
+        return True
+    if value.lower() in ("false", "0", "no", "off"):
+        return False
+    raise ValueError("true or false")
+
+
+def listed(separator: str) -> Callable[[str], tuple[str, ...]]:
+    return lambda value: tuple(part.strip() for part in value.split(separator) if part.strip())
+
+
+def origins(value: str) -> tuple[str, ...]:
+    origins = listed(",")(value)
+    for origin in origins:
+        parts = urlsplit(origin)
+        if origin != "*" and (parts.scheme not in ("http", "https") or not parts.netloc or parts.path or parts.query):
+            raise ValueError("origins such as https://www.example.com, comma-separated, without a path; or * alone")
+    if "*" in origins and len(origins) > 1:
+        raise ValueError("either * alone or a list of origins")
+    return origins
+
+
+def rate_limit(value: str) -> str:
+    try:
+        parse_many(value)
+    except ValueError:
+        raise ValueError("limits such as 20/minute, several separated by ;") from None
+    return value
+
+
+def proxies(value: str) -> str:
+    for part in listed(",")(value):
+        try:
+            ipaddress.ip_network(part, strict=False)
+        except ValueError:
+            raise ValueError(
+                "addresses or networks of your proxies, comma-separated (* would believe anyone)"
+            ) from None
+    return value
+
+
+def urls(value: str) -> tuple[str, ...]:
+    urls = listed(",")(value)
+    for url in urls:
+        if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc:
+            raise ValueError("a full URL as Azure shows it, https://…/chat/completions?api-version=…")
+    return urls
+
+
+def site_url(value: str) -> str:
+    if urlsplit(value).scheme not in ("http", "https") or not urlsplit(value).netloc:
+        raise ValueError("an address such as https://www.example.com/docs")
+    return value.rstrip("/")

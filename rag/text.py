@@ -1,0 +1,166 @@
+"""Text to terms: what the lexical index stores and what a query asks it for. Pure.
+
+Both sides go through `terms` or `query_terms`, so that whatever is folded, split or stemmed in a passage is folded,
+split and stemmed alike in a question. It must not know of passages, files or scores.
+
+Scripts written without spaces become character bigrams, every other script words. An identifier stands whole and in
+parts: `response_model`, `responseModel` and `response-model` share the whole `responsemodel`. Stems follow the
+passage's own language; a question's language is unknown, so it asks with the stem of each language in the index.
+Beside its stem each word leaves grams, pieces of four letters marked `~`: they still meet where a letter is wrong, an
+ending unknown or a compound longer than what was asked for. A run of a spaceless script leaves its characters.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence, Set
+from functools import lru_cache
+
+import snowballstemmer  # type: ignore[import-untyped, unused-ignore]
+
+from rag.stopwords import STOP_WORDS
+
+ANALYSIS_VERSION = 1
+"""Rises whenever the same text yields other terms: an index made by another version must not be asked."""
+
+ALGORITHMS = {
+    "ar": "arabic", "ca": "catalan", "cs": "czech", "da": "danish", "de": "german", "el": "greek", "en": "english",
+    "es": "spanish", "et": "estonian", "eu": "basque", "fi": "finnish", "fr": "french", "ga": "irish", "hi": "hindi",
+    "hu": "hungarian", "hy": "armenian", "id": "indonesian", "it": "italian", "lt": "lithuanian", "nb": "norwegian",
+    "ne": "nepali", "nl": "dutch", "nn": "norwegian", "no": "norwegian", "pl": "polish", "pt": "portuguese",
+    "ro": "romanian", "ru": "russian", "sr": "serbian", "sv": "swedish", "ta": "tamil", "tr": "turkish",
+}  # fmt: skip
+"""ISO 639-1 code to Snowball algorithm (snowballstem.org). Other languages, and "", are left unstemmed."""
+
+# Thai, Lao, Myanmar, Khmer, Kana, Han, Hangul: a reader sees words there, a regular expression does not.
+_SPACELESS = (
+    "\u0e01-\u0eff\u1000-\u109f\u1780-\u17dd\u3005-\u3007\u3041-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
+    "\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
+)
+# Indic vowel signs are marks, not \w: without this range a Hindi word would fall apart at each of them.
+_LETTER = rf"(?:[^\W_{_SPACELESS}]|[\u0900-\u0963\u0970-\u0dff])"
+_TOKEN = re.compile(
+    rf"(?P<spaceless>[{_SPACELESS}]+)"
+    rf"|(?P<grouped>\d{{1,3}}(?:[.,]\d{{3}})+(?![\w.,]*\d))"
+    rf"|(?P<words>{_LETTER}+(?:(?:_+|[.-]|::)(?={_LETTER}){_LETTER}+)*)"
+)
+_JOINTS = re.compile(r"_+|[.-]|::")
+_HUMPS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+
+
+def _folds() -> dict[int, str | None]:
+    """Accented letters to plain ones, in the scripts where people leave accents out, and what is invisible to none."""
+    table: dict[int, str | None] = {}
+    for code in (*range(0xC0, 0x250), *range(0x1E00, 0x2000), *range(0x386, 0x3CF)):
+        plain = "".join(part for part in unicodedata.normalize("NFD", chr(code)) if not unicodedata.combining(part))
+        if plain != chr(code):
+            table[code] = plain
+    table |= str.maketrans(dict(zip("øØłŁđĐıðёЁ", "oOlLdDidеЕ", strict=True)))
+    table |= str.maketrans({"æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "ß": "ss", "ẞ": "SS", "þ": "th"})
+    invisible = (0xAD, 0x640, *range(0x200B, 0x2010), 0x2060, 0xFEFF)
+    points = (*range(0x300, 0x370), *range(0x591, 0x5C8), *range(0x64B, 0x653))
+    return table | dict.fromkeys((*invisible, *points))
+
+
+_FOLDS = _folds()
+GRAM_MARK = "~"
+"""What a gram starts with and no word does."""
+GRAM_LETTERS = 4
+
+_STOPS = {language: frozenset(words.translate(_FOLDS).split()) for language, words in STOP_WORDS.items()}
+
+
+def terms(text: str, language: str) -> list[str]:
+    """The terms of a passage, repetitions kept: words in order, each followed by its grams (marked `GRAM_MARK`).
+
+    `language` is ISO 639-1; an unknown one or "" means no stemming. Function words stay in: a question of nothing else
+    ("The Who") still needs them.
+    """
+    found: list[str] = []
+    for word, is_run in words(text):
+        found.extend(_bigrams(word) if is_run else (_stem(word, language),))
+        found.extend(_grams(word, is_run))
+    return found
+
+
+def query_terms(text: str, languages: Sequence[str]) -> list[tuple[str, ...]]:
+    """What a question asks of an index whose passages are in `languages`: one tuple a word or gram, each once.
+
+    A tuple holds the forms that the word may have in the index, one for each way of stemming; they are alternatives,
+    to be counted once. Function words are left out, unless nothing would remain.
+    """
+    found = list(words(text))
+    stops = function_words({word for word, is_run in found if not is_run}, languages)
+    kept = [(word, is_run) for word, is_run in found if is_run or word not in stops] or found
+    asked: dict[tuple[str, ...], None] = {}
+    for word, is_run in kept:
+        if is_run:
+            asked |= {(bigram,): None for bigram in _bigrams(word)}
+        else:
+            forms = (_stem(word, language) for language in languages or ("",))
+            asked[tuple(dict.fromkeys(forms))] = None
+        asked |= {(gram,): None for gram in _grams(word, is_run)}
+    return list(asked)
+
+
+def words(text: str) -> Iterator[tuple[str, bool]]:
+    """The words of a text, folded, and the runs of a spaceless script, which are marked True."""
+    for match in _TOKEN.finditer(fold(text)):
+        token = match[0]
+        if match.lastgroup == "spaceless":
+            yield token, True
+        elif match.lastgroup == "grouped":
+            yield re.sub(r"[.,]", "", token), False
+        else:
+            for part in _parts(token):
+                yield part, False
+
+
+def function_words(found: Set[str], languages: Sequence[str] = ()) -> frozenset[str]:
+    """The function words of the one language, out of `languages` or all known here, that `found` has most of.
+
+    Only one language's: German "die" is an article, English "die" is not.
+    """
+    known = [language for language in dict.fromkeys(languages) if language in _STOPS]
+    candidates = list(_STOPS) if not languages or "" in languages else known
+    return max((_STOPS[language] for language in candidates), key=lambda stops: len(found & stops), default=frozenset())
+
+
+def fold(text: str) -> str:
+    """NFKC, accents off Latin and Greek letters, invisible characters out; case stays, as humps are read from it."""
+    if text.isascii():
+        return text
+    return unicodedata.normalize("NFKC", text).translate(_FOLDS)
+
+
+@lru_cache(maxsize=100_000)
+def _parts(token: str) -> tuple[str, ...]:
+    """`response_model` -> responsemodel, response, model; a plain word -> itself."""
+    pieces = _JOINTS.split(token)
+    parts = [part.casefold() for piece in pieces for part in _HUMPS.split(piece)]
+    if len(parts) == 1:
+        return (parts[0],)
+    # 3.11 stays apart from 311.
+    whole = ("." if token.replace(".", "").isdecimal() else "").join(pieces).casefold()
+    return (whole, *parts)
+
+
+@lru_cache(maxsize=200_000)
+def _stem(word: str, language: str) -> str:
+    algorithm = ALGORITHMS.get(language)
+    if algorithm is None or not word.isalpha():
+        return word
+    # A stemmer carries state, so each call gets its own: threads share only the cache.
+    return str(snowballstemmer.stemmer(algorithm).stemWord(word))
+
+
+def _bigrams(run: str) -> tuple[str, ...]:
+    return tuple(run[i : i + 2] for i in range(max(1, len(run) - 1)))
+
+
+@lru_cache(maxsize=100_000)
+def _grams(word: str, is_run: bool) -> tuple[str, ...]:
+    """`cats` -> ~" cat", ~"cats", ~"ats ": a word's edges count as letters. Of a run, its single characters."""
+    if is_run:
+        return tuple(GRAM_MARK + character for character in word)
+    padded = f" {word} "
+    return tuple(GRAM_MARK + padded[i : i + GRAM_LETTERS] for i in range(max(1, len(padded) - GRAM_LETTERS + 1)))

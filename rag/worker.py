@@ -1,0 +1,88 @@
+"""How one gunicorn worker serves and stops. Knows uvicorn and gunicorn, nothing of questions and answers."""
+
+import asyncio
+import logging
+import logging.config
+import socket
+import sys
+from typing import Any, ClassVar
+
+from gunicorn.arbiter import Arbiter
+from gunicorn.glogging import Logger
+from uvicorn.server import Server
+from uvicorn_worker import UvicornWorker
+
+DRAIN_S = 1.0
+"""How long a stopping worker still takes requests on connections that it has already accepted, in seconds."""
+
+
+class GentleServer(Server):
+    """uvicorn's server, except that stopping it breaks no request that is already on its way.
+
+    uvicorn closes every connection without a running request at once. A request that the client has sent and the
+    worker has not read yet would be lost with it, at every reload.
+    """
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()
+        closing = (b"connection", b"close")
+        self.server_state.default_headers = [*self.server_state.default_headers, closing]
+        loop = asyncio.get_running_loop()
+        ends_at = loop.time() + DRAIN_S
+        # uvicorn tells nobody when its last connection is gone.
+        while self.server_state.connections and loop.time() < ends_at:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+        await super().shutdown(sockets)
+
+
+class Worker(UvicornWorker):  # type: ignore[misc]
+    """A uvicorn worker on uvloop and httptools whose log lines go where all others go.
+
+    `gunicorn.conf.py` derives the class that it runs and adds what comes from the settings.
+    """
+
+    CONFIG_KWARGS: ClassVar[dict[str, Any]] = {
+        "loop": "uvloop",
+        "http": "httptools",
+        "lifespan": "on",  # "auto" would serve on after a start-up that failed
+        "ws": "none",  # no route speaks WebSocket
+        "server_header": False,  # a version number helps only those who look for a hole
+        "access_log": False,  # rag/telemetry.py writes one line a request, with more in it
+    }
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # The base class hands on gunicorn's own handlers, which are none here: a failed start would stay unexplained.
+        error_log = logging.getLogger("uvicorn.error")
+        error_log.handlers = []
+        error_log.propagate = True
+        # Five lines for each worker that comes or goes say no more than gunicorn's two.
+        error_log.setLevel(max(logging.WARNING, error_log.level))
+
+    async def _serve(self) -> None:
+        self.config.app = self.wsgi
+        server = GentleServer(config=self.config)
+        self._install_sigquit_handler()
+        # Not gunicorn's wrappers: uvloop would close their descriptors twice, and gunicorn report it at every stop.
+        await server.serve(sockets=[listener.sock for listener in self.sockets])
+        if not server.started:
+            sys.exit(Arbiter.WORKER_BOOT_ERROR)
+
+
+class ProcessLog(Logger):  # type: ignore[misc]
+    """gunicorn's own lines through the root logger, so that they look like the application's.
+
+    `gunicorn.conf.py` derives the class and sets `CONFIG`. It is not handed over as `logconfig_dict`, because gunicorn
+    prints its whole configuration at debug level, and the dictionary knows the secrets that it hides.
+    """
+
+    CONFIG: ClassVar[dict[str, Any]] = {"version": 1}
+
+    def setup(self, cfg: Any) -> None:
+        super().setup(cfg)
+        # After a reload `self` is still of the first class; the configuration carries the new one.
+        logging.config.dictConfig(cfg.logger_class.CONFIG)
+        for log in (self.error_log, self.access_log):
+            log.handlers = []
+            log.propagate = True

@@ -1,0 +1,181 @@
+"""Wires the rooms to one application, and opens and closes what they hold: `rag_server:app`.
+
+The only place of the server where adapters are constructed.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
+from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
+
+from rag import access
+from rag.azure_openai import AzureChat, AzureEmbedder
+from rag.chat import Chat, ChatModel
+from rag.conversations import SqliteConversations
+from rag.errors import StateUnavailable
+from rag.live_index import LiveIndex
+from rag.local_embedder import LocalEmbedder
+from rag.local_models import QuotingChat
+from rag.prompt import INSTRUCTIONS, PromptWriter
+from rag.rate_limits import RateLimitMiddleware, RateLimits, sqlite_storage_uri
+from rag.resilience import RetryBudget
+from rag.retrieval import Embedder, Retriever
+from rag.routes import answers, middleware, problems, sessions, site
+from rag.routes.rooms import Rooms
+from rag.settings import Settings
+from rag.state import Clocks
+from rag.upstream import Upstream, http_client
+
+log = logging.getLogger("rag_server")
+
+LIMITED = {("POST", "/chat"): "chat", ("POST", "/chat/stream"): "chat", ("POST", "/search"): "search",
+           ("GET", "/health"): "health"}  # fmt: skip
+"""Which limit a route counts against."""
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The application for these settings; resources are opened when its lifespan begins."""
+    rate_limits = RateLimits(
+        limits={"chat": settings.rate_limit_chat, "search": settings.rate_limit_search,
+                "health": settings.rate_limit_health},
+        storage_uri=sqlite_storage_uri(settings.state_dir / "rate_limits.sqlite3"),
+        enabled=settings.rate_limit_enabled,
+        clocks=Clocks.system(),
+    )  # fmt: skip
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(rate_limits.close)
+            yield {"rooms": await open_rooms(settings, rate_limits, stack)}
+
+    app = FastAPI(
+        title=settings.site_name, version=site.VERSION, lifespan=lifespan, redoc_url=None,
+        description="Answers questions about a site's own documents, with their sources.",
+    )  # fmt: skip
+    for room in (site, answers, sessions):
+        app.include_router(room.router)
+    app.mount("/static", StaticFiles(directory=site.STATIC), name="static")
+    problems.install(app)
+    # The last one added is the outermost.
+    app.add_middleware(middleware.BodyLimit)
+    app.add_middleware(
+        RateLimitMiddleware, limits=rate_limits, routes=LIMITED, bucket=_bucket, problem=problems.rate_limit_problem
+    )
+    if settings.allowed_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.allowed_origins,
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["Content-Type", "Authorization", "X-Request-ID"],
+            expose_headers=[
+                "X-Request-ID",
+                "Retry-After",
+                *(f"X-RateLimit-{x}" for x in ("Limit", "Remaining", "Reset")),
+            ],
+            max_age=3600,
+        )
+    app.add_middleware(middleware.RequestContext, route_name=_route_name)
+    return app
+
+
+async def open_rooms(settings: Settings, rate_limits: RateLimits, stack: AsyncExitStack) -> Rooms:
+    """Open everything that answering needs; `stack` closes it in reverse order."""
+    embedder, model = await _models(settings, stack)
+    index = LiveIndex(root=settings.vector_db_path, model=embedder.name)
+    conversations = SqliteConversations(
+        path=settings.state_dir / "conversations.sqlite3",
+        clocks=Clocks.system(),
+        max_messages=settings.max_conversation_history,
+        timeout_s=settings.session_timeout_hours * 3600,
+        max_sessions=settings.max_concurrent_sessions,
+    )
+    stack.push_async_callback(conversations.close)
+    retriever = Retriever(index=index, embedder=embedder, threshold=settings.similarity_threshold)
+    stack.callback(retriever.close)
+    chat = Chat(
+        retriever=retriever, model=model, conversations=conversations, prompts=_prompts(settings),
+        max_results=settings.max_vector_results, timeout_s=settings.request_timeout_s,
+        degraded_answers=settings.degraded_answers,
+    )  # fmt: skip
+    await _in_background(stack, index.watch)
+
+    async def prune() -> None:
+        await _prune_forever(conversations, rate_limits, settings.cleanup_interval_minutes * 60)
+
+    await _in_background(stack, prune)
+    log.info("worker is ready", extra={"build": index.build.id, "passages": index.build.count})
+    return Rooms(
+        settings=settings, index=index, retriever=retriever, chat=chat, model=model, embedder=embedder,
+        conversations=conversations, rate_limits=rate_limits,
+    )  # fmt: skip
+
+
+async def _models(settings: Settings, stack: AsyncExitStack) -> tuple[Embedder, ChatModel]:
+    if settings.demo:
+        opening = "This demo runs without a language model: it quotes the passages that fit your question best."
+        return LocalEmbedder(), QuotingChat(degraded="no language model: passages are quoted", opening=opening)
+    client = await stack.enter_async_context(http_client())
+    budget = RetryBudget()
+    chat = Upstream(kind="chat", endpoints=settings.chat_endpoints, client=client, budget=budget)
+    embeddings = Upstream(kind="embeddings", endpoints=settings.embeddings_endpoints, client=client, budget=budget)
+    return (
+        AzureEmbedder(upstream=embeddings, name=settings.embeddings_endpoints[0].model_name),
+        AzureChat(upstream=chat, temperature=settings.chat_temperature, max_tokens=settings.chat_max_tokens),
+    )
+
+
+def _prompts(settings: Settings) -> PromptWriter:
+    file = settings.system_prompt_file
+    return PromptWriter(
+        site_name=settings.site_name, instructions=file.read_text("utf-8").strip() if file else INSTRUCTIONS
+    )
+
+
+async def _in_background(stack: AsyncExitStack, work: Callable[[], Awaitable[None]]) -> None:
+    task = asyncio.ensure_future(work())
+
+    async def stop() -> None:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+    stack.push_async_callback(stop)
+
+
+async def _prune_forever(conversations: SqliteConversations, rate_limits: RateLimits, interval_s: float) -> None:
+    # Every worker asks often; the store lets one of them do it, once per interval.
+    while True:
+        try:
+            removed = await conversations.prune_if_due(interval_s)
+            if removed is not None:
+                log.info("conversations pruned", extra={"removed": removed})
+                await rate_limits.prune()
+        except StateUnavailable as error:
+            log.warning("conversations not pruned", extra={"reason": str(error)})
+        await asyncio.sleep(min(interval_s, 60.0))
+
+
+def _bucket(scope: Scope) -> str | None:
+    address = scope["client"][0] if scope.get("client") else None
+    if scope["path"] == "/health" and access.is_loopback(address):
+        return None
+    return access.client_bucket(address)
+
+
+def _route_name(scope: Scope) -> str:
+    route = scope.get("route")
+    return getattr(route, "path", None) or "unmatched"
+
+
+def __getattr__(name: str) -> Any:
+    # Made on demand, so that importing this module needs no settings.
+    if name == "app":
+        return create_app(Settings.from_environment())
+    raise AttributeError(name)

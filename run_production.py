@@ -1,0 +1,118 @@
+"""Checks first, then becomes gunicorn: `python run_production.py [--demo] [--check]`.
+
+Every fault is named at once, each with its remedy, on one screen. Knows nothing about how a question is answered.
+"""
+
+import argparse
+import asyncio
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+
+try:
+    from dotenv import dotenv_values
+
+    from rag.azure_openai import AzureEmbedder
+    from rag.errors import ConfigError
+    from rag.preflight import Finding, check_all, variable_of
+    from rag.resilience import Deadline, RetryBudget
+    from rag.settings import Settings
+    from rag.upstream import Upstream, http_client
+except ModuleNotFoundError as missing:
+    if (missing.name or "").startswith("rag"):
+        raise
+    print(f"{missing.name} is not installed; run: {sys.executable} -m pip install -r {ROOT / 'requirements-prod.txt'}")
+    raise SystemExit(1) from None
+
+PROBE_S = 5.0
+"""How long the embeddings endpoint may take to answer the probe, in seconds; a start should not wait longer."""
+
+COLOURS = {"ok": "\x1b[32m✓\x1b[0m", "warning": "\x1b[33m!\x1b[0m", "fault": "\x1b[31m✗\x1b[0m"}
+PLAIN = {"ok": "✓", "warning": "!", "fault": "✗"}
+
+
+def read_settings() -> tuple[Settings, list[str]]:
+    """The settings and what is wrong with them. A faulty value counts as absent, so that the other checks can run."""
+    try:
+        return Settings.from_environment(), []
+    except ConfigError as error:
+        faulty = {variable_of(line) for line in error.faults}
+        everything = {**dotenv_values(".env"), **os.environ}
+        return Settings.from_environment({k: v for k, v in everything.items() if v and k not in faulty}), error.faults
+
+
+def probe_embeddings(settings: Settings) -> int:
+    """Embed one word and return its dimension. Raises `UpstreamError`."""
+
+    async def embed() -> int:
+        async with http_client(connections=1) as client:
+            endpoints, budget = settings.embeddings_endpoints, RetryBudget()
+            upstream = Upstream(kind="embeddings", endpoints=endpoints, client=client, budget=budget)
+            embedder = AzureEmbedder(upstream=upstream, name=endpoints[0].model_name)
+            return int((await embedder.embed(["probe"], deadline=Deadline(PROBE_S))).shape[1])
+
+    return asyncio.run(embed())
+
+
+def screen(findings: Sequence[Finding], environment: Mapping[str, str], *, terminal: bool) -> str:
+    """The findings as aligned lines; in colour only on a terminal that wants it (no-color.org)."""
+    marks = COLOURS if terminal and not environment.get("NO_COLOR") and environment.get("TERM") != "dumb" else PLAIN
+    lines = []
+    for finding in findings:
+        lines.append(f"  {marks[finding.state]} {finding.subject:<11} {finding.sentence}")
+        if finding.remedy:
+            lines.append(f"    {'':<11} → {finding.remedy}")
+    return "\n".join(lines)
+
+
+def index_demo(target: Path) -> list[Finding]:
+    """Index the project's own documentation; unchanged pages cost nothing. Returns a fault if that failed."""
+    command = [sys.executable, "-m", "indexer", "build", str(ROOT / "docs"), "--output", str(target)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)  # noqa: S603
+    if not done.returncode:
+        return []
+    reason = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
+    return [Finding("fault", "demo", f"docs/ could not be indexed: {' '.join(reason)}", "run: make clean demo")]
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="run_production.py", description="Check everything, then serve.")
+    parser.add_argument("--demo", action="store_true", help="serve this project's own docs: no key, no network")
+    parser.add_argument("--check", action="store_true", help="stop after the checks; exit code 0 or 1")
+    # What gunicorn.conf.py asks before a reload: all that does not concern the start itself.
+    parser.add_argument("--running", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    # In an ASCII locale a check mark must not become a traceback.
+    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
+    # The screen says in a sentence what the modules would log; gunicorn's process sets up its own logging.
+    logging.disable()
+    if options.demo:
+        os.environ["DEMO"] = "true"
+        os.environ.setdefault("LOG_FORMAT", "text")
+    settings, config_faults = read_settings()
+    findings = index_demo(settings.vector_db_path) if options.demo and not config_faults else []
+    findings += check_all(settings, config_faults, running=options.running, probe=probe_embeddings)
+    faults = sum(finding.state == "fault" for finding in findings)
+    print("\nRAG Server\n", screen(findings, os.environ, terminal=sys.stdout.isatty()), "", sep="\n")
+    if faults:
+        print(f"{faults} {'fault' if faults == 1 else 'faults'}: nothing was started.", flush=True)
+        return 1
+    if options.check:
+        print("Everything is in place.", flush=True)
+        return 0
+    shown = "localhost" if settings.host in ("0.0.0.0", "::") else settings.host  # noqa: S104
+    page = f"http://{shown}:{settings.port}/demo"
+    print(f"open {page}" if settings.demo else f"{settings.workers} workers start; the chat is on {page}", flush=True)
+    # Becomes gunicorn instead of starting it, so that signals reach it.
+    command = [sys.executable, "-m", "gunicorn", "--config", str(ROOT / "gunicorn.conf.py"), "rag_server:app"]
+    os.execv(sys.executable, command)  # noqa: S606
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,107 @@
+"""What several test files stand on. A test that breaks the upstream starts its own server: the shared one remembers.
+
+Settings of the shared server: four workers, rate limits off, an admin key. Tests on it use session ids of their own.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.azure import AzureEmulator
+from tests.support.server import RagServer, build_index
+from tests.support.small_site import SITE_URL, write_small_site
+from tests.support.waiting import REPOSITORY
+
+ADMIN_API_KEY = "test-admin-key-0123456789abcdef"
+
+StartServer = Callable[..., RagServer]
+
+
+@pytest.fixture(scope="session")
+def azure_process() -> Iterator[AzureEmulator]:
+    """The emulator that the whole run shares; tests take `azure`."""
+    with AzureEmulator.start() as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def azure(azure_process: AzureEmulator) -> Iterator[AzureEmulator]:
+    """The emulator, sound and with nothing remembered; healed again afterwards, for those who share a server on it."""
+    azure_process.heal()
+    azure_process.clear()
+    yield azure_process
+    azure_process.heal()
+
+
+@pytest.fixture(scope="session")
+def corpora() -> Path:
+    """The public corpora that stand beside the repository."""
+    folder = REPOSITORY.parent / "shared" / "corpora"
+    if not folder.is_dir():
+        pytest.skip(f"the public corpora are not beside the repository: {folder.name} is missing in ../shared")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight short pages about an imaginary product; `small_site.FACTS` says what they hold. Read only."""
+    return write_small_site(tmp_path_factory.mktemp("small_site") / "site")
+
+
+@pytest.fixture(scope="session")
+def site_build(small_site: Path, azure_process: AzureEmulator, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A vector_db built from the small site by the real indexer, through the emulator. Read only: copy it to change."""
+    output = tmp_path_factory.mktemp("site_build") / "vector_db"
+    done = build_index(
+        small_site, env=azure_process.environment, output=output, extra_args=["--site-url", SITE_URL, "--yes"]
+    )
+    if done.returncode:
+        pytest.fail(f"the indexer ended with {done.returncode}:\n{done.stdout}\n{done.stderr}", pytrace=False)
+    return output
+
+
+@pytest.fixture(scope="session")
+def server(
+    site_build: Path, azure_process: AzureEmulator, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RagServer]:
+    """The real server with four workers on the small site, for tests that leave it as they found it."""
+    settings = {
+        **azure_process.environment,
+        "VECTOR_DB_PATH": str(site_build),
+        "RATE_LIMIT_ENABLED": "false",
+        "ADMIN_API_KEY": ADMIN_API_KEY,
+        "SITE_URL": SITE_URL,
+    }
+    with RagServer.start(settings, tmp_path_factory.mktemp("server")) as running:
+        yield running
+
+
+@pytest.fixture
+def start_server(site_build: Path, azure: AzureEmulator, tmp_path: Path) -> Iterator[StartServer]:
+    """`start_server(workers=2, RATE_LIMIT_CHAT="2/minute")`: a server of the test's own on the small site.
+
+    Keyword arguments in capitals are settings (None takes one away), the others go to `RagServer.start`; all servers of
+    one test share its tmp_path, so that state survives from one to the next. Rate limits are off unless asked for.
+    """
+    started: list[RagServer] = []
+
+    def start(**given: Any) -> RagServer:
+        usual = {**azure.environment, "VECTOR_DB_PATH": str(site_build), "RATE_LIMIT_ENABLED": "false"}
+        if any(name.startswith("RATE_LIMIT_") for name in given):
+            usual.pop("RATE_LIMIT_ENABLED")
+        settings = {**usual, **{name: value for name, value in given.items() if name.isupper()}}
+        options = {name: value for name, value in given.items() if not name.isupper()}
+        folder = options.pop("folder", tmp_path / "server")
+        running = RagServer.start(
+            {name: str(value) for name, value in settings.items() if value is not None},
+            folder,
+            **{"workers": 2, **options},
+        )
+        started.append(running)
+        return running
+
+    yield start
+    for running in started:
+        running.stop()

@@ -1,0 +1,1 @@
+"""Checks of the test support itself, so that the other tests can trust what they stand on."""

@@ -1,0 +1,171 @@
+"""The checks before a start, one by one, on real files, ports and a small real build."""
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rag import builds, preflight, vector_db
+from rag.errors import UpstreamError, UpstreamRejected
+from rag.models import Passage
+from rag.settings import Settings
+from tests.support.waiting import free_port
+
+MODEL = "embed-3"
+DIMENSIONS = 4
+Given = Callable[..., Settings]
+
+
+@pytest.fixture
+def given(tmp_path: Path) -> Given:
+    """`given(site_name="…")`: settings that work, on a build of one passage, but for what is overridden."""
+    root = tmp_path / "vector_db"
+    passage = Passage(
+        text="Boats rest in the harbour.", title="Harbour", headings=(), url="https://a.example/harbour", anchor="",
+        source="harbour.md", language="en",
+    )  # fmt: skip
+    with builds.writing(root) as staging:
+        vectors = np.eye(1, DIMENSIONS, dtype=np.float32)
+        manifest = vector_db.write(staging, [passage], vectors)
+        embedding = {"model": MODEL, "dimensions": DIMENSIONS, "dense_weight": 0.6}
+        builds.publish(root, staging, {**manifest, "documents": 1, "embedding": embedding})
+
+    def settings(**overrides: Any) -> Settings:
+        working: dict[str, Any] = {
+            "chat_urls": ("https://here.openai.azure.com/openai/deployments/gpt-4o/chat/completions",),
+            "chat_api_keys": ("key",),
+            "embeddings_urls": (f"https://here.openai.azure.com/openai/deployments/{MODEL}/embeddings",),
+            "embeddings_api_keys": ("key",),
+            "vector_db_path": root,
+            "state_dir": tmp_path / "state",
+            "host": "127.0.0.1",
+            "port": free_port(),
+        }
+        return Settings(**{**working, **overrides})
+
+    return settings
+
+
+def answers(settings: Settings) -> int:
+    return DIMENSIONS
+
+
+def found(
+    settings: Settings, *, faults: tuple[str, ...] = (), running: bool = False, probe: preflight.Probe = answers
+) -> dict[str, preflight.Finding]:
+    """The findings by subject; of several about one subject the last."""
+    findings = preflight.check_all(settings, faults, running=running, probe=probe)
+    return {finding.subject: finding for finding in findings}
+
+
+def test_a_sound_installation_has_no_fault(given: Given) -> None:
+    findings = found(given())
+    assert {finding.state for finding in findings.values()} == {"ok"}
+    assert findings.keys() == {"models", "index", "embeddings", "state", "port"}
+    assert "1 passages of 1 documents" in findings["index"].sentence
+
+
+def test_every_fault_has_a_remedy_and_all_are_named_at_once(given: Given, tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("a file where the folder should be")
+    settings = given(
+        chat_urls=(), chat_api_keys=(), embeddings_urls=(), embeddings_api_keys=(), vector_db_path=tmp_path / "none",
+        system_prompt_file=tmp_path / "none.txt",
+    )  # fmt: skip
+    findings = preflight.check_all(settings, ["WORKERS='x': allowed is a whole number"], running=False, probe=answers)
+    wrong = [finding for finding in findings if finding.state == "fault"]
+    assert [finding.subject for finding in wrong] == ["settings", *["models"] * 4, "prompt", "index", "state"]
+    assert all(finding.remedy for finding in wrong)
+
+
+def test_a_faulty_endpoint_is_not_called_missing_as_well(given: Given) -> None:
+    fault = "AZURE_OPENAI_CHAT_ENDPOINT='x': allowed is a full URL"
+    findings = preflight.check_all(given(chat_urls=()), [fault], running=True, probe=answers)
+    assert [finding.subject for finding in findings if finding.state == "fault"] == ["settings"]
+
+
+def test_a_build_of_another_model_is_a_fault_that_names_both(given: Given) -> None:
+    finding = found(given(embeddings_models=("other-model",)))["index"]
+    assert finding.state == "fault"
+    assert MODEL in finding.sentence
+    assert "other-model" in finding.sentence
+    assert "indexer build" in finding.remedy
+
+
+def test_an_altered_build_is_a_fault_with_the_way_back(given: Given) -> None:
+    settings = given()
+    passages = next(settings.vector_db_path.glob("builds/*/passages.jsonl"))
+    passages.write_bytes(passages.read_bytes().replace(b"Boats", b"Goats"))
+    finding = found(settings)["index"]
+    assert finding.state == "fault"
+    assert "rollback" in finding.remedy
+
+
+def test_another_dimension_than_the_index_has_is_a_fault(given: Given) -> None:
+    finding = found(given(), probe=lambda settings: 1536)["embeddings"]
+    assert finding.state == "fault"
+    assert "1536" in finding.sentence
+    assert str(DIMENSIONS) in finding.sentence
+
+
+def test_a_refused_key_is_a_fault(given: Given) -> None:
+    def refused(settings: Settings) -> int:
+        raise UpstreamRejected("here.openai.azure.com/embed-3: HTTP 401")
+
+    finding = found(given(), probe=refused)["embeddings"]
+    assert finding.state == "fault"
+    assert "401" in finding.sentence
+    assert "AZURE_OPENAI_EMBEDDINGS" in finding.remedy
+
+
+def test_a_model_that_is_down_at_the_moment_is_only_a_warning(given: Given) -> None:
+    def down(settings: Settings) -> int:
+        raise UpstreamError("here.openai.azure.com/embed-3: ConnectTimeout")
+
+    assert found(given(), probe=down)["embeddings"].state == "warning"
+
+
+def test_the_demo_asks_no_model(given: Given) -> None:
+    def unasked(settings: Settings) -> int:
+        raise AssertionError("the demo has no network")
+
+    assert "embeddings" not in found(given(demo=True), probe=unasked)
+
+
+def test_a_running_server_is_asked_neither_for_its_port_nor_for_the_network(given: Given) -> None:
+    def unasked(settings: Settings) -> int:
+        raise AssertionError("a reload must not wait for the network")
+
+    findings = found(given(), running=True, probe=unasked)
+    assert findings.keys() == {"models", "index", "state"}
+
+
+def test_a_port_in_use_is_a_fault(given: Given) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        finding = found(given(port=other.getsockname()[1]))["port"]
+    assert finding.state == "fault"
+    assert "PORT" in finding.remedy
+
+
+def test_an_address_that_is_not_ours_is_a_fault(given: Given) -> None:
+    finding = found(given(host="192.0.2.1"))["port"]
+    assert finding.state == "fault"
+    assert "HOST" in finding.remedy
+
+
+@pytest.mark.parametrize("content", [b"", b"  \n", b"\xff\xfe\x00"])
+def test_a_prompt_file_that_says_nothing_is_a_fault(given: Given, tmp_path: Path, content: bytes) -> None:
+    prompt = tmp_path / "prompt.txt"
+    prompt.write_bytes(content)
+    assert found(given(system_prompt_file=prompt))["prompt"].state == "fault"
+
+
+def test_a_prompt_file_that_can_be_read_is_said_to_be_used(given: Given, tmp_path: Path) -> None:
+    prompt = tmp_path / "prompt.txt"
+    prompt.write_text("Antworte freundlich.", encoding="utf-8")
+    finding = found(given(system_prompt_file=prompt))["prompt"]
+    assert (finding.state, "20 characters" in finding.sentence) == ("ok", True)

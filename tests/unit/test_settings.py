@@ -1,0 +1,180 @@
+"""Settings: what each variable accepts, and that every fault is named at once, without a secret in it."""
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from rag.errors import ConfigError
+from rag.settings import Settings
+
+CHAT = "https://here.openai.azure.com/openai/deployments/gpt-4o/chat/completions?api-version=2024-10-21"
+EMBEDDINGS = "https://here.openai.azure.com/openai/deployments/embed-3/embeddings?api-version=2024-10-21"
+KEY = "key-0123456789abcdef"
+COMPLETE = {
+    "AZURE_OPENAI_CHAT_ENDPOINT": CHAT,
+    "AZURE_OPENAI_CHAT_API_KEY": KEY,
+    "AZURE_OPENAI_EMBEDDINGS_ENDPOINT": EMBEDDINGS,
+    "AZURE_OPENAI_EMBEDDINGS_API_KEY": KEY,
+}
+
+
+def faults_of(environment: dict[str, str]) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        Settings.from_environment(environment)
+    return caught.value.faults
+
+
+def test_an_empty_environment_gives_the_defaults() -> None:
+    assert Settings.from_environment({}) == Settings()
+
+
+def test_what_is_missing_is_named_line_by_line_with_the_remedy() -> None:
+    lines = Settings().missing("CHAT", "EMBEDDINGS")
+    assert [line.split()[0] for line in lines] == list(COMPLETE)
+    assert all(".env" in line and "--demo" in line for line in lines)
+
+
+def test_a_complete_environment_misses_nothing() -> None:
+    assert Settings.from_environment(COMPLETE).missing("CHAT", "EMBEDDINGS") == []
+
+
+def test_the_demo_needs_no_key() -> None:
+    assert Settings.from_environment({"DEMO": "true"}).missing("CHAT", "EMBEDDINGS") == []
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "allowed"),
+    [
+        ("PORT", "0", "a whole number from 1 to 65535"),
+        ("PORT", "eighty", "a whole number from 1 to 65535"),
+        ("PORT", "80.5", "a whole number from 1 to 65535"),
+        ("WORKERS", "0", "a whole number from 1 to 64"),
+        ("WORKERS", "-2", "a whole number from 1 to 64"),
+        ("LOG_LEVEL", "loud", "one of debug, info, warning, error, critical"),
+        ("LOG_FORMAT", "xml", "one of json, text"),
+        ("AZURE_OPENAI_AUTH", "none", "one of auto, api-key, bearer"),
+        ("DEMO", "maybe", "true or false"),
+        ("RATE_LIMIT_ENABLED", "2", "true or false"),
+        ("DEGRADED_ANSWERS", "ja", "true or false"),
+        ("RATE_LIMIT_CHAT", "often", "limits such as 20/minute"),
+        ("RATE_LIMIT_SEARCH", "20", "limits such as 20/minute"),
+        ("RATE_LIMIT_HEALTH", "20/minute;", "limits such as 20/minute"),
+        ("FORWARDED_ALLOW_IPS", "*", "addresses or networks"),
+        ("FORWARDED_ALLOW_IPS", "10.0.0.0/33", "addresses or networks"),
+        ("ALLOWED_ORIGINS", "www.example.com", "origins such as https://www.example.com"),
+        ("ALLOWED_ORIGINS", "https://www.example.com/page", "without a path"),
+        ("ALLOWED_ORIGINS", "*,https://www.example.com", "either * alone or a list"),
+        ("SITE_URL", "example.com", "an address such as https://www.example.com"),
+        ("AZURE_OPENAI_CHAT_ENDPOINT", "here.openai.azure.com", "a full URL"),
+        ("AZURE_OPENAI_EMBEDDINGS_ENDPOINT", "ftp://here/x", "a full URL"),
+        ("MAX_CONVERSATION_HISTORY", "1", "a whole number from 2"),
+        ("MAX_VECTOR_RESULTS", "21", "a whole number from 1 to 20"),
+        ("MAX_MESSAGE_LENGTH", "1e3", "a whole number from 1"),
+        ("SIMILARITY_THRESHOLD", "1.5", "a number from -1 to 1"),
+        ("SIMILARITY_THRESHOLD", "nan", "a number from -1 to 1"),
+        ("CHAT_TEMPERATURE", "warm", "a number from 0 to 2"),
+        ("CHAT_TEMPERATURE", "inf", "a number from 0 to 2"),
+        ("REQUEST_TIMEOUT_SECONDS", "0", "a number from 0.1 to 600"),
+        ("SESSION_TIMEOUT_HOURS", "never", "a number from 0.01"),
+    ],
+)
+def test_a_fault_names_the_variable_the_value_and_what_is_allowed(variable: str, value: str, allowed: str) -> None:
+    [fault] = faults_of({variable: value})
+    assert fault.startswith(f"{variable}={value!r}: allowed is ")
+    assert allowed in fault
+
+
+def test_all_faults_are_named_at_once() -> None:
+    faults = faults_of({"PORT": "x", "WORKERS": "x", "LOG_LEVEL": "x", "ALLOWED_ORIGINS": "x", "DEMO": "x"})
+    assert {fault.split("=")[0] for fault in faults} == {"PORT", "WORKERS", "LOG_LEVEL", "ALLOWED_ORIGINS", "DEMO"}
+
+
+def test_several_endpoints_take_one_key_for_all_or_one_for_each() -> None:
+    two = f"{CHAT},{CHAT.replace('here', 'there')}"
+    shared = Settings.from_environment({**COMPLETE, "AZURE_OPENAI_CHAT_ENDPOINT": two})
+    own = Settings.from_environment({**COMPLETE, "AZURE_OPENAI_CHAT_ENDPOINT": two, "AZURE_OPENAI_CHAT_API_KEY": "a,b"})
+    assert [endpoint.api_key for endpoint in shared.chat_endpoints] == [KEY, KEY]
+    assert [endpoint.api_key for endpoint in own.chat_endpoints] == ["a", "b"]
+    three = {**COMPLETE, "AZURE_OPENAI_CHAT_ENDPOINT": two, "AZURE_OPENAI_CHAT_API_KEY": "first,second,third"}
+    [fault] = faults_of(three)
+    assert "AZURE_OPENAI_CHAT_API_KEY: 3 values for 2 endpoints" in fault
+    assert "second" not in fault
+
+
+def test_the_key_goes_out_as_the_host_expects_it_unless_a_setting_says_so() -> None:
+    other = {**COMPLETE, "AZURE_OPENAI_CHAT_ENDPOINT": "http://localhost:11434/v1/chat/completions"}
+    assert [endpoint.bearer for endpoint in Settings.from_environment(COMPLETE).chat_endpoints] == [False]
+    assert [endpoint.bearer for endpoint in Settings.from_environment(other).chat_endpoints] == [True]
+    forced = Settings.from_environment({**other, "AZURE_OPENAI_AUTH": "api-key"})
+    assert [endpoint.bearer for endpoint in forced.chat_endpoints] == [False]
+
+
+def test_the_models_name_is_the_setting_else_the_deployment() -> None:
+    assert Settings.from_environment(COMPLETE).embeddings_endpoints[0].model_name == "embed-3"
+    named = Settings.from_environment({**COMPLETE, "AZURE_OPENAI_EMBEDDINGS_MODEL": "text-embedding-3-large"})
+    assert named.embeddings_endpoints[0].model_name == "text-embedding-3-large"
+
+
+def test_secrets_are_in_no_repr() -> None:
+    secrets = {
+        "AZURE_OPENAI_CHAT_API_KEY": "secret-of-chat",
+        "AZURE_OPENAI_EMBEDDINGS_API_KEY": "secret-of-embeddings",
+        "ADMIN_API_KEY": "secret-of-admin",
+    }
+    settings = Settings.from_environment({**COMPLETE, **secrets})
+    shown = f"{settings!r} {settings.chat_endpoints!r} {settings.embeddings_endpoints!r}"
+    assert "gpt-4o" in shown
+    assert "secret-of" not in shown
+    assert set(settings.secrets) == set(secrets.values())
+
+
+def test_every_secret_setting_is_among_the_secrets() -> None:
+    marked = {spec.name for spec in fields(Settings) if spec.metadata["secret"]}
+    settings = Settings(chat_api_keys=("one",), embeddings_api_keys=("two",), admin_api_key="three")
+    assert marked == {"chat_api_keys", "embeddings_api_keys", "admin_api_key"}
+    assert set(settings.secrets) == {"one", "two", "three"}
+
+
+def test_the_env_file_of_the_working_directory_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".env").write_text("PORT=8123\nSITE_NAME='Harbour & Sons'\nWORKERS=\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    for variable in ("PORT", "SITE_NAME", "WORKERS"):
+        monkeypatch.delenv(variable, raising=False)
+    settings = Settings.from_environment()
+    assert (settings.port, settings.site_name, settings.workers) == (8123, "Harbour & Sons", 4)
+
+
+def test_the_environment_wins_over_the_env_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".env").write_text("PORT=8123\nWORKERS=2\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PORT", "8456")
+    monkeypatch.setenv("WORKERS", "")
+    settings = Settings.from_environment()
+    assert settings.port == 8456
+    assert settings.workers == 2, "an empty variable, as Compose passes it, hides no value of the file"
+
+
+def test_an_empty_value_and_blanks_around_one_do_no_harm() -> None:
+    settings = Settings.from_environment({"PORT": "  8001 ", "SITE_URL": "", "MAX_CONCURRENT_SESSIONS": " "})
+    assert (settings.port, settings.site_url, settings.max_concurrent_sessions) == (8001, "", None)
+
+
+def test_systemds_state_directory_is_honoured_unless_ours_is_set() -> None:
+    systemd = {"STATE_DIRECTORY": "/var/lib/rag-server:/var/lib/other"}
+    assert Settings.from_environment(systemd).state_dir == Path("/var/lib/rag-server")
+    assert Settings.from_environment({**systemd, "STATE_DIR": "/srv/state"}).state_dir == Path("/srv/state")
+
+
+def test_the_demo_keeps_apart_from_the_real_index_and_state() -> None:
+    demo, real = Settings.from_environment({"DEMO": "true"}), Settings()
+    assert demo.vector_db_path != real.vector_db_path
+    assert demo.state_dir != real.state_dir
+
+
+def test_lists_lose_blanks_and_empty_parts() -> None:
+    settings = Settings.from_environment(
+        {"ALLOWED_ORIGINS": "https://a.example, ,http://b.example:8080,", "SUGGESTED_QUESTIONS": "How? | Why, then? |"}
+    )
+    assert settings.allowed_origins == ("https://a.example", "http://b.example:8080")
+    assert settings.suggested_questions == ("How?", "Why, then?")
