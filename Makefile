@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # The newest Python whose packages all exist as wheels, then whatever is there.
 CANDIDATES := python3.14 python3.13 python3.12 python3.11 python3 python
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
+PIP := $(BIN)/python -m pip --disable-pip-version-check -qq install
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

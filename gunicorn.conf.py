@@ -40,6 +40,13 @@ class RagWorker(Worker):
         "forwarded_allow_ips": _settings.forwarded_allow_ips,
     }
 
+    def load_wsgi(self) -> None:
+        # The settings that were checked, not those of the moment: a worker that replaces a dead one must not stumble
+        # over a .env that is being edited. Imported here, in the worker, so that a reload takes up new code.
+        from rag_server import create_app
+
+        self.wsgi = create_app(_settings)
+
 
 class RagLog(ProcessLog):
     CONFIG: ClassVar[dict[str, Any]] = logging_config(_settings.log_level, _settings.log_format, _settings.secrets)

@@ -19,6 +19,7 @@ from rag.azure_openai import AzureChat, AzureEmbedder
 from rag.chat import Chat, ChatModel
 from rag.conversations import SqliteConversations
 from rag.errors import StateUnavailable
+from rag.feedback import FeedbackStore
 from rag.live_index import LiveIndex
 from rag.local_embedder import LocalEmbedder
 from rag.local_models import QuotingChat
@@ -26,7 +27,7 @@ from rag.prompt import INSTRUCTIONS, PromptWriter
 from rag.rate_limits import RateLimitMiddleware, RateLimits, sqlite_storage_uri
 from rag.resilience import RetryBudget
 from rag.retrieval import Embedder, Retriever
-from rag.routes import answers, middleware, problems, sessions, site
+from rag.routes import answers, feedback, middleware, problems, sessions, site
 from rag.routes.rooms import Rooms
 from rag.settings import Settings
 from rag.state import Clocks
@@ -35,7 +36,7 @@ from rag.upstream import Upstream, http_client
 log = logging.getLogger("rag_server")
 
 LIMITED = {("POST", "/chat"): "chat", ("POST", "/chat/stream"): "chat", ("POST", "/search"): "search",
-           ("GET", "/health"): "health"}  # fmt: skip
+           ("POST", "/feedback"): "search", ("GET", "/health"): "health"}  # fmt: skip
 """Which limit a route counts against."""
 
 
@@ -59,7 +60,7 @@ def create_app(settings: Settings) -> FastAPI:
         title=settings.site_name, version=site.VERSION, lifespan=lifespan, redoc_url=None,
         description="Answers questions about a site's own documents, with their sources.",
     )  # fmt: skip
-    for room in (site, answers, sessions):
+    for room in (site, answers, sessions, feedback):
         app.include_router(room.router)
     app.mount("/static", StaticFiles(directory=site.STATIC), name="static")
     problems.install(app)
@@ -97,6 +98,8 @@ async def open_rooms(settings: Settings, rate_limits: RateLimits, stack: AsyncEx
         max_sessions=settings.max_concurrent_sessions,
     )
     stack.push_async_callback(conversations.close)
+    thumbs = FeedbackStore(path=settings.state_dir / "feedback.sqlite3", clocks=Clocks.system())
+    stack.push_async_callback(thumbs.close)
     retriever = Retriever(index=index, embedder=embedder, threshold=settings.similarity_threshold)
     stack.callback(retriever.close)
     chat = Chat(
@@ -113,7 +116,7 @@ async def open_rooms(settings: Settings, rate_limits: RateLimits, stack: AsyncEx
     log.info("worker is ready", extra={"build": index.build.id, "passages": index.build.count})
     return Rooms(
         settings=settings, index=index, retriever=retriever, chat=chat, model=model, embedder=embedder,
-        conversations=conversations, rate_limits=rate_limits,
+        conversations=conversations, feedback=thumbs, rate_limits=rate_limits,
     )  # fmt: skip
 
 

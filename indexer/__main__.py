@@ -65,13 +65,16 @@ async def _embedder(settings: Settings) -> AsyncIterator[Embedder]:
         yield AzureEmbedder(upstream=upstream, name=endpoints[0].model_name)
 
 
+def _agreed(files: int) -> bool:
+    answer = input(f"{files:,} files will be embedded anew, which costs calls. Continue? [y/N] ")
+    return answer.strip().lower() in ("y", "yes")
+
+
 async def _build(options: argparse.Namespace, settings: Settings, root: Path) -> int:
     files = sources.find(options.sources)
-    if options.clean and not options.yes and sys.stdin.isatty():
-        answer = input(f"{len(files)} files will be embedded anew, which costs calls. Continue? [y/N] ")
-        if answer.strip().lower() not in ("y", "yes"):
-            print("Nothing was done.")
-            return 1
+    if options.clean and not options.yes and sys.stdin.isatty() and not _agreed(len(files)):
+        print("Nothing was done.")
+        return 1
     site_url = options.site_url if options.site_url is not None else settings.site_url
     with ProgressBar(sys.stderr) as bar:
         documents = bar.over("reading", sources.read_all(files, site_url=site_url), len(files))

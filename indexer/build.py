@@ -70,7 +70,8 @@ async def build(
     with builds.writing(root) as staging:
         passages = _read(documents, summary)
         if not passages:
-            raise SourceUnreadable("nothing readable was found in the sources")
+            reasons = [f"{skipped.source}: {skipped.reason}" for skipped in summary.skipped]
+            raise SourceUnreadable("\n  ".join(["nothing readable was found in the sources", *reasons]))
         vectors = await _vectors(
             passages, root=root, embedder=embedder, clean=clean, progress=progress, summary=summary
         )

@@ -18,6 +18,8 @@ TINY_CHARS = 200
 """A passage below this says too little by itself: it joins a neighbour that has room."""
 LEAD_IN_CHARS = 400
 """The longest paragraph ending in a colon that moves along with what it announces."""
+TITLE_CHARS = 80
+"""The longest paragraph without a full stop that is taken for a title: PDFs and admonitions have such."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ class _Group:
                 shown += [f"{'#' * min(6, level)} {heading}" for level, heading in enumerate(new, depth)]
                 above = part.headings
             shown.append(part.text)
-        return "\n\n".join(text for text in shown if text)
+        return "\n\n".join(text for text in shown if text).strip()
 
     @property
     def chars(self) -> int:
@@ -122,10 +124,12 @@ def _parts(section: Section, *, target_chars: int, limit_chars: int) -> Iterator
 
 
 def _announces(blocks: Sequence[Block]) -> bool:
-    """Whether the last of several blocks is a short paragraph that only introduces what follows."""
+    """Whether the last of several blocks only introduces what follows: it ends in a colon, or is a title of sorts."""
     if len(blocks) < 2 or blocks[-1].kind != "paragraph":
         return False
-    return blocks[-1].text.endswith((":", "：")) and len(blocks[-1].text) <= LEAD_IN_CHARS
+    text = blocks[-1].text
+    is_title = len(text) <= TITLE_CHARS and text[-1].isalnum() and "\n" not in text
+    return is_title or (text.endswith((":", "：")) and len(text) <= LEAD_IN_CHARS)
 
 
 def _pieces(blocks: Iterable[Block], *, target_chars: int, limit_chars: int) -> Iterator[Block]:

@@ -9,8 +9,10 @@ CODE_LIMIT_CHARS = 6_000
 """Code is kept whole up to here: half a listing answers nothing."""
 SENTENCE_END = re.compile(r"(?<=[.!?…])[\"'”’»)\]]*\s+(?=[\"'“‘«(\[¿¡]*[^\W_a-z])|(?<=[。！？｡])[」』”’）]*|\n+")
 ABBREVIATED = re.compile(
-    r"(?:\b(?:e\.g|i\.e|z\.\s?B|d\.\s?h|bzw|etc|vs|ca|Nr|No|Dr|Mr|Mrs|Ms|Prof|St|Fig|p)|\b[A-Z])\.\s*$"
+    r"(?:\b(?:e\.g|i\.e|z\.\s?B|d\.\s?h|bzw|etc|vs|ca|Nr|No|Dr|Mr|Mrs|Ms|Prof|St|Fig|p)|\b[^\W\d_])\.\s*$"
 )
+ITEM = re.compile(r"\n(?=\S)")
+"""Where a list's next item of the outermost level begins."""
 CLAUSE_END = re.compile(r"(?<=[,;:，；：、])\s*")
 
 
@@ -30,7 +32,8 @@ def cut(block: Block, *, piece_chars: int, limit_chars: int) -> list[Block]:
     elif block.kind == "row":
         texts = _row(block.text, limit_chars)
     elif block.kind == "list":
-        texts = _lines(block.text, piece_chars, limit_chars)
+        items = [piece for item in ITEM.split(block.text) for piece in _item(item.strip("\n"), limit_chars)]
+        texts = _filled(items, piece_chars, limit_chars, "\n")
     else:
         texts = _prose(block.text, piece_chars, limit_chars)
     return [Block(block.kind, text) for text in texts]
@@ -81,6 +84,10 @@ def _filled(pieces: Sequence[str], piece_chars: int, limit_chars: int, separator
     if len(texts) > 1 and len(texts[-1]) < piece_chars // 4 and len(texts[-2]) + len(texts[-1]) + 1 <= limit_chars:
         texts[-2:] = [texts[-2] + separator + texts[-1]]
     return texts
+
+
+def _item(text: str, limit_chars: int) -> list[str]:
+    return [text] if len(text) <= limit_chars else _lines(text, limit_chars, limit_chars)
 
 
 def _lines(text: str, piece_chars: int, limit_chars: int) -> list[str]:

@@ -1,11 +1,11 @@
-"""The server's rooms, lowest rank first. A module imports strictly lower ranks, never a sibling.
+"""The server's rooms, lowest rank first. A module imports strictly lower ranks, never a sibling; a test holds that.
 
-0  settings, errors, models, text, resilience   values and pure functions
-1  vector_db, lexical                            the index on disk
-   azure_openai, local_models                    what embeds and what answers
-   state → conversations, rate_limits            what must agree between workers
-   access, telemetry                             who is calling, and what happened
-   prompt                                        history and passages to messages; pure
-2  chat                                          the story: retrieve, ask, answer, remember
-3  routes                                        HTTP in, JSON or events out
+values, pure functions     errors, models, setting_types, settings, text, stopwords, resilience, fusion, prompt,
+                           citations, access, telemetry
+the index on disk          builds (files), lexical (words), vector_db (one build, open), live_index (the one served)
+what embeds and answers    upstream (calls), azure_openai (wire format), local_embedder, local_models (without network)
+shared between workers     state (SQLite and steady time), conversations, feedback, rate_limits
+the story of a question    retrieval, chat
+HTTP in, events out        routes
+the process                preflight (checks before the start), worker (under gunicorn)
 """

@@ -62,9 +62,11 @@ def client_bucket(address: str | None) -> str:
 def is_loopback(address: str | None) -> bool:
     """Whether a probe on the machine itself is calling."""
     try:
-        return ipaddress.ip_address(address or "").is_loopback
+        ip = ipaddress.ip_address(address or "")
     except ValueError:
         return False
+    # A listener on `::` sees 127.0.0.1 as ::ffff:127.0.0.1.
+    return (getattr(ip, "ipv4_mapped", None) or ip).is_loopback
 
 
 def new_session_id() -> str:

@@ -63,8 +63,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if build_format != FORMAT:
         raise BuildMismatch(f"{folder}: format {build_format}, this version reads {FORMAT}; build again, or upgrade")
     for name, size in sizes.items():
-        path = folder / name
-        found = path.stat().st_size if path.is_file() else None
+        try:
+            found = (folder / name).stat().st_size
+        except OSError:
+            found = None
         if found != size:
             raise BuildDamaged(f"{folder}: {name} has {found} bytes instead of {size}; {_REMEDY}")
     return dict(manifest)
@@ -74,7 +76,11 @@ def verify(folder: Path) -> dict[str, Any]:
     """The manifest, after every checksum was computed again. Raises as `read_manifest` does."""
     manifest = read_manifest(folder)
     for name, about in manifest["files"].items():
-        if _sha256(folder / name) != about["sha256"]:
+        try:
+            intact = _sha256(folder / name) == about.get("sha256")
+        except OSError as error:
+            raise BuildDamaged(f"{folder}: {name} cannot be read ({type(error).__name__}); {_REMEDY}") from None
+        if not intact:
             raise BuildDamaged(f"{folder}: {name} does not have the checksum of the manifest; {_REMEDY}")
     return manifest
 
@@ -118,12 +124,23 @@ def publish(root: Path, staging: Path, manifest: dict[str, Any]) -> str:
     _sync(staging)
     staging.rename(folder_of(root, build_id))
     _sync(root / "builds")
+    # After a rollback the build that was live is not the newest one, but it is the one known to be good.
+    kept = [build_id, *_live_ids(root), *kept_ids(root)]
     make_live(root, build_id)
-    live_and_newest = {build_id, *kept_ids(root)[:KEPT]}
-    for old in kept_ids(root):
-        if old not in live_and_newest:
-            shutil.rmtree(folder_of(root, old))
+    for old in set(kept) - set(list(dict.fromkeys(kept))[:KEPT]):
+        # Under another name first: half a build must never look like a whole one.
+        removed = root / "builds" / f".staging-{old}"
+        folder_of(root, old).rename(removed)
+        shutil.rmtree(removed)
     return build_id
+
+
+def _live_ids(root: Path) -> list[str]:
+    """The id of the live build, where there is one."""
+    try:
+        return [live_id(root)]
+    except (BuildMissing, BuildDamaged):
+        return []
 
 
 def make_live(root: Path, build_id: str) -> None:
@@ -141,10 +158,8 @@ def rollback(root: Path, build_id: str | None = None) -> str:
     """
     kept = kept_ids(root)
     if build_id is None:
-        try:
-            live = live_id(root)
-        except (BuildMissing, BuildDamaged):
-            live = "~"  # sorts after every id: without a live build the newest kept one is the one to return to
+        # "~" sorts after every id: without a live build the newest kept one is the one to return to.
+        (live,) = _live_ids(root) or ["~"]
         build_id = next((kept_id for kept_id in kept if kept_id < live), None)
         if build_id is None:
             raise BuildMissing(f"no build before the live one is kept in {root}")

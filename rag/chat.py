@@ -10,6 +10,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from rag.citations import Citations
 from rag.conversations import Conversations
 from rag.errors import ContentFiltered, StateUnavailable, UpstreamError
 from rag.local_models import QuotingChat
@@ -41,7 +42,7 @@ class ChatModel(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """The passages that the answer is made from, in the order of their numbers."""
+    """The passages that the answer may be made from, best first."""
 
     hits: tuple[Hit, ...]
 
@@ -51,6 +52,8 @@ class Delta:
     """A further piece of the answer."""
 
     text: str
+    cited: tuple[int, ...]
+    """What has been cited so far: `[n]` in the text is the passage at place `cited[n - 1]` of `Sources`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,9 @@ class Done:
 
     response: str
     hits: tuple[Hit, ...]
+    """The passages again, now by their numbers in the text: first those that were cited, then the others."""
+    cited: int
+    """How many were cited."""
     degraded: str | None
 
 
@@ -70,6 +76,8 @@ class _Course:
     """What is noted while one question is answered."""
 
     missing: list[str] = field(default_factory=list)
+    began: bool = False
+    """Whether the model has begun to answer: from then on nothing is started over."""
     text: str = ""
     fields: dict[str, Any] = field(default_factory=dict)
 
@@ -103,23 +111,26 @@ class Chat:
         deadline = Deadline(self.timeout_s)
         course = _Course()
         history = await self._recall(session_id, claimed, course)
-        retrieved = await self.retriever.search(
-            search_query(question, history), k=self.max_results, deadline=deadline
-        )
+        retrieved = await self.retriever.search(search_query(question, history), k=self.max_results, deadline=deadline)
         course.missing += [retrieved.degraded] if retrieved.degraded else []
         hits = tuple(self.retriever.relevant(retrieved))
+        citations = Citations(hits)
         yield Sources(hits)
 
         asked = time.perf_counter()
         if hits:
             prompt = self.prompts.write(question, history=history, hits=hits)
             async with aclosing(self._ask(prompt, deadline, course, stream=stream)) as pieces:
-                async for text in pieces:
-                    course.text += text
-                    yield Delta(text)
+                async for piece in pieces:
+                    if text := citations.feed(piece):
+                        course.text += text
+                        yield Delta(text, tuple(citations.order))
+            rest = citations.end()
         else:
-            course.text = self.prompts.nothing_found
-            yield Delta(course.text)
+            rest = self.prompts.nothing_found
+        if rest:
+            course.text += rest
+            yield Delta(rest, tuple(citations.order))
         answered = time.perf_counter()
 
         await self._remember(session_id, question, course)
@@ -128,10 +139,11 @@ class Chat:
             "model_ms": round((answered - asked) * 1000, 1),
             "total_ms": round((time.perf_counter() - began) * 1000, 1),
             "hits": len(hits),
+            "cited": len(citations.order),
             "degraded": course.degraded,
         }
         log.info("answered", extra=course.fields)
-        yield Done(course.text, hits, course.degraded)
+        yield Done(course.text, citations.sorted(hits), len(citations.order), course.degraded)
 
     async def _recall(self, session_id: str, claimed: Sequence[Message], course: _Course) -> list[Message]:
         try:
@@ -149,11 +161,12 @@ class Chat:
         try:
             async with aclosing(self._pieces(self.model, prompt, deadline, course, stream=stream)) as pieces:
                 async for text in pieces:
+                    course.began = True
                     yield text
         except ContentFiltered:
             raise
         except UpstreamError as error:
-            if course.text or not self.degraded_answers:
+            if course.began or not self.degraded_answers:
                 raise
             log.warning("model not reached, passages are quoted", extra={"reason": str(error)})
             async with aclosing(self._pieces(QUOTED_INSTEAD, prompt, deadline, course, stream=stream)) as pieces:

@@ -70,9 +70,9 @@ def term_hash(term: str) -> int:
 def write(folder: Path, passages: Iterable[tuple[str, str, str, str]]) -> dict[str, Any]:
     """Write the arrays of `passages` (title, headings, body, language) into `folder`; return the manifest's part.
 
-    Memory does not grow with the text: postings are sorted and set aside in runs of `POSTINGS_PER_RUN` on disk (16
-    bytes a posting, removed at the end), then laid out through memory maps; only the vocabulary (some 50 bytes a term)
-    and one length a passage are held throughout.
+    The postings, some 300 a passage, never stand in memory all at once: they are sorted and set aside in runs of
+    `POSTINGS_PER_RUN` on disk (16 bytes a posting, removed at the end), then laid out through memory maps. Only the
+    vocabulary (some 50 bytes a term), bounded caches and one length a passage are held throughout.
     """
     with TemporaryDirectory(dir=folder, prefix="lexical-runs-") as scratch:
         lengths, languages, runs = _set_aside(Path(scratch), passages)
@@ -159,8 +159,12 @@ def _lay_out(folder: Path, lengths: NDArray[np.float32], languages: list[str], r
         "languages": languages,
         "mean_length": mean_length,
         "parameters": {
-            "k1": K1, "b": B, "title_weight": TITLE_WEIGHT, "headings_weight": HEADINGS_WEIGHT,
-            "gram_weight": GRAM_WEIGHT, "gram_most": GRAM_MOST,
+            "k1": K1,
+            "b": B,
+            "title_weight": TITLE_WEIGHT,
+            "headings_weight": HEADINGS_WEIGHT,
+            "gram_weight": GRAM_WEIGHT,
+            "gram_most": GRAM_MOST,
         },
     }
 

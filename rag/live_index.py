@@ -5,6 +5,7 @@ A new build is opened beside the old one, checked, and swapped in by one assignm
 
 import asyncio
 import logging
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ log = logging.getLogger(__name__)
 LOOK_EVERY_S = 1.0
 """Between two looks at `CURRENT`: one small read, and a new build is served well within five seconds."""
 
+LOOK_AT_REFUSED_EVERY_S = 5.0
+"""Between two looks at a build that was refused: one that is copied here file by file becomes whole after its name."""
+
 
 class LiveIndex:
     """Holds the live build of `root` for one worker. `model` is the embedding model that it has to be made with."""
@@ -27,6 +31,7 @@ class LiveIndex:
         self._model = model
         self.build: Build = open_build(root, model=model)
         self._refused: dict[str, str] | None = None
+        self._look_again_at = 0.0
 
     def health(self) -> dict[str, Any]:
         """For `/ready`: what is served, and what was refused and why."""
@@ -38,7 +43,7 @@ class LiveIndex:
         return state | ({"refused": self._refused} if self._refused else {})
 
     async def watch(self) -> None:
-        """Follow `CURRENT` until cancelled; a build that is not sound is refused once, with one line in the log."""
+        """Follow `CURRENT` until cancelled; a build that is not sound is refused, with one line in the log."""
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
             try:
@@ -48,7 +53,7 @@ class LiveIndex:
                 continue
             if named == self.build.id:
                 self._refused = None
-            elif not self._refused or self._refused["build"] != named:
+            elif not self._refused or self._refused["build"] != named or time.monotonic() >= self._look_again_at:
                 await self._take(named)
 
     async def _take(self, named: str) -> None:
@@ -56,13 +61,15 @@ class LiveIndex:
             build = await asyncio.to_thread(open_build, self._root, model=self._model)
         except IndexUnavailable as error:
             self._refuse(named, error)
+            self._look_again_at = time.monotonic() + LOOK_AT_REFUSED_EVERY_S
             return
         previous, self.build, self._refused = self.build, build, None
         log.info("new build is live", extra={"build": build.id, "previous": previous.id, "passages": build.count})
 
     def _refuse(self, named: str, error: IndexUnavailable) -> None:
-        if self._refused and self._refused["build"] == named:
+        reasons = {"BuildMissing": "missing", "BuildDamaged": "damaged", "BuildMismatch": "another model or format"}
+        refused = {"build": named, "reason": reasons[type(error).__name__]}
+        if refused == self._refused:
             return
-        reason = {"BuildMissing": "missing", "BuildDamaged": "damaged", "BuildMismatch": "another model or format"}
-        self._refused = {"build": named, "reason": reason[type(error).__name__]}
+        self._refused = refused
         log.error("build refused, the live one keeps serving", extra={"build": named, "reason": str(error)})

@@ -29,6 +29,8 @@ PIECES_SHARE = 0.4
 """The pieces' part of a word's squared length; the word and its deletions have the rest."""
 LONGEST = 10
 """Long words are rare ones, as a rule, so a word weighs the square root of its letters, up to this many."""
+MISSPELLED_UP_TO = 30
+"""Letters; beyond are keys and hashes, whose deletions would only cost time."""
 AT_ONCE = 8
 """More texts than this would hold up the event loop (some 0.2 ms a passage), so they go to a thread."""
 
@@ -87,7 +89,7 @@ def _word_features(word: str) -> list[tuple[str, float]]:
     edged = f"<{word}>"
     pieces = [edged[i : i + size] for size in (2, 3) for i in range(len(edged) - size + 1)]
     spellings = {word}
-    if len(word) > 3 and word.isalpha():
+    if 3 < len(word) <= MISSPELLED_UP_TO and word.isalpha():
         spellings |= {word[:i] + word[i + 1 :] for i in range(len(word))}
     # Squared weights add up, so each share is spread over its features before the root is taken.
     letters = min(len(word), LONGEST)

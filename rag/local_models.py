@@ -10,7 +10,7 @@ from typing import Any
 
 from rag.models import Completion, Hit, Prompt
 from rag.resilience import Deadline
-from rag.text import query_terms, terms
+from rag.text import function_words, query_terms, terms, words
 
 QUOTED = 3
 """Passages in an answer: what a visitor reads before the page scrolls."""
@@ -31,14 +31,32 @@ class QuotingChat:
 
     async def complete(self, prompt: Prompt, *, deadline: Deadline) -> Completion:
         """The whole answer, in Markdown. Needs no time, so that `deadline` does not matter."""
-        quotes = [_quote(number, hit, prompt.question) for number, hit in enumerate(prompt.hits[:QUOTED], start=1)]
-        return Completion(text="\n\n".join([self._opening, *quotes]), prompt_tokens=0, completion_tokens=0)
+        quoted = prompt.hits[:QUOTED]
+        quotes = [_quote(number, hit, prompt.question) for number, hit in enumerate(quoted, start=1)]
+        opening = " ".join(filter(None, [self._opening, _admission(prompt.question, quoted)]))
+        return Completion(text="\n\n".join([opening, *quotes]), prompt_tokens=0, completion_tokens=0)
 
     async def stream(self, prompt: Prompt, *, deadline: Deadline) -> AsyncIterator[str]:
         """The same, in pieces of one paragraph each."""
         text = (await self.complete(prompt, deadline=deadline)).text
         for piece in re.split(r"(?<=\n\n)", text):
             yield piece
+
+
+def _admission(question: str, quoted: Sequence[Hit]) -> str:
+    """Which of the question's words no quoted passage has: whoever asked for vacation days should hear that first."""
+    languages = list(dict.fromkeys(hit.passage.language for hit in quoted))
+    said = {term for hit in quoted for term in terms(hit.passage.indexed_text, hit.passage.language)}
+    asked = [word for word, is_run in words(question) if not is_run]
+    stops = function_words(set(asked), languages)
+    missing = [
+        word
+        for word in dict.fromkeys(asked)
+        if word not in stops and not said.intersection(*query_terms(word, languages)[:1])
+    ]
+    if not missing:
+        return ""
+    return f"None of them mentions {' or '.join(f'“{word}”' for word in missing[:5])}."
 
 
 def _quote(number: int, hit: Hit, question: str) -> str:
@@ -52,7 +70,8 @@ def _excerpt(text: str, question: str, language: str) -> str:
     """The stretch of whole sentences, at most `QUOTE_CHARS` long, that shares the most words with the question."""
     if len(text) <= QUOTE_CHARS or "```" in text:
         return _shortened_code(text)
-    sentences = [piece.strip() for piece in _SENTENCE_END.split(text) if piece.strip()]
+    # Headings inside a passage would stand in the middle of a line once their paragraph is joined to the next.
+    sentences = [piece.strip("# \n") for piece in _SENTENCE_END.split(text) if piece.strip("# \n")]
     wanted = {form for forms in query_terms(question, [language]) for form in forms}
     best, best_score = "", -1
     for start in range(len(sentences)):

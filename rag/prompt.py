@@ -26,7 +26,8 @@ add facts of your own.
 NOTHING_FOUND = "I could not find anything about this on {site_name}. Try other words, or ask about something else."
 """The answer where no passage fits: no model is asked, so nothing can be invented."""
 
-_MARK = re.compile(r"<(?=/?\s*sources?\b)", re.IGNORECASE)
+_CITED = re.compile(r"[ \t]*\[\d{1,3}\]")
+_MARK = re.compile(r"<(?=[\s/]*sources?\b)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +47,8 @@ class PromptWriter:
         system = self.instructions.replace("{site_name}", self.site_name)
         sources = "\n\n".join(_source(number, hit) for number, hit in enumerate(hits, start=1))
         asked = f"<sources>\n{sources}\n</sources>\n\nQuestion: {question}"
-        earlier = [{"role": turn.role, "content": turn.content} for turn in _newest(history)]
+        # Numbers of earlier sources would be taken for numbers of these.
+        earlier = [{"role": turn.role, "content": _CITED.sub("", turn.content)} for turn in _newest(history)]
         messages = [{"role": "system", "content": system}, *earlier, {"role": "user", "content": asked}]
         return Prompt(question=question, messages=tuple(messages), hits=tuple(hits))
 

@@ -1,11 +1,13 @@
-"""Deadlines, retry budgets and circuit breakers: how long to wait, and when not to ask at all.
+"""Deadlines, retry budgets, pauses and circuit breakers: how long to wait, and when not to ask at all.
 
 Pure bookkeeping on an injected clock; knows nothing of HTTP or of who calls. Not thread-safe: one event loop each.
 """
 
 import asyncio
+import random
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Literal
 
 Clock = Callable[[], float]
@@ -18,6 +20,8 @@ class Deadline:
     """The moment by which a request must be answered; whoever waits, waits against it."""
 
     def __init__(self, seconds: float, *, clock: Clock = time.monotonic) -> None:
+        self.length_s = seconds
+        """The whole time that was given, however much of it is left."""
         self._clock = clock
         self._ends_at = clock() + seconds
 
@@ -33,6 +37,17 @@ class Deadline:
     def timeout(self) -> asyncio.Timeout:
         """`async with deadline.timeout():` raises `TimeoutError` when the time is up."""
         return asyncio.timeout(self.remaining_s)
+
+
+def full_jitter(
+    attempt: int, *, first_s: float, longest_s: float, uniform: Callable[[float, float], float] = random.uniform
+) -> float:
+    """Seconds to pause after the failed `attempt` (1 is the first): anything from 0 to a ceiling that doubles.
+
+    "Full jitter" of Brooker, Exponential Backoff And Jitter, AWS Architecture Blog, 2015: callers that failed together
+    do not come back together.
+    """
+    return uniform(0.0, min(longest_s, first_s * 2.0 ** (attempt - 1)))
 
 
 class RetryBudget:
@@ -56,6 +71,10 @@ class Breaker:
     """Stops asking an endpoint that keeps failing, and lets one probe find out when it is back.
 
     closed → open after `failures_to_open` failures in a row → half-open after `open_s` → closed by one success.
+    A probe that has no outcome after another `open_s` makes room for the next: one that hangs must not hide recovery.
+
+    An outcome counts only for the state in which its call began. Calls that were under way when the endpoint failed end
+    one after the other, long after it has recovered; they would open the breaker again.
     """
 
     def __init__(self, *, failures_to_open: int = 5, open_s: float = 2.0, clock: Clock = time.monotonic) -> None:
@@ -63,36 +82,70 @@ class Breaker:
         self._open_s = open_s
         self._clock = clock
         self._failures = 0
-        self._opened_at: float | None = None
-        self._probing = False
+        self._era = 0
+        self._next_probe_at: float | None = None
+        """None while closed."""
+        self._probe_began_at = 0.0
+        self._no_probe = asyncio.Event()
+        self._no_probe.set()
 
     @property
     def state(self) -> BreakerState:
-        if self._opened_at is None:
+        if self._next_probe_at is None:
             return "closed"
-        return "half_open" if self._probing or self._clock() - self._opened_at >= self._open_s else "open"
+        return "half_open" if not self._no_probe.is_set() or self._clock() >= self._next_probe_at else "open"
 
     def available(self) -> bool:
         """Whether a call may be made now; a half-open breaker has room for one."""
-        state = self.state
-        return state == "closed" or (state == "half_open" and not self._probing)
+        return self._next_probe_at is None or self._clock() >= self._next_probe_at
 
-    def begin(self) -> None:
-        """A call starts. Every `begin` is followed by exactly one of `succeeded`, `failed` and `abandoned`."""
-        if self._opened_at is not None:
-            self._probing = True
+    def begin(self) -> int:
+        """A call starts. Hand what is returned to exactly one of `succeeded`, `failed` and `abandoned`."""
+        if self._next_probe_at is not None:
+            self._era += 1
+            self._probe_began_at = self._clock()
+            self._next_probe_at = self._probe_began_at + self._open_s
+            self._no_probe.clear()
+        return self._era
 
-    def succeeded(self) -> None:
+    def succeeded(self, era: int) -> bool:
+        """The endpoint answered. True if that closed the breaker."""
+        if era != self._era:
+            return False
         self._failures = 0
-        self._opened_at = None
-        self._probing = False
+        was_open, self._next_probe_at = self._next_probe_at is not None, None
+        self._no_probe.set()
+        return was_open
 
-    def failed(self) -> None:
+    def failed(self, era: int) -> bool:
+        """The endpoint failed. True if that opened the breaker, False also for a probe that finds it still failing."""
+        if era != self._era:
+            return False
         self._failures += 1
-        if self._probing or self._failures >= self._failures_to_open:
-            self._opened_at = self._clock()
-        self._probing = False
+        was_closed = self._next_probe_at is None
+        if was_closed and self._failures < self._failures_to_open:
+            return False
+        self._era += 1
+        self._next_probe_at = self._clock() + self._open_s
+        self._no_probe.set()
+        return was_closed
 
-    def abandoned(self) -> None:
-        """The caller left before the outcome was known: that says nothing about the endpoint."""
-        self._probing = False
+    def abandoned(self, era: int) -> bool:
+        """The caller left before the outcome was known: that says nothing about the endpoint. Always False."""
+        if era == self._era and self._next_probe_at is not None:
+            self._next_probe_at = self._clock()
+            self._no_probe.set()
+        return False
+
+    async def probe_outcome(self, *, patience_s: float) -> bool:
+        """Wait for the probe under way, until it is `patience_s` old; False if there was nothing to wait for.
+
+        Just after a recovery this spares those who come during the probe an answer without the endpoint.
+        """
+        left_s = self._probe_began_at + patience_s - self._clock()
+        if self._no_probe.is_set() or left_s <= 0:
+            return False
+        with suppress(TimeoutError):
+            async with asyncio.timeout(left_s):
+                await self._no_probe.wait()
+        return True

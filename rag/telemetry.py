@@ -3,6 +3,7 @@
 Knows nothing of the product: fields come from whoever logs. Visitors' words are never logged at info level.
 """
 
+import json
 import logging
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -47,7 +48,11 @@ class JsonFormatter(_Formatter):
         line |= self.fields(record)
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        text = orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS).decode("utf-8", "replace")
+        try:
+            text = orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS).decode("utf-8")
+        except TypeError:
+            # Lone surrogates (a file's undecodable name) and numbers beyond 64 bits: rare, and still to be told.
+            text = json.dumps(line, default=str)
         return self.blank(text)
 
 

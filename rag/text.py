@@ -40,10 +40,11 @@ _SPACELESS = (
 _LETTER = rf"(?:[^\W_{_SPACELESS}]|[\u0900-\u0963\u0970-\u0dff])"
 _TOKEN = re.compile(
     rf"(?P<spaceless>[{_SPACELESS}]+)"
-    rf"|(?P<grouped>\d{{1,3}}(?:[.,]\d{{3}})+(?![\w.,]*\d))"
+    r"|(?P<number>\d+(?:[.,]\d+)+)"
     rf"|(?P<words>{_LETTER}+(?:(?:_+|[.-]|::)(?={_LETTER}){_LETTER}+)*)"
 )
-_JOINTS = re.compile(r"_+|[.-]|::")
+_THOUSANDS = re.compile(r"\d{1,3}(?:[.,]\d{3})+")
+_JOINTS = re.compile(r"_+|[.,-]|::")
 _HUMPS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
@@ -54,8 +55,9 @@ def _folds() -> dict[int, str | None]:
         plain = "".join(part for part in unicodedata.normalize("NFD", chr(code)) if not unicodedata.combining(part))
         if plain != chr(code):
             table[code] = plain
-    table |= str.maketrans(dict(zip("øØłŁđĐıðёЁ", "oOlLdDidеЕ", strict=True)))
-    table |= str.maketrans({"æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "ß": "ss", "ẞ": "SS", "þ": "th"})
+    undivided = dict(zip("øØłŁđĐıðёЁ", "oOlLdDidеЕ", strict=True))
+    undivided |= {"æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "ß": "ss", "ẞ": "SS", "þ": "th"}
+    table |= {ord(letter): plain for letter, plain in undivided.items()}
     invisible = (0xAD, 0x640, *range(0x200B, 0x2010), 0x2060, 0xFEFF)
     points = (*range(0x300, 0x370), *range(0x591, 0x5C8), *range(0x64B, 0x653))
     return table | dict.fromkeys((*invisible, *points))
@@ -108,7 +110,8 @@ def words(text: str) -> Iterator[tuple[str, bool]]:
         token = match[0]
         if match.lastgroup == "spaceless":
             yield token, True
-        elif match.lastgroup == "grouped":
+        elif match.lastgroup == "number" and _THOUSANDS.fullmatch(token):
+            # 1,500 and 1.500 are one number to readers of different countries.
             yield re.sub(r"[.,]", "", token), False
         else:
             for part in _parts(token):
@@ -140,7 +143,7 @@ def _parts(token: str) -> tuple[str, ...]:
     if len(parts) == 1:
         return (parts[0],)
     # 3.11 stays apart from 311.
-    whole = ("." if token.replace(".", "").isdecimal() else "").join(pieces).casefold()
+    whole = ("." if all(piece.isdecimal() for piece in pieces) else "").join(pieces).casefold()
     return (whole, *parts)
 
 

@@ -29,18 +29,19 @@ class Build:
         """
         self.folder = folder
         self.manifest = manifest
-        self.id = str(manifest["id"])
         try:
+            self.id = str(manifest["id"])
             self.model = str(manifest["embedding"]["model"])
             self.dimensions = int(manifest["embedding"]["dimensions"])
             self.dense_weight = float(manifest["embedding"]["dense_weight"])
             self.count = int(manifest["passages"])
             self._vectors = faiss.read_index(str(folder / "vectors.faiss"), faiss.IO_FLAG_MMAP_IFC)
+            self._rows = self._vectors.get_xb()  # type: ignore[attr-defined]
             self._offsets = np.load(folder / "passages.npy", mmap_mode="r", allow_pickle=False)
             self._texts = np.memmap(folder / "passages.jsonl", dtype=np.uint8, mode="r")
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+            self.lexical = Lexical.open(folder, manifest["lexical"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
             raise BuildDamaged(f"{folder}: cannot be opened ({type(error).__name__}: {error})") from None
-        self.lexical = Lexical.open(folder, manifest["lexical"])
         counts = {self.count, self._vectors.ntotal, len(self._offsets) - 1, self.lexical.passages}
         if len(counts) != 1 or self._vectors.d != self.dimensions:
             raise BuildDamaged(f"{folder}: its files hold different numbers of passages")
@@ -81,8 +82,8 @@ class Build:
         question = np.ascontiguousarray(vector, dtype=np.float32)
         similarities = np.empty(self.count, dtype=np.float32)
         # The mapped rows are read where they are; a sorted search for all of them would only take longer.
-        faiss.fvec_inner_products_ny(
-            faiss.swig_ptr(similarities), faiss.swig_ptr(question), self._vectors.get_xb(), self.dimensions, self.count
+        faiss.fvec_inner_products_ny(  # type: ignore[attr-defined]  # faiss's stubs are not complete
+            faiss.swig_ptr(similarities), faiss.swig_ptr(question), self._rows, self.dimensions, self.count
         )
         return similarities
 

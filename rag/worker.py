@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import logging.config
+import signal
 import socket
 import sys
 from typing import Any, ClassVar
@@ -15,6 +16,9 @@ from uvicorn_worker import UvicornWorker
 DRAIN_S = 1.0
 """How long a stopping worker still takes requests on connections that it has already accepted, in seconds."""
 
+HURRIED_S = 1
+"""How long answers may still take after SIGQUIT, which gunicorn sends its workers on Ctrl-C, in whole seconds."""
+
 
 class GentleServer(Server):
     """uvicorn's server, except that stopping it breaks no request that is already on its way.
@@ -22,6 +26,13 @@ class GentleServer(Server):
     uvicorn closes every connection without a running request at once. A request that the client has sent and the
     worker has not read yet would be lost with it, at every reload.
     """
+
+    hurried = False
+
+    def hurry(self) -> None:
+        """Stop now: whoever pressed Ctrl-C does not wait for half a minute."""
+        self.hurried = self.should_exit = True
+        self.config.timeout_graceful_shutdown = HURRIED_S
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for server in self.servers:
@@ -31,7 +42,7 @@ class GentleServer(Server):
         loop = asyncio.get_running_loop()
         ends_at = loop.time() + DRAIN_S
         # uvicorn tells nobody when its last connection is gone.
-        while self.server_state.connections and loop.time() < ends_at:  # noqa: ASYNC110
+        while self.server_state.connections and loop.time() < ends_at and not self.hurried:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
         await super().shutdown(sockets)
 
@@ -63,7 +74,8 @@ class Worker(UvicornWorker):  # type: ignore[misc]
     async def _serve(self) -> None:
         self.config.app = self.wsgi
         server = GentleServer(config=self.config)
-        self._install_sigquit_handler()
+        # The base class would only note SIGQUIT, and the master kill the worker after `graceful_timeout`.
+        asyncio.get_running_loop().add_signal_handler(signal.SIGQUIT, server.hurry)
         # Not gunicorn's wrappers: uvloop would close their descriptors twice, and gunicorn report it at every stop.
         await server.serve(sockets=[listener.sock for listener in self.sockets])
         if not server.started:

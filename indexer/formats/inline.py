@@ -32,6 +32,8 @@ FOOTNOTE = re.compile(r"\[\^[^\[\]\s]+\](?!:)")
 IMAGE_TAG = re.compile(r"<img\b[^<>]*?\balt\s*=\s*(?:\"([^\"]*)\"|'([^']*)')[^<>]*>", re.I)
 BREAK_TAG = re.compile(r"<(?:br|hr)\s*/?>", re.I)
 TAG = re.compile(rf"</?(?:{TAGS})(?=[\s/>])(?>\"[^\"]*\"|'[^']*'|[^<>\"'])*>", re.I)
+PARTING_TAG = re.compile(r"</?(?:td|th|tr|li|p|div|dt|dd|table|ul|ol|dl|summary|details|h[1-6])\b", re.I)
+"""Tags between which words never touch."""
 STRONG = re.compile(r"(\*\*|~~)(?=[^\s*~])(.+?)(?<=\S)\1", re.S)
 STRONG_UNDERSCORE = re.compile(r"(?<!\w)__(?=\S)(.+?)(?<=\S)__(?!\w)", re.S)
 EMPHASIS = re.compile(r"(?<![A-Za-z0-9_*])\*(?=[^\s*])(.+?)(?<=[^\s*])\*(?![A-Za-z0-9_*])", re.S)
@@ -62,7 +64,7 @@ def text_of(source: str, references: Container[str] = frozenset()) -> str:
     text = TEMPLATE.sub("", COMMENT.sub("", text))
     text = AUTOLINK.sub(lambda match: hold(match[1].removeprefix("mailto:")), text)
     text = IMAGE_TAG.sub(lambda match: match[1] or match[2] or "", text)
-    text = TAG.sub("", BREAK_TAG.sub(lambda _: hold("\n"), text))
+    text = TAG.sub(lambda match: " " if PARTING_TAG.match(match[0]) else "", BREAK_TAG.sub(lambda _: hold("\n"), text))
     if "[" in text:
         text = _unlinked(text, references)
     text = STRONG_UNDERSCORE.sub(r"\1", STRONG.sub(r"\2", STRONG.sub(r"\2", text)))

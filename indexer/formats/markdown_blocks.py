@@ -96,7 +96,7 @@ class Blocks:
         if shape.RULE.match(line) or shape.DROPPED.match(line) or shape.CONTAINER_END.match(line):
             return at + 1, []
         if match := shape.AUTODOC.match(line):
-            return after(lines, at + 1, shape.INDENTED), [Block("paragraph", f"`{match[1]}`")]
+            return self._autodoc(lines, at, match[1])
         if depth < DEPTH_LIMIT:
             if shape.QUOTE.match(line):
                 return self._quote(lines, at, depth)
@@ -117,6 +117,12 @@ class Blocks:
     def _paragraph(self, source: str) -> list[Item]:
         text = self._text(source)
         return [Block("paragraph", text)] if text else []
+
+    def _autodoc(self, lines: list[str], at: int, name: str) -> tuple[int, list[Item]]:
+        """The name whose documentation a build would put here, and the members that are asked for."""
+        end = after(lines, at + 1, shape.INDENTED)
+        members = [f"`{line.strip()[2:]}`" for line in lines[at + 1 : end] if line.strip().startswith("- ")]
+        return end, [Block("paragraph", f"`{name}`" + (f": {', '.join(members)}" if members else ""))]
 
     def _indented(self, lines: list[str], at: int) -> tuple[int, list[Item]]:
         end = at

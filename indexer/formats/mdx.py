@@ -8,14 +8,17 @@ from indexer.formats.decoding import decoded
 from indexer.formats.markdown_lines import FENCE
 
 MODULE = re.compile(
-    r"^(?:import\s+(?:[\w*{\"'$]|type\s)|export\s+(?:const|let|var|default|function|async|class|type|interface|[{*]))"
+    r"^(?:import\s+(?:[{*\"']|type\s+[\w{]|[\w$]+\s*,\s*(?:[{*]|$)|[\w$]+\s+from\s+[\"'])"
+    r"|export\s+(?:const|let|var|default|function|async|class|type|interface|[{*]))"
 )
 UNFINISHED = re.compile(r"(?:[=,(\[{+:?|&]|=>|\bfrom|\bdefault)\s*$")
 QUOTED = re.compile(r"\"(?:[^\"\\\n]|\\.)*\"|'(?:[^'\\\n]|\\.)*'|`(?:[^`\\]|\\.)*`|//.*", re.S)
 HEADING_ANCHOR = re.compile(r"\{\s*#[\w.:-]+\s*\}")
 CODE_SPAN = re.compile(r"(`+)(?!`)(?:.+?)(?<!`)\1(?!`)", re.S)
-COMPONENT = re.compile(r"</?(?:[A-Z][\w.]*|[a-z][a-z0-9-]*)?(?=[\s/>{])")
+COMPONENT = re.compile(r"</?(?:[A-Z][\w.]*|[a-z][a-z0-9-]*)(?=[\s/>{])|</?>")
 SHOWN = re.compile(r"\b(?:title|label|heading|summary)\s*=\s*(?:\"([^\"]*)\"|'([^']*)'|\{\s*[\"']([^\"']*)[\"']\s*\})")
+SCAN_LIMIT_CHARS = 4_000
+"""No tag or expression is longer; looking further for the end of each would take minutes on a hostile file."""
 STRING = re.compile(r"\{\s*(?:\"([^\"\\]*)\"|'([^'\\]*)')\s*\}\Z")
 
 
@@ -96,8 +99,8 @@ def _prose(text: str) -> str:
 
 
 def _left_of_tag(tag: str) -> str:
-    """HTML stays for the Markdown reader; of a component only a title that readers would see stays."""
-    if re.match(r"</?[a-z]", tag) and "{" not in tag:
+    """What stays: HTML and what turned out to be no tag, for the Markdown reader; of a component its visible title."""
+    if tag == "<" or (re.match(r"</?[a-z]", tag) and "{" not in tag):
         return tag
     shown = SHOWN.search(tag) if re.match(r"<[A-Z]", tag) else None
     return f"\n\n{shown[1] or shown[2] or shown[3]}\n\n" if shown else ""
@@ -107,7 +110,7 @@ def _closing(text: str, at: int) -> int:
     """The place after the brace that closes the one at `at`; just after it where none does."""
     depth = 0
     quote = ""
-    for place in range(at, min(len(text), at + 20_000)):
+    for place in range(at, min(len(text), at + SCAN_LIMIT_CHARS)):
         character = text[place]
         if quote:
             if character == quote and text[place - 1] != "\\":
@@ -131,7 +134,7 @@ def _tag_end(text: str, at: int) -> int:
     """The place after the tag at `at`; attributes may hold `>` in strings and in braces."""
     place = at + 1
     quote = ""
-    while place < min(len(text), at + 20_000):
+    while place < min(len(text), at + SCAN_LIMIT_CHARS):
         character = text[place]
         if quote:
             quote = "" if character == quote else quote

@@ -40,7 +40,7 @@ async def chat(body: ChatRequest, request: Request, rooms: InRooms) -> bodies.Ch
     done = await streams.while_connected(request, whole())
     return bodies.ChatResponse(
         response=done.response, session_id=session_id, timestamp=now(),
-        sources=[bodies.Source.of(hit) for hit in done.hits], degraded=done.degraded,
+        sources=bodies.Source.all_of(done.hits, cited=done.cited), degraded=done.degraded,
     )  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """What requests carry and what answers look like, as the OpenAPI document shows it; and how a body is read."""
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Annotated, Any, Literal
 
 import orjson
@@ -59,15 +59,25 @@ class Source(BaseModel):
     content_full: str
     similarity_score: float
 
+    cited: bool = Field(description="whether the answer cites it; the cited ones come first, [1] is the first of them")
+
     @classmethod
-    def of(cls, hit: Hit) -> "Source":
+    def all_of(cls, hits: Sequence[Hit], *, cited: int) -> "list[Source]":
+        return [cls._of(hit, cited=place < cited) for place, hit in enumerate(hits)]
+
+    @classmethod
+    def _of(cls, hit: Hit, *, cited: bool) -> "Source":
         passage = hit.passage
         text = " ".join(passage.text.split())
         preview = text if len(text) <= PREVIEW_CHARS else text[:PREVIEW_CHARS].rsplit(" ", 1)[0] + " …"
         return cls(
-            url=passage.citation_url, title=passage.heading_path, content_preview=preview,
-            content_full=passage.text, similarity_score=round(hit.similarity, 4),
-        )  # fmt: skip
+            url=passage.citation_url,
+            title=passage.heading_path,
+            content_preview=preview,
+            content_full=passage.text,
+            similarity_score=round(hit.similarity, 4),
+            cited=cited,
+        )
 
 
 class ChatResponse(BaseModel):
@@ -80,7 +90,7 @@ class ChatResponse(BaseModel):
 
 class SearchRequest(BaseModel):
     query: str = Field(min_length=1)
-    k: int = Field(5, ge=1, le=20)
+    k: int = Field(5, ge=1, le=20, strict=True)
 
 
 class SearchResult(BaseModel):

@@ -49,6 +49,15 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RagError, _on_rag_error)
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
     app.add_exception_handler(HTTPException, _on_http_exception)
+    described_app = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        # FastAPI describes only models that a route answers with; `described` refers to this one by name.
+        document = described_app()
+        document["components"]["schemas"].setdefault("Problem", Problem.model_json_schema())
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]
 
 
 def described(*statuses: int) -> dict[int | str, dict[str, Any]]:

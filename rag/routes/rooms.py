@@ -6,8 +6,11 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from rag import access
 from rag.chat import Chat, ChatModel
 from rag.conversations import Conversations
+from rag.errors import NotFound, Unauthorized
+from rag.feedback import FeedbackStore
 from rag.live_index import LiveIndex
 from rag.rate_limits import RateLimits
 from rag.retrieval import Embedder, Retriever
@@ -25,6 +28,7 @@ class Rooms:
     model: ChatModel
     embedder: Embedder
     conversations: Conversations
+    feedback: FeedbackStore
     rate_limits: RateLimits
 
 
@@ -39,3 +43,12 @@ InRooms = Annotated[Rooms, Depends(_rooms)]
 def now() -> str:
     """This moment as routes write it: ISO 8601 in UTC."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def require_admin(request: Request, settings: Settings) -> None:
+    """Raises `NotFound` where no admin key is set, `Unauthorized` where another one is presented."""
+    if not settings.admin_api_key:
+        raise NotFound
+    scheme, _, presented = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not access.key_matches(settings.admin_api_key, presented):
+        raise Unauthorized

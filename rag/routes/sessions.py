@@ -2,19 +2,16 @@
 
 from fastapi import APIRouter, Request
 
-from rag import access
-from rag.errors import NotFound, Unauthorized
 from rag.routes import bodies, problems
 from rag.routes.bodies import SessionId
-from rag.routes.rooms import InRooms
-from rag.settings import Settings
+from rag.routes.rooms import InRooms, require_admin
 
 router = APIRouter()
 
 
 @router.get("/sessions/stats", summary="Counts of conversations", responses=problems.described(401, 404, 503))
 async def stats(request: Request, rooms: InRooms) -> bodies.Stats:
-    _require_admin(request, rooms.settings)
+    require_admin(request, rooms.settings)
     return bodies.Stats(**await rooms.conversations.stats())
 
 
@@ -29,11 +26,3 @@ async def history(session_id: SessionId, rooms: InRooms) -> bodies.HistoryRespon
 async def delete(session_id: SessionId, rooms: InRooms) -> bodies.Deleted:
     await rooms.conversations.delete(session_id)
     return bodies.Deleted(message="The conversation is forgotten.")
-
-
-def _require_admin(request: Request, settings: Settings) -> None:
-    if not settings.admin_api_key:
-        raise NotFound
-    scheme, _, presented = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not access.key_matches(settings.admin_api_key, presented):
-        raise Unauthorized

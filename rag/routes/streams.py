@@ -46,11 +46,11 @@ async def spelled(session_id: str, first: list[Event], rest: AsyncGenerator[Even
 def _spell(event: Event) -> bytes:
     match event:
         case Sources(hits):
-            return _event("sources", [Source.of(hit).model_dump() for hit in hits])
-        case Delta(text):
-            return _event("delta", {"text": text})
-        case Done(response, hits, degraded):
-            sources = [Source.of(hit).model_dump() for hit in hits]
+            return _event("sources", [source.model_dump() for source in Source.all_of(hits, cited=0)])
+        case Delta(text, cited):
+            return _event("delta", {"text": text, "cited": cited})
+        case Done(response, hits, cited, degraded):
+            sources = [source.model_dump() for source in Source.all_of(hits, cited=cited)]
             done = {"response": response, "sources": sources, "degraded": degraded, "timestamp": now()}
             return _event("done", done)
 

@@ -16,14 +16,15 @@ RANKS = {
         [
             # values, pure functions, and what stands alone
             "errors models setting_types stopwords resilience fusion telemetry access worker",
-            "settings text builds state upstream prompt",
-            "lexical azure_openai local_models conversations rate_limits",
+            "settings text builds state upstream prompt citations",
+            "lexical azure_openai local_embedder local_models conversations feedback rate_limits",
             "vector_db",
             "live_index preflight",
             "retrieval",
             "chat",
-            "routes.bodies routes.problems",
-            "routes.site routes.openai routes.admin",
+            "routes.bodies routes.problems routes.rooms",
+            "routes.middleware routes.streams",
+            "routes.answers routes.feedback routes.sessions routes.site",
         ]
     )
 }

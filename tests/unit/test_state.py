@@ -218,11 +218,11 @@ def test_a_deleted_file_is_let_go_so_that_all_meet_on_the_new_one(tmp_path: Path
     assert two.read("SELECT text FROM notes") == [("met",)]
 
 
-def test_processes_that_create_the_file_at_once_agree_on_schema_and_time(tmp_path: Path) -> None:
-    path = tmp_path / "notes.sqlite3"
+def test_processes_that_create_files_at_once_agree_on_schema_and_time(tmp_path: Path) -> None:
+    paths = [str(tmp_path / f"notes-{number}.sqlite3") for number in range(30)]
     workers = [
         subprocess.Popen(
-            [sys.executable, __file__, str(path)],
+            [sys.executable, __file__, *paths],
             env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -243,7 +243,8 @@ def test_processes_that_create_the_file_at_once_agree_on_schema_and_time(tmp_pat
         for worker in workers:
             worker.kill()
     assert len(offsets) == 1
-    assert open_notes(path, Clocks.system()).read("SELECT count(*) FROM notes") == [(6,)]
+    for path in paths:
+        assert open_notes(Path(path), Clocks.system()).read("SELECT count(*) FROM notes") == [(6,)]
 
 
 def test_the_systems_clocks_agree_with_the_wall_and_name_one_boot(tmp_path: Path) -> None:
@@ -252,22 +253,25 @@ def test_the_systems_clocks_agree_with_the_wall_and_name_one_boot(tmp_path: Path
     assert Clocks.system().boot_id == Clocks.system().boot_id != ""
 
 
-def create_and_tell_the_offset(path: Path) -> None:
+def create_and_tell_the_offsets(paths: list[str]) -> None:
     clocks = Clocks.system()
     print("ready", flush=True)
     sys.stdin.readline()
     frozen = Clocks(wall_s=clocks.wall_s, monotonic_s=lambda: 0.0, boot_id=clocks.boot_id)
-    file = StateFile(
-        path=path,
-        migrations=NOTES,
-        newest_sql="SELECT max(at) FROM notes",
-        synchronous="NORMAL",
-        busy_timeout_ms=5_000,
-        clocks=frozen,
-    )
-    note(file)
-    print(repr(file.now_s()), flush=True)
+    offsets = []
+    for path in paths:
+        file = StateFile(
+            path=Path(path),
+            migrations=NOTES,
+            newest_sql="SELECT max(at) FROM notes",
+            synchronous="NORMAL",
+            busy_timeout_ms=5_000,
+            clocks=frozen,
+        )
+        note(file)
+        offsets.append(file.now_s())
+    print(offsets, flush=True)
 
 
 if __name__ == "__main__":
-    create_and_tell_the_offset(Path(sys.argv[1]))
+    create_and_tell_the_offsets(sys.argv[1:])

@@ -1,0 +1,209 @@
+"""`python run_production.py`, as an operator calls it: what it says before it serves, and never a traceback."""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.support.azure import AzureEmulator
+from tests.support.server import RagServer, run_module
+from tests.support.waiting import REPOSITORY, free_port, wait_until
+
+REQUIRED = [
+    "AZURE_OPENAI_CHAT_ENDPOINT",
+    "AZURE_OPENAI_CHAT_API_KEY",
+    "AZURE_OPENAI_EMBEDDINGS_ENDPOINT",
+    "AZURE_OPENAI_EMBEDDINGS_API_KEY",
+]
+
+
+@pytest.fixture
+def sound(azure: AzureEmulator, site_build: Path) -> dict[str, str]:
+    """Settings with which the server starts; tests break one of them."""
+    return {
+        **azure.environment, "HOST": "127.0.0.1", "PORT": str(free_port()), "VECTOR_DB_PATH": str(site_build),
+        "WORKERS": "1",
+    }  # fmt: skip
+
+
+def check(env: dict[str, str], folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs the checks; whatever they find, no traceback and no secret may be shown."""
+    done = run_module("run_production.py", "--check", *arguments, env=env, cwd=folder)
+    shown = done.stdout + done.stderr
+    assert "Traceback" not in shown
+    assert done.stderr == ""
+    for name in ("AZURE_OPENAI_CHAT_API_KEY", "AZURE_OPENAI_EMBEDDINGS_API_KEY"):
+        assert env.get(name) is None or env[name] not in shown
+    return done
+
+
+def faults_in(screen: str) -> list[tuple[str, str]]:
+    """(what is wrong, its remedy), for each line with a cross."""
+    return re.findall(r"^  ✗ (.+)\n +→ (.+)$", screen, re.MULTILINE)
+
+
+def test_a_sound_installation_passes_and_starts_nothing(sound: dict[str, str], tmp_path: Path) -> None:
+    done = check(sound, tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert "✗" not in done.stdout
+    assert "dimensions" in done.stdout
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"http://127.0.0.1:{sound['PORT']}/health", trust_env=False)
+
+
+def test_everything_that_is_missing_is_named_at_once_with_its_remedy(tmp_path: Path) -> None:
+    done = check({"PORT": str(free_port())}, tmp_path)
+    faults = faults_in(done.stdout)
+    assert done.returncode == 1
+    assert len(faults) == done.stdout.count("✗")
+    for name in REQUIRED:
+        assert any(name in what and ".env" in remedy for what, remedy in faults), name
+    assert any("no build in vector_db" in what and "indexer build" in remedy for what, remedy in faults)
+    assert f"{len(faults)} faults: nothing was started." in done.stdout
+
+
+def test_wrong_values_are_named_beside_what_is_missing(tmp_path: Path) -> None:
+    done = check({"PORT": "eighty", "LOG_LEVEL": "loud", "AZURE_OPENAI_CHAT_ENDPOINT": "here"}, tmp_path)
+    faults = faults_in(done.stdout)
+    assert done.returncode == 1
+    for variable in ("PORT='eighty'", "LOG_LEVEL='loud'", "AZURE_OPENAI_CHAT_ENDPOINT='here'"):
+        assert any(variable in what and "allowed is" in remedy for what, remedy in faults), variable
+    assert any("AZURE_OPENAI_CHAT_API_KEY is not set" in what for what, _ in faults)
+    assert not any("AZURE_OPENAI_CHAT_ENDPOINT is not set" in what for what, _ in faults)
+
+
+def test_without_check_a_fault_ends_the_start_as_well(tmp_path: Path) -> None:
+    done = run_module("run_production.py", env={"PORT": str(free_port())}, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "nothing was started" in done.stdout
+    assert "gunicorn" not in done.stdout + done.stderr
+
+
+def test_settings_are_read_from_the_env_file_beside_the_operator(sound: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in sound.items()), encoding="utf-8")
+    assert check({}, tmp_path).returncode == 0
+
+
+def test_a_state_folder_that_cannot_be_one_is_a_fault(sound: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("a file")
+    done = check({**sound, "STATE_DIR": str(tmp_path / "state")}, tmp_path)
+    [(what, remedy)] = faults_in(done.stdout)
+    assert done.returncode == 1
+    assert "state" in what
+    assert "STATE_DIR" in remedy
+
+
+def test_a_port_in_use_is_a_fault(sound: dict[str, str], tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        done = check({**sound, "PORT": str(other.getsockname()[1])}, tmp_path)
+    [(what, remedy)] = faults_in(done.stdout)
+    assert done.returncode == 1
+    assert "Address already in use" in what
+    assert "PORT" in remedy
+
+
+def test_an_index_of_another_embedding_model_is_a_fault(sound: dict[str, str], tmp_path: Path) -> None:
+    done = check({**sound, "AZURE_OPENAI_EMBEDDINGS_MODEL": "some-other-model"}, tmp_path)
+    [(what, remedy)] = faults_in(done.stdout)
+    assert done.returncode == 1
+    assert "some-other-model" in what
+    assert "indexer build" in remedy
+
+
+def test_a_damaged_index_is_a_fault_with_the_way_back(sound: dict[str, str], tmp_path: Path) -> None:
+    copy = shutil.copytree(sound["VECTOR_DB_PATH"], tmp_path / "copy")
+    vectors = next(copy.glob("builds/*/vectors.faiss"))
+    vectors.write_bytes(vectors.read_bytes()[:-7])
+    done = check({**sound, "VECTOR_DB_PATH": str(copy)}, tmp_path)
+    [(_, remedy)] = faults_in(done.stdout)
+    assert done.returncode == 1
+    assert "rollback" in remedy
+
+
+def test_a_model_that_answers_in_another_dimension_is_a_fault(
+    sound: dict[str, str], azure: AzureEmulator, tmp_path: Path
+) -> None:
+    azure.fail("wrong_dimension")
+    done = check(sound, tmp_path)
+    [(what, remedy)] = faults_in(done.stdout)
+    assert done.returncode == 1
+    assert "dimensions" in what
+    assert "indexer build" in remedy
+
+
+def test_a_refused_key_is_a_fault(sound: dict[str, str], tmp_path: Path) -> None:
+    done = check({**sound, "AZURE_OPENAI_EMBEDDINGS_API_KEY": "not-the-right-key"}, tmp_path)
+    [(what, remedy)] = faults_in(done.stdout)
+    assert done.returncode == 1
+    assert "401" in what
+    assert "AZURE_OPENAI_EMBEDDINGS" in remedy
+
+
+def test_a_model_that_is_down_only_warns_because_the_server_can_serve_without(
+    sound: dict[str, str], tmp_path: Path
+) -> None:
+    port = free_port()
+    gone = re.sub(r"//127\.0\.0\.1:\d+", f"//127.0.0.1:{port}", sound["AZURE_OPENAI_EMBEDDINGS_ENDPOINT"])
+    assert str(port) in gone
+    done = check({**sound, "AZURE_OPENAI_EMBEDDINGS_ENDPOINT": gone}, tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"^  ! embeddings .*cannot be reached", done.stdout, re.MULTILINE)
+
+
+def test_by_hand_gunicorn_names_every_wrong_setting_too(tmp_path: Path) -> None:
+    env = {"PORT": "eighty", "WORKERS": "none"}
+    done = run_module(
+        "gunicorn", "--config", str(REPOSITORY / "gunicorn.conf.py"), "rag_server:app", env=env, cwd=tmp_path
+    )
+    assert done.returncode == 1
+    assert "PORT='eighty'" in done.stderr
+    assert "WORKERS='none'" in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_a_pipe_gets_plain_text(tmp_path: Path) -> None:
+    assert "\x1b" not in check({"PORT": str(free_port())}, tmp_path).stdout
+
+
+def test_the_started_process_becomes_gunicorn_and_stops_cleanly(sound: dict[str, str], tmp_path: Path) -> None:
+    with RagServer.start(sound, tmp_path, workers=2) as server:
+        command = Path(f"/proc/{server.pid}/cmdline").read_bytes().split(b"\0")
+        assert b"gunicorn" in command
+        assert len(server.worker_pids()) == 1, "the setting wins"
+        assert server.stop() == 0
+    assert "Traceback" not in server.output
+
+
+def test_a_worker_that_cannot_start_ends_the_server_instead_of_being_started_for_ever(
+    sound: dict[str, str], tmp_path: Path
+) -> None:
+    # By hand, without the checks: gunicorn would otherwise fork a failing worker ten times a second.
+    env = {**sound, "VECTOR_DB_PATH": str(tmp_path / "none"), "STATE_DIR": str(tmp_path / "state")}
+    config = str(REPOSITORY / "gunicorn.conf.py")
+    done = run_module("gunicorn", "--config", config, "rag_server:app", env=env, cwd=tmp_path, timeout_s=60)
+    assert done.returncode == 3
+    assert "no build in" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
+def test_every_way_to_stop_an_idle_server_is_quick_and_closes_what_it_opened(
+    sound: dict[str, str], tmp_path: Path, stop: signal.Signals
+) -> None:
+    with RagServer.start(sound, tmp_path) as server, httpx.Client(base_url=server.base_url, trust_env=False) as visitor:
+        visitor.get("/")  # leaves a connection open, as a browser does
+        began = time.monotonic()
+        os.kill(server.pid, stop)
+        wait_until(lambda: not server.running(), 30, "the server has ended")
+        assert time.monotonic() - began < 10
+        assert server.exit_code == 0
+    assert "Traceback" not in server.output
+    assert "SIGKILL" not in server.output

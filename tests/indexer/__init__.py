@@ -1,0 +1,1 @@
+"""Tests of the indexer's first half: files -> documents -> passages."""
