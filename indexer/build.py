@@ -15,6 +15,7 @@ import numpy as np
 
 from indexer.chunking import passages as cut
 from indexer.documents import Document
+from indexer.fragments import with_fragments
 from indexer.sources import Skipped
 from rag import builds, vector_db
 from rag.errors import IndexUnavailable, SourceUnreadable, UpstreamError, UpstreamRejected
@@ -99,7 +100,7 @@ def _read(documents: Iterable[Document | Skipped], summary: Summary) -> list[Pas
     for document in documents:
         if isinstance(document, Skipped):
             summary.skipped.append(document)
-        elif found := cut(document):
+        elif found := with_fragments(document, cut(document)):
             summary.documents += 1
             passages += found
         else:

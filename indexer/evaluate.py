@@ -84,5 +84,5 @@ def _pages(live: Build, question: Question, vector: object) -> list[str]:
 
 
 def _name(passage: Passage, known: frozenset[str]) -> str:
-    names = (passage.citation_url, passage.url, passage.source)
+    names = (passage.anchored_url, passage.url, passage.source)
     return next((name for name in names if name in known), passage.url)

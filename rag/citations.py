@@ -183,7 +183,7 @@ class Citations:
 
 def _addresses(hit: Hit) -> list[str]:
     passage = hit.passage
-    return [passage.url, passage.citation_url, *_URL.findall(passage.text)]
+    return [passage.url, *_URL.findall(passage.text)]
 
 
 def _address(url: str) -> str:

@@ -27,6 +27,8 @@ class Passage:
     """The file it came from, relative to the indexed folder, with forward slashes."""
     language: str
     """ISO 639-1 code, or empty where it is not known."""
+    fragment: str = ""
+    """Words that lead to the passage and stand in the page once, percent-encoded for a text directive, or empty."""
 
     @property
     def heading_path(self) -> str:
@@ -45,9 +47,16 @@ class Passage:
         return hashlib.sha256(self.indexed_text.encode("utf-8", "surrogatepass")).hexdigest()
 
     @property
-    def citation_url(self) -> str:
-        """The address that opens the page at the passage."""
+    def anchored_url(self) -> str:
+        """The address of the section: the page, with the fragment where there is one."""
         return f"{self.url}#{self.anchor}" if self.anchor else self.url
+
+    @property
+    def citation_url(self) -> str:
+        """The address that opens the page at the passage's own words, else at its section, else at its top."""
+        if not self.fragment:
+            return self.anchored_url
+        return f"{self.url}#{self.anchor}:~:text={self.fragment}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,7 @@ class PromptWriter:
 
 def _source(number: int, hit: Hit) -> str:
     passage = hit.passage
-    text = _MARK.sub("‹", f"[{number}] {passage.heading_path}\n{passage.citation_url}\n\n{passage.text}")
+    text = _MARK.sub("‹", f"[{number}] {passage.heading_path}\n{passage.anchored_url}\n\n{passage.text}")
     return f'<source number="{number}">\n{text}\n</source>'
 
 
