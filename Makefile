@@ -1,6 +1,6 @@
 # On a bare machine with Python 3.11 or newer, `make demo` is all it takes.
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check bench clean
+.PHONY: help demo run test check bench clean programs
 MAKEFLAGS += --no-print-directory
 
 VENV := .venv
@@ -18,11 +18,21 @@ demo: $(VENV)/prod ## Serve this project's own docs on http://localhost:8000/dem
 run: $(VENV)/prod ## The production server, on the settings of .env
 	@exec $(BIN)/python run_production.py
 
-test: check ## Everything that the tests need, then all of them
+test: check programs ## Everything that the tests need, then all of them
 	@exec $(BIN)/python -m pytest -q
 
 check: $(VENV)/dev ## Format, lint and types
 	@scripts/check
+
+# What the tests run beside Python: a real redis-server. As root it is installed, else the command is told.
+programs:
+	@command -v redis-server >/dev/null && exit 0; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "· installing redis-server for the tests"; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq redis-server >/dev/null; \
+	else \
+	  echo "The tests need redis-server; on Debian and Ubuntu: sudo apt-get install redis-server" >&2; exit 1; \
+	fi
 
 bench: $(VENV)/dev ## The benchmarks, each as a ratio against its floor
 	@set -e; found=; \

@@ -17,6 +17,7 @@ if str(ROOT) not in sys.path:
     # The working directory belongs to the operator (.env and relative paths are read there); the code is here.
     sys.path.insert(0, str(ROOT))
 
+from rag import access  # noqa: E402
 from rag.errors import ConfigError  # noqa: E402
 from rag.settings import Settings  # noqa: E402
 from rag.telemetry import logging_config  # noqa: E402
@@ -37,7 +38,7 @@ class RagWorker(Worker):
         **Worker.CONFIG_KWARGS,
         "timeout_graceful_shutdown": _finish_s,
         # gunicorn's own list refuses networks with host bits, and never reaches the address rewriting.
-        "forwarded_allow_ips": _settings.forwarded_allow_ips,
+        "forwarded_allow_ips": access.trusted_proxies(_settings.forwarded_allow_ips),
     }
 
     def load_wsgi(self) -> None:

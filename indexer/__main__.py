@@ -160,6 +160,8 @@ def _run(options: argparse.Namespace) -> int:
 def main(argv: Sequence[str]) -> int:
     """Run one command; 0 when it did what was asked, 1 with one clear sentence when it could not."""
     options = _arguments(argv)
+    # A file's name, or a passage, must not become a traceback where the terminal cannot show it.
+    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
     try:
         return _run(options)
     except ConfigError as error:

@@ -7,7 +7,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -17,7 +17,7 @@ from indexer.chunking import passages as cut
 from indexer.documents import Document
 from indexer.fragments import with_fragments
 from indexer.sources import Skipped
-from rag import builds, vector_db
+from rag import builds, floor, vector_db
 from rag.errors import IndexUnavailable, SourceUnreadable, UpstreamError, UpstreamRejected
 from rag.models import Passage
 from rag.resilience import Deadline
@@ -82,6 +82,7 @@ async def build(
             "documents": summary.documents,
             "embedding": {
                 "model": embedder.name, "dimensions": int(vectors.shape[1]), "dense_weight": embedder.dense_weight,
+                "unrelated_similarity": _unrelated_similarity(passages, vectors, embedder.dense_weight),
             },
             "content": _content(passages, vectors),
         }  # fmt: skip
@@ -100,13 +101,30 @@ def _read(documents: Iterable[Document | Skipped], summary: Summary) -> list[Pas
     for document in documents:
         if isinstance(document, Skipped):
             summary.skipped.append(document)
-        elif found := with_fragments(document, cut(document)):
+        elif found := with_fragments(document, [_storable(passage) for passage in cut(document)]):
             summary.documents += 1
             passages += found
         else:
             summary.skipped.append(Skipped(document.source, "no text"))
     summary.passages = len(passages)
     return passages
+
+
+def _storable(passage: Passage) -> Passage:
+    """The passage without lone surrogates, which undecodable file names and broken PDFs bring: no JSON can hold them."""
+
+    def clean(text: str) -> str:
+        return text.encode("utf-8", "replace").decode("utf-8")
+
+    return replace(
+        passage,
+        text=clean(passage.text),
+        title=clean(passage.title),
+        headings=tuple(map(clean, passage.headings)),
+        url=clean(passage.url),
+        anchor=clean(passage.anchor),
+        source=clean(passage.source),
+    )
 
 
 async def _vectors(
@@ -174,6 +192,13 @@ def _batches(texts: Sequence[str]) -> Iterable[list[str]]:
         room -= len(text)
     if batch:
         yield batch
+
+
+def _unrelated_similarity(passages: Sequence[Passage], vectors: np.ndarray, dense_weight: float) -> float | None:
+    """What the floor below search results is measured from; None for a model whose cosines tell nothing of topics."""
+    if dense_weight < floor.MEANING_FROM_WEIGHT:
+        return None
+    return floor.unrelated_similarity(vectors, [passage.source for passage in passages])
 
 
 def _content(passages: Sequence[Passage], vectors: np.ndarray) -> str:

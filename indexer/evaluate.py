@@ -46,7 +46,7 @@ def read(path: Path) -> list[Question]:
             continue
         try:
             fields = orjson.loads(line)
-            relevant = frozenset(str(place) for place in fields["relevant"])
+            relevant = frozenset(map(str, _listed(fields["relevant"])))
             questions.append(Question(str(fields.get("id", number)), str(fields["question"]), relevant))
         except (ValueError, KeyError, TypeError, AttributeError):
             wanted = '{"id", "question", "relevant": ["url or source path", …]}'
@@ -56,6 +56,13 @@ def read(path: Path) -> list[Question]:
     if not questions:
         raise SourceUnreadable(f"{path} holds no questions")
     return questions
+
+
+def _listed(places: object) -> list[object]:
+    # Of a text, each character would count as a page.
+    if not isinstance(places, list):
+        raise TypeError("relevant is no list")
+    return places
 
 
 async def measure(live: Build, questions: Sequence[Question], *, embedder: Embedder, progress: Progress) -> Scores:

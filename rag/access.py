@@ -6,6 +6,7 @@ here, its client address is the rightmost one that no trusted proxy has.
 
 import hmac
 import ipaddress
+import json
 import re
 import secrets
 from typing import Final
@@ -41,6 +42,39 @@ def content_security_policy(path: str) -> str:
     if path == "/demo":
         return PAGE_CSP
     return DOCS_CSP if path == "/docs" else API_CSP
+
+
+def refusal(status: int, phrase: str) -> bytes:
+    """A whole HTTP/1.1 response in the form of every error, for what broke off before it became a request."""
+    identity = request_id(None)
+    code = phrase.lower().replace(" ", "_")
+    problem = {
+        "type": f"urn:rag-server:problem:{code}", "title": phrase, "status": status,
+        "detail": "The request cannot be read, or there is no place for it.", "code": code, "request_id": identity,
+    }  # fmt: skip
+    body = json.dumps(problem).encode()
+    headers = (
+        *SECURITY_HEADERS,
+        (b"content-security-policy", API_CSP.encode()),
+        (b"cache-control", b"no-store"),
+        (b"x-request-id", identity.encode()),
+        (b"content-type", b"application/problem+json"),
+        (b"content-length", b"%d" % len(body)),
+        (b"connection", b"close"),
+    )
+    lines = b"".join(b"%b: %b\r\n" % header for header in headers)
+    return b"HTTP/1.1 %d %b\r\n%b\r\n%b" % (status, phrase.encode(), lines, body)
+
+
+def trusted_proxies(value: str) -> list[str]:
+    """`FORWARDED_ALLOW_IPS` as uvicorn understands it: exact networks, each also in the form that `::` sees.
+
+    uvicorn takes a network with host bits (172.17.0.1/12) for a name that never matches, and a listener on `::` sees
+    the proxy 172.17.0.1 as ::ffff:172.17.0.1. In both cases all visitors would share the proxy's own bucket.
+    """
+    networks = [ipaddress.ip_network(part.strip(), strict=False) for part in value.split(",") if part.strip()]
+    mapped = [f"::ffff:{one.network_address}/{96 + one.prefixlen}" for one in networks if one.version == 4]
+    return [*map(str, networks), *mapped]
 
 
 def client_bucket(address: str | None) -> str:

@@ -7,7 +7,7 @@ import asyncio
 import base64
 import binascii
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -24,14 +24,18 @@ from rag.upstream import Unanswered, Upstream, read_body
 
 log = logging.getLogger(__name__)
 
-STREAM_SILENCE_S = 30.0
-"""Between two tokens; a stream that is silent for longer has broken off."""
+STREAM_SILENCE_S = 10.0
+"""Between two tokens, and never more than the request's own time; a stream that is silent for longer has broken off."""
 STREAM_LENGTH_S = 300.0
 """For a whole answer; a stream that goes on for longer is cut."""
 DRAIN_S = 0.5
 """For the end of a response whose answer is complete: a connection read to its end is used again."""
 MAX_EVENT_BYTES = 1024 * 1024
 """One event of a stream; more is no event of a model."""
+MAX_ANSWER_BYTES = 4 * 1024 * 1024
+"""An answer to be read whole, with all that Azure puts around it; more would only fill the memory."""
+MAX_VECTOR_BYTES = 128 * 1024
+"""One vector, as numbers in full length; 4,096 dimensions need 90 kB."""
 
 
 class AzureEmbedder:
@@ -49,13 +53,10 @@ class AzureEmbedder:
 
     async def embed(self, texts: Sequence[str], *, deadline: Deadline) -> np.ndarray:
         """Unit vectors, float32 [len(texts), dimensions], in the order of `texts`. Raises `UpstreamError`."""
-        body: dict[str, Any] = {"input": list(texts), "encoding_format": "base64"}
-        model = self._upstream.targets[0].endpoint.model
-        if model:
-            body["model"] = model
+        body = {"input": list(texts), "encoding_format": "base64"}
 
         async def read(response: httpx.Response) -> np.ndarray:
-            return _vectors(await read_body(response), len(texts))
+            return _vectors(await read_body(response, limit=(len(texts) + 1) * MAX_VECTOR_BYTES), len(texts))
 
         return await self._upstream.call(body, deadline=deadline, read=read)
 
@@ -78,7 +79,7 @@ class AzureChat:
         """The whole answer. Raises `UpstreamError`, or `ContentFiltered` for a refused prompt or answer."""
 
         async def read(response: httpx.Response) -> Completion:
-            return _completion(await read_body(response))
+            return _completion(await read_body(response, limit=MAX_ANSWER_BYTES))
 
         return await self._upstream.call(self._body(prompt, stream=False), deadline=deadline, read=read)
 
@@ -88,37 +89,33 @@ class AzureChat:
         Fails before the first piece as `complete` does; after it, with an `UpstreamError` and never with a restart.
         """
 
-        async def read(response: httpx.Response) -> tuple[list[str], AsyncIterator[list[str]]]:
-            pieces = _pieces(response)
-            async for first in pieces:
-                return first, pieces
+        async def read(response: httpx.Response) -> tuple[str, AsyncGenerator[str, None]]:
+            pieces, first = _pieces(response), ""
+            async for piece in pieces:
+                first += piece
+                if not first.isspace():
+                    return first, pieces
             raise Unanswered("a stream without a token")
 
         first, pieces = await self._upstream.call(self._body(prompt, stream=True), deadline=deadline, read=read)
-        whole = Deadline(STREAM_LENGTH_S)
-        async with aclosing(pieces):  # type: ignore[type-var]  # an async generator, typed as an iterator
-            yield "".join(first)
+        silence_s, whole = min(STREAM_SILENCE_S, deadline.length_s), Deadline(STREAM_LENGTH_S)
+        async with aclosing(pieces):
+            yield first
             while True:
                 try:
-                    async with Deadline(min(STREAM_SILENCE_S, whole.remaining_s)).timeout():
+                    async with asyncio.timeout(min(silence_s, whole.remaining_s)):
                         piece = await anext(pieces, None)
                 except TimeoutError:
                     raise UpstreamTimeout("the stream fell silent, or went on for too long") from None
                 except (httpx.HTTPError, aiohttp.ClientError, Unanswered) as error:
-                    raise UpstreamError(f"the stream broke off: {type(error).__name__}") from None
+                    raise UpstreamError(f"the stream broke off: {error or type(error).__name__}") from None
                 if piece is None:
                     return
-                yield "".join(piece)
+                yield piece
 
     def _body(self, prompt: Prompt, *, stream: bool) -> dict[str, Any]:
-        model = self._upstream.targets[0].endpoint.model
-        return {
-            "messages": prompt.messages,
-            "temperature": self._temperature,
-            "max_tokens": self._max_tokens,
-            **({"stream": True} if stream else {}),
-            **({"model": model} if model else {}),
-        }
+        body = {"messages": prompt.messages, "temperature": self._temperature, "max_tokens": self._max_tokens}
+        return body | {"stream": True} if stream else body
 
 
 def _vectors(body: bytes, count: int) -> np.ndarray:
@@ -127,8 +124,9 @@ def _vectors(body: bytes, count: int) -> np.ndarray:
         items = sorted(orjson.loads(body)["data"], key=lambda item: item["index"])
         if [item["index"] for item in items] != list(range(count)):
             raise Unanswered(f"{len(items)} embeddings for {count} texts")
-        rows = [_vector(item["embedding"]) for item in items]
-        vectors = np.stack(rows)
+        vectors = np.stack([_vector(item["embedding"]) for item in items])
+        if vectors.ndim != 2:
+            raise Unanswered("embeddings that are no vectors")
     except (ValueError, TypeError, KeyError, AttributeError, binascii.Error) as error:
         raise Unanswered(f"embeddings of a wrong form ({type(error).__name__})") from None
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -160,48 +158,63 @@ def _completion(body: bytes) -> Completion:
     return Completion(text=text, prompt_tokens=tokens[0], completion_tokens=tokens[1])
 
 
-async def _pieces(response: httpx.Response) -> AsyncIterator[list[str]]:
-    """The texts of a stream's events, those that arrived together in one list; closes the response.
+async def _pieces(response: httpx.Response) -> AsyncGenerator[str, None]:
+    """The texts of a stream's events, those that arrived together in one piece; closes the response.
 
     Ends after `[DONE]`, or after a finish reason where `[DONE]` is missing; `Unanswered` for a stream that was cut.
     """
-    buffer = b""
+    buffer = bytearray()
     finished = False
     chunks = response.aiter_bytes()
     try:
         while True:
-            try:
-                async with asyncio.timeout(DRAIN_S if finished else None):
-                    chunk = await anext(chunks, b"")
-            except TimeoutError:
-                return
+            chunk = await (_drained(chunks) if finished else anext(chunks, b""))
+            # Lines are cut from bytes, so that a character split over two chunks is whole again when it is decoded.
+            buffer += chunk or b"\n"
+            if b"\n" in chunk or not chunk:
+                *lines, rest = buffer.split(b"\n")
+                buffer = rest
+                text, ended = _said(lines)
+                finished = finished or ended
+                if text:
+                    yield text
             if not chunk:
                 break
-            # Lines are cut from bytes, so that a character split over two chunks is whole again when it is decoded.
-            *lines, buffer = (buffer + chunk).split(b"\n")
             if len(buffer) > MAX_EVENT_BYTES:
                 raise Unanswered("an event of a wrong form")
-            texts: list[str] = []
-            for line in lines:
-                data = line[5:].strip() if line.startswith(b"data:") else b""
-                if data == b"[DONE]":
-                    finished = True
-                elif data:
-                    text, reason = _event(data)
-                    if reason == "content_filter":
-                        raise ContentFiltered("the answer was refused by the content filter")
-                    finished = finished or reason is not None
-                    if text:
-                        texts.append(text)
-            if texts:
-                yield texts
         if not finished:
             raise Unanswered("the stream was cut")
     finally:
         await response.aclose()
 
 
-def _event(data: bytes) -> tuple[str, str | None]:
+async def _drained(chunks: AsyncIterator[bytes]) -> bytes:
+    """What follows a complete answer; empty where nothing does, or not soon: the answer is whole without it."""
+    try:
+        async with asyncio.timeout(DRAIN_S):
+            return await anext(chunks, b"")
+    except (TimeoutError, httpx.HTTPError, aiohttp.ClientError):
+        return b""
+
+
+def _said(lines: Iterable[bytes | bytearray]) -> tuple[str, bool]:
+    """The text of these lines' events, and whether one of them says that the answer is complete."""
+    texts: list[str] = []
+    finished = False
+    for line in lines:
+        data = line[5:].strip() if line.startswith(b"data:") else b""
+        if data == b"[DONE]":
+            finished = True
+        elif data:
+            text, reason = _event(data)
+            if reason == "content_filter":
+                raise ContentFiltered("the answer was refused by the content filter")
+            finished = finished or reason is not None
+            texts.append(text)
+    return "".join(texts), finished
+
+
+def _event(data: bytes | bytearray) -> tuple[str, str | None]:
     """Text and finish reason of one event; both may be empty, as in Azure's first event."""
     try:
         event = orjson.loads(data)
@@ -211,7 +224,9 @@ def _event(data: bytes) -> tuple[str, str | None]:
             raise failure
         if not (choices := event.get("choices")):
             return "", None
-        choice = choices[0]
-        return (choice.get("delta") or {}).get("content") or "", choice.get("finish_reason")
+        text = (choices[0].get("delta") or {}).get("content") or ""
+        if not isinstance(text, str):
+            raise TypeError
+        return text, choices[0].get("finish_reason")
     except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
         raise Unanswered(f"an event of a wrong form ({type(error).__name__})") from None

@@ -66,6 +66,9 @@ class Done:
     cited: int
     """How many were cited."""
     degraded: str | None
+    prompt_tokens: int
+    """As the model counted them; 0 where it told nothing, or none was asked."""
+    completion_tokens: int
 
 
 Event = Sources | Delta | Done
@@ -143,7 +146,11 @@ class Chat:
             "degraded": course.degraded,
         }
         log.info("answered", extra=course.fields)
-        yield Done(course.text, citations.sorted(hits), len(citations.order), course.degraded)
+        yield Done(
+            course.text, citations.sorted(hits), len(citations.order), course.degraded,
+            prompt_tokens=course.fields.get("prompt_tokens", 0),
+            completion_tokens=course.fields.get("completion_tokens", 0),
+        )  # fmt: skip
 
     async def _recall(self, session_id: str, claimed: Sequence[Message], course: _Course) -> list[Message]:
         try:

@@ -240,6 +240,25 @@ class Lexical:
             total += best
         return total
 
+    def coverage(self, words: Iterable[Sequence[str]], rows: Sequence[int]) -> list[float]:
+        """Of each row's passage, how much of what is asked it has, 0 to 1: its words' idf over that of all words.
+
+        Grams do not count, and a word that no passage has counts most. 1 where nothing is asked.
+        """
+        asked = [tuple(forms) for forms in words if not forms[0].startswith(GRAM_MARK)]
+        places = np.asarray(rows, dtype=np.int32)
+        met, whole = np.zeros(len(places)), 0.0
+        for forms in asked:
+            postings = [self._rows[span] for span in self._spans(forms) if span]
+            known_in = max(map(len, postings), default=0)
+            idf = float(np.log1p((self.passages - known_in + 0.5) / (known_in + 0.5)))
+            has = np.zeros(len(places), dtype=bool)
+            for found in postings:
+                has |= found[np.minimum(np.searchsorted(found, places), len(found) - 1)] == places
+            met += idf * has
+            whole += idf
+        return (met / whole).tolist() if whole else [1.0] * len(places)
+
     def _spans(self, asked: Sequence[str]) -> list[slice | None]:
         """Where each term's postings are; None for a term that no passage has."""
         if not asked or not len(self._hashes):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from rag.errors import IndexUnavailable, UpstreamError, UpstreamRejected
+from rag.errors import IndexUnavailable, StateUnavailable, UpstreamError, UpstreamRejected
 from rag.settings import Settings
 from rag.vector_db import open_build
 
@@ -46,6 +46,7 @@ def check_all(settings: Settings, faults: Iterable[str], *, running: bool, probe
         *_system_prompt(settings),
         *_index(settings, None if running else probe),
         *_state(settings),
+        *(() if running or not settings.redis_url else _redis(settings.redis_url)),
         *(() if running or faulty & {"HOST", "PORT"} else _port(settings)),
     ]
 
@@ -131,6 +132,20 @@ def _state(settings: Settings) -> Iterator[Finding]:
         yield Finding("fault", "state", f"{path} cannot be written: {error.strerror}", remedy)
     else:
         yield Finding("ok", "state", f"{path} is writable")
+
+
+def _redis(url: str) -> Iterator[Finding]:
+    from rag import redis_link  # Redis' client is loaded only where it is wanted
+
+    try:
+        version = redis_link.probe(url)
+    except StateUnavailable as error:
+        # Redis' bad hour must not keep a restarted server from starting.
+        until = "until it answers, nothing is remembered and each worker limits for itself"
+        what, _, remedy = str(error).rpartition("; ")
+        yield Finding("warning", "redis", f"{what}; {until}", remedy)
+    else:
+        yield Finding("ok", "redis", f"{redis_link.shown(url)} answers, version {version}")
 
 
 def _port(settings: Settings) -> Iterator[Finding]:

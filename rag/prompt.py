@@ -12,6 +12,11 @@ from rag.models import Hit, Message, Prompt
 HISTORY_CHARS = 12_000
 """Of earlier turns, newest first: about 3,000 tokens."""
 
+SOURCES_BYTES = 16_000
+"""Of passages in UTF-8: about 4,000 tokens, in English (4 bytes a token) as in Chinese (3 bytes a character)."""
+OFFERED = 3
+"""Pages, or questions, that an answer without sources offers instead."""
+
 INSTRUCTIONS = """\
 You answer the questions of visitors of {site_name}.
 
@@ -37,10 +42,23 @@ class PromptWriter:
     site_name: str
     instructions: str = INSTRUCTIONS
     """May name the site as `{site_name}`; the text of `SYSTEM_PROMPT_FILE` where there is one."""
+    suggested_questions: Sequence[str] = ()
 
     @property
     def nothing_found(self) -> str:
         return NOTHING_FOUND.format(site_name=self.site_name)
+
+    def nothing_found_but(self, nearest: Sequence[Hit]) -> str:
+        """The answer where no passage fits, in Markdown, with what the site has instead: pages nearest to the question,
+        and the site's suggested questions.
+        """
+        pages = {hit.passage.url: hit.passage.title or hit.passage.source for hit in reversed(nearest)}
+        links = [f"- [{_label(title)}]({_target(url)})" for url, title in reversed(pages.items())][:OFFERED]
+        questions = [f"- {question}" for question in self.suggested_questions[:OFFERED]]
+        parts = [self.nothing_found]
+        parts += ["These pages come closest:\n\n" + "\n".join(links)] if links else []
+        parts += ["You could ask:\n\n" + "\n".join(questions)] if questions else []
+        return "\n\n".join(parts)
 
     def write(self, question: str, *, history: Sequence[Message], hits: Sequence[Hit]) -> Prompt:
         """The messages for `question`: instructions, earlier turns within their budget, numbered sources, question."""
@@ -51,6 +69,26 @@ class PromptWriter:
         earlier = [{"role": turn.role, "content": _CITED.sub("", turn.content)} for turn in _newest(history)]
         messages = [{"role": "system", "content": system}, *earlier, {"role": "user", "content": asked}]
         return Prompt(question=question, messages=tuple(messages), hits=tuple(hits))
+
+
+def within_budget(hits: Sequence[Hit]) -> list[Hit]:
+    """The hits that fit `SOURCES_BYTES` as whole passages, best first; the best one in any case."""
+    kept: list[Hit] = []
+    room = SOURCES_BYTES
+    for hit in hits:
+        size = len(hit.passage.indexed_text.encode("utf-8", "surrogatepass"))
+        if not kept or size <= room:
+            kept.append(hit)
+            room -= size
+    return kept
+
+
+def _label(title: str) -> str:
+    return title.replace("[", "(").replace("]", ")")
+
+
+def _target(url: str) -> str:
+    return url.replace(" ", "%20").replace("(", "%28").replace(")", "%29")
 
 
 def _source(number: int, hit: Hit) -> str:

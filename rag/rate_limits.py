@@ -1,30 +1,55 @@
-"""Limits of requests per visitor that hold exactly across worker processes, through slowapi.
+"""Limits of requests per visitor that hold exactly across worker processes and servers, through slowapi.
 
 It must not know how a visitor is told from another, nor what a refusal looks like: both are passed in. A visitor's
-bucket (an address, a network) is hashed before anything stores or logs it.
+bucket (an address, a network) is hashed before anything stores or logs it. Where hits are kept, the storage URI says.
 
 Several limits in one value, `1000/hour;60/minute`, are checked from the shortest window to the longest; the first that
 is exhausted refuses. It does not count the request, nor do the longer ones, only the shorter ones that had let it pass:
 who hammers against the minute loses nothing of the hour. The headers speak of the tightest limit.
 """
 
+import asyncio
 import hashlib
 import math
 import warnings
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, cast
 
 from limits import RateLimitItem, parse_many
-from limits.storage import MovingWindowSupport, Storage
 from slowapi import Limiter
 from slowapi.errors import RateLimitExceeded
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rag.errors import ConfigError, RateLimited, StateUnavailable
-from rag.state import Clocks, StateFile
+from rag.sqlite_limits import SqliteStorage as SqliteStorage  # makes its URIs known to slowapi
+from rag.sqlite_limits import sqlite_storage_uri as sqlite_storage_uri
+from rag.state import Clocks
+
+PROBE_INTERVAL_S = 1.0
+"""How often a store in the network that fell silent is asked whether it is back, by each worker and by no visitor."""
+
+
+class Store(Protocol):
+    """What a store of hits offers beside slowapi's own methods."""
+
+    over_network: bool
+    """True: a call may take as long as its time-out, so none is made on the event loop."""
+
+    @property
+    def base_exceptions(self) -> type[Exception] | tuple[type[Exception], ...]: ...
+
+    def prove(self) -> None:
+        """Raises StateUnavailable where nothing can be counted now."""
+
+    def prune(self) -> int:
+        """Removes what no longer counts; returns the number of rows."""
+
+    def close(self) -> None: ...
+
 
 class LimitExceeded(RateLimited):
     """A refusal; `headers` are the X-RateLimit ones of the response."""
@@ -42,16 +67,16 @@ class _Limiter(Limiter):
 
 
 class RateLimits:
-    """Named limits, such as `{"chat": "20/minute", "search": "30/minute;1000/hour"}`, over one store.
+    """Named limits, such as `{"chat": "20/minute", "search": "30/minute;1000/hour"}`, over one `Store`.
 
-    While the store does not answer, each worker counts for itself, and asks for the store again after 1 to 32 seconds.
-    Raises ConfigError for a limit that cannot be read.
+    While the store does not answer, each worker counts for itself. It asks for a file again after 1 to 32 seconds, for
+    a store in the network every `PROBE_INTERVAL_S`, aside. Raises ConfigError for a limit that cannot be read.
     """
 
     def __init__(self, *, limits: Mapping[str, str], storage_uri: str, enabled: bool, clocks: Clocks) -> None:
         self._items = {name: _parse(name, value) for name, value in limits.items()}
         self._clocks = clocks
-        options: dict[str, Any] = {"clocks": clocks} if storage_uri.startswith(_SCHEME) else {}
+        options: dict[str, Any] = {"clocks": clocks}
         with warnings.catch_warnings(action="ignore"):  # that the file it is told to read instead of .env is missing
             self._limiter = _Limiter(
                 key_func=lambda request: request.state.bucket,
@@ -65,8 +90,10 @@ class RateLimits:
             )
         # One line for every refusal would bury the log; the access log and the metrics count them.
         self._limiter.logger.addFilter(lambda record: not record.msg.startswith("ratelimit "))
-        self._storage = self._limiter._storage
-        self._own = self._storage if isinstance(self._storage, SqliteStorage) else None
+        self._store = cast(Store, self._limiter._storage)
+        # One thread: when the store falls silent all visitors wait for one time-out together, not each for its own.
+        self._thread = ThreadPoolExecutor(1, "rate_limits") if self._store.over_network else None
+        self._probe: asyncio.Task[None] | None = None
         self._guards = {name: self._guard(name, items) for name, items in self._items.items()}
 
     async def check(self, name: str, bucket: str) -> dict[str, str]:
@@ -78,10 +105,38 @@ class RateLimits:
         if not self._limiter.enabled:
             return {}
         key = hashlib.sha256(bucket.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+        if self._thread is None:
+            return self._count(guard, name, key)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, self._count, guard, name, key)
+        finally:
+            if self._limiter._storage_dead and (self._probe is None or self._probe.done()):
+                self._probe = asyncio.create_task(self._until_it_answers())
+
+    async def check_store(self) -> None:
+        """Raises StateUnavailable where the limits do not hold across workers now; ends the fallback where they do."""
+        if self._thread is None:
+            self._store.prove()
+        else:
+            await asyncio.to_thread(self._store.prove)
+        self._limiter._storage_dead = False
+
+    async def prune(self) -> int:
+        """Removes what no longer counts; returns the number of rows. Raises StateUnavailable."""
+        return self._store.prune()
+
+    async def close(self) -> None:
+        if self._probe is not None:
+            self._probe.cancel()
+        if self._thread is not None:
+            self._thread.shutdown(wait=False)
+        self._store.close()
+
+    def _count(self, guard: Callable[[Request], None], name: str, key: str) -> dict[str, str]:
         scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "state": {"bucket": key}}
         refused_by = None
         try:
-            await guard(Request(scope))
+            guard(Request(scope))
         except RateLimitExceeded as refusal:
             refused_by = refusal.detail
         headers, retry_after_s = self._headers(name, key)
@@ -89,28 +144,18 @@ class RateLimits:
             raise LimitExceeded(f"{name}: more than {refused_by}", retry_after_s=retry_after_s, headers=headers)
         return headers
 
-    async def check_store(self) -> None:
-        """Raises StateUnavailable where the limits do not hold across workers now; ends the fallback where they do."""
-        if self._own is not None:
-            self._own.file.check()
-        elif not self._storage.check():
-            raise StateUnavailable("the store of the rate limits does not answer; check its address and that it runs")
-        self._limiter._storage_dead = False
+    async def _until_it_answers(self) -> None:
+        while self._limiter._storage_dead:
+            await asyncio.sleep(PROBE_INTERVAL_S)
+            with suppress(StateUnavailable):
+                await self.check_store()
 
-    async def prune(self) -> int:
-        """Removes what no longer counts; returns the number of rows. Raises StateUnavailable."""
-        return 0 if self._own is None else self._own.prune()
-
-    async def close(self) -> None:
-        if self._own is not None:
-            self._own.file.close()
-
-    def _guard(self, name: str, items: list[RateLimitItem]) -> Callable[[Request], Awaitable[None]]:
-        async def guard(request: Request) -> None:
+    def _guard(self, name: str, items: list[RateLimitItem]) -> Callable[[Request], None]:
+        def guard(request: Request) -> None:
             """slowapi limits functions and files its counts under their names."""
 
         guard.__name__ = name
-        limited: Callable[[Request], Awaitable[None]] = self._limiter.limit(";".join(map(str, items)))(guard)
+        limited: Callable[[Request], None] = self._limiter.limit(";".join(map(str, items)))(guard)
         return limited
 
     def _headers(self, name: str, key: str) -> tuple[dict[str, str], int]:
@@ -118,7 +163,7 @@ class RateLimits:
         limiter = self._limiter.limiter
         try:
             windows = [(item, limiter.get_window_stats(item, key, endpoint)) for item in self._items[name]]
-        except self._storage.base_exceptions:
+        except self._store.base_exceptions:
             self._limiter._storage_dead = True
             return self._headers(name, key)
         # Of several exhausted limits the one that frees up last decides when it is worth coming back.

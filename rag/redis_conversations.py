@@ -17,11 +17,12 @@ import contextlib
 import hashlib
 import json
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis import BlockingConnectionPool, Redis
 
 from rag.conversations import ConversationStats
 from rag.errors import StateUnavailable
@@ -33,13 +34,13 @@ log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
 
 ANSWER_TIMEOUT_S = 0.5
-"""A call's whole time: waiting for a connection, opening it, and the answer."""
+"""How long an answer may take."""
 
 PROBE_INTERVAL_S = 1.0
 """How often a Redis that fell silent is asked whether it is back, by each worker and by nobody else."""
 
-_CONNECTIONS = 16
-"""Of one worker, at most. A call takes a fraction of a millisecond, so few carry many visitors."""
+_THREADS = 4
+"""And connections, of one worker. A call takes a fraction of a millisecond, so few carry many visitors."""
 
 _PRUNED_AT_ONCE = 200
 """Conversations that one script removes: Redis serves nobody else meanwhile."""
@@ -113,6 +114,9 @@ class RedisConversations:
 
     When Redis falls silent, whoever is waiting waits `ANSWER_TIMEOUT_S` at most; from then on every call fails at once,
     while one task asks every `PROBE_INTERVAL_S` whether Redis is back.
+
+    The blocking client in a few threads, not the one for asyncio: a time-out in a thread is the kernel's, so it says
+    that Redis is slow. One on the event loop also strikes when this process is busy (docs/decisions/0010-redis.md).
     """
 
     def __init__(
@@ -122,14 +126,16 @@ class RedisConversations:
         self._max_messages = max_messages
         self._timeout_us = round(timeout_s * 1e6)
         self._max_sessions = max_sessions
+        self._threads = ThreadPoolExecutor(_THREADS, "redis_conversations")
         self._pool = BlockingConnectionPool.from_url(
-            url, max_connections=_CONNECTIONS, timeout=ANSWER_TIMEOUT_S, **connection_options(ANSWER_TIMEOUT_S)
+            url, max_connections=_THREADS + 1, timeout=ANSWER_TIMEOUT_S, **connection_options(ANSWER_TIMEOUT_S)
         )
-        self._redis: Any = Redis(connection_pool=self._pool)  # its types mix the blocking client's into every answer
+        self._redis: Any = Redis(connection_pool=self._pool)  # its types mix the asyncio client's into every answer
         self._write = self._redis.register_script(_COMMON + _WRITE)
         self._forget = self._redis.register_script(_COMMON + _FORGET)
         self._sweep = self._redis.register_script(_COMMON + _SWEEP)
         self._take_turn = self._redis.register_script(_COMMON + _TAKE_TURN)
+        self._silent = False
         self._probe: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -147,10 +153,7 @@ class RedisConversations:
 
     async def stats(self) -> ConversationStats:
         await self._remove_expired()
-        async with self._redis.pipeline(transaction=True) as pipeline:
-            pipeline.zcard("rag:conversations:used").get("rag:conversations:messages")
-            pipeline.zrange("rag:conversations:began", 0, 0, withscores=True)
-            sessions, messages, began = await self._ask(pipeline.execute)
+        sessions, messages, began = await self._ask(self._counts)
         oldest = datetime.fromtimestamp(began[0][1] / 1e6, UTC).isoformat(timespec="seconds") if began else None
         return {"sessions": sessions, "messages": int(messages or 0), "oldest": oldest}
 
@@ -164,11 +167,13 @@ class RedisConversations:
         await self._ask(lambda: self._redis.set("rag:check", "1", px=10_000))
 
     async def close(self) -> None:
-        self._closed = True
-        if self._probe is not None:
-            self._probe.cancel()
-        with contextlib.suppress(*FAILURES):
-            await self._pool.aclose()
+        if not self._closed:
+            self._closed = True
+            if self._probe is not None:
+                self._probe.cancel()
+            await asyncio.to_thread(self._threads.shutdown)
+            self._redis.close()
+            self._pool.disconnect()
 
     async def _write_rows(self, session_id: str, messages: Sequence[Message], *, only_unknown: bool) -> list[bytes]:
         limit = "" if self._max_sessions is None else self._max_sessions
@@ -183,31 +188,45 @@ class RedisConversations:
             removed += batch
         return removed
 
-    async def _ask(self, call: Callable[[], Awaitable[_Result]]) -> _Result:
+    def _counts(self) -> list[Any]:
+        with self._redis.pipeline(transaction=True) as pipeline:
+            pipeline.zcard("rag:conversations:used").get("rag:conversations:messages")
+            pipeline.zrange("rag:conversations:began", 0, 0, withscores=True)
+            counts: list[Any] = pipeline.execute()
+        return counts
+
+    async def _ask(self, call: Callable[[], _Result]) -> _Result:
         if self._closed:  # a stream that outlives the shutdown still wants to remember its answer
             raise StateUnavailable("the conversations are closed, because the server is stopping")
-        if self._probe is not None:
-            raise StateUnavailable(f"{shown(self._url)}: silent; nobody waits for it until it answers again")
         try:
-            async with asyncio.timeout(ANSWER_TIMEOUT_S):
-                return await call()
-        except FAILURES as error:
-            if isinstance(error, SILENCE) and self._probe is None and not self._closed:
-                log.warning("Redis is silent", extra={"address": shown(self._url), "reason": repr(error)})
+            self._refuse_while_silent()
+            return await asyncio.get_running_loop().run_in_executor(self._threads, self._call, call)
+        finally:
+            if self._silent and not self._closed and (self._probe is None or self._probe.done()):
                 self._probe = asyncio.create_task(self._until_it_answers())
+
+    def _call(self, call: Callable[[], _Result]) -> _Result:
+        self._refuse_while_silent()  # who stood in line meanwhile goes home, or the line would ask one by one
+        try:
+            return call()
+        except FAILURES as error:
+            if isinstance(error, SILENCE):
+                self._silent = True
             raise unavailable(self._url, error) from error
 
+    def _refuse_while_silent(self) -> None:
+        if self._silent:
+            raise StateUnavailable(f"{shown(self._url)}: silent; nobody waits for it until it answers again")
+
     async def _until_it_answers(self) -> None:
-        answered = False
-        while not answered:
+        log.warning("Redis is silent", extra={"address": shown(self._url)})
+        while self._silent:
             await asyncio.sleep(PROBE_INTERVAL_S)
+            # Connections from before the silence may be dead on the other side, and a visitor would find out.
+            self._pool.disconnect(inuse_connections=False)
             with contextlib.suppress(*FAILURES):
-                # Connections from before the silence may be dead on the other side, and a visitor would find out.
-                await self._pool.disconnect(inuse_connections=False)
-                async with asyncio.timeout(ANSWER_TIMEOUT_S):
-                    answered = await self._redis.ping()
+                self._silent = not await asyncio.to_thread(self._redis.ping)
         log.info("Redis answers again", extra={"address": shown(self._url)})
-        self._probe = None
 
 
 def _hash(session_id: str) -> str:

@@ -34,7 +34,8 @@ return 1
 """
 
 _WINDOW = """
-local oldest = redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. string.format('%.0f', now - window), '+inf', 'LIMIT', 0, 1)[1]
+local after = '(' .. string.format('%.0f', now - window)
+local oldest = redis.call('ZRANGEBYSCORE', KEYS[1], after, '+inf', 'LIMIT', 0, 1)[1]
 if not oldest then return {0, 0} end
 return {redis.call('ZCOUNT', KEYS[1], oldest, '+inf'), math.max(0, now - oldest)}
 """

@@ -1,13 +1,15 @@
 """Deadlines, retry budgets, pauses and circuit breakers: how long to wait, and when not to ask at all.
 
-Pure bookkeeping on an injected clock; knows nothing of HTTP or of who calls. Not thread-safe: one event loop each.
+Pure bookkeeping on an injected clock; knows nothing of who calls, and of HTTP only how a pause is asked for. Not
+thread-safe: one event loop each.
 """
 
 import asyncio
 import random
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from email.utils import parsedate_to_datetime
 from typing import Literal
 
 Clock = Callable[[], float]
@@ -50,6 +52,26 @@ def full_jitter(
     return uniform(0.0, min(longest_s, first_s * 2.0 ** (attempt - 1)))
 
 
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """Seconds that a response asks to wait, from `retry-after-ms` (Azure's) or else `Retry-After` (RFC 9110, 10.2.3).
+
+    `headers` finds names in lower case. None where neither is sound.
+    """
+    for name, scale in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
+        try:
+            seconds = float(headers[name]) / scale
+        except (KeyError, ValueError):
+            continue
+        if 0 <= seconds < float("inf"):
+            return seconds
+    try:
+        # Both moments by the endpoint's own clock, which may differ from ours.
+        until, now = (parsedate_to_datetime(headers[name]) for name in ("retry-after", "date"))
+        return max(0.0, (until - now).total_seconds())
+    except (KeyError, ValueError, TypeError):
+        return None
+
+
 class RetryBudget:
     """Retries may be a fifth of the active requests, and three are always allowed (Envoy's defaults).
 
@@ -65,6 +87,34 @@ class RetryBudget:
     def allows_one_more(self) -> bool:
         """Whether another retry may start now."""
         return self.retrying < max(self._at_least, int(self.active * self._fraction))
+
+    @contextmanager
+    def request(self) -> Iterator["RetryShare"]:
+        """Counts a request while it is active, and its retry from `allows_a_retry` to the end."""
+        share = RetryShare(self)
+        self.active += 1
+        try:
+            yield share
+        finally:
+            self.active -= 1
+            self.retrying -= share.taken
+
+
+class RetryShare:
+    """What one request takes of the budget."""
+
+    __slots__ = ("_budget", "taken")
+
+    def __init__(self, budget: RetryBudget) -> None:
+        self.taken = False
+        self._budget = budget
+
+    def allows_a_retry(self) -> bool:
+        """Whether this request may ask again; once it may, it counts as one that retries until it ends."""
+        if not self.taken and self._budget.allows_one_more():
+            self.taken = True
+            self._budget.retrying += 1
+        return self.taken
 
 
 class Breaker:
@@ -83,6 +133,7 @@ class Breaker:
         self._clock = clock
         self._failures = 0
         self._era = 0
+        self._opened_in_era = 0
         self._next_probe_at: float | None = None
         """None while closed."""
         self._probe_began_at = 0.0
@@ -110,7 +161,7 @@ class Breaker:
 
     def succeeded(self, era: int) -> bool:
         """The endpoint answered. True if that closed the breaker."""
-        if era != self._era:
+        if era < self._opened_in_era:
             return False
         self._failures = 0
         was_open, self._next_probe_at = self._next_probe_at is not None, None
@@ -126,6 +177,7 @@ class Breaker:
         if was_closed and self._failures < self._failures_to_open:
             return False
         self._era += 1
+        self._opened_in_era = self._era
         self._next_probe_at = self._clock() + self._open_s
         self._no_probe.set()
         return was_closed

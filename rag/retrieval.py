@@ -5,7 +5,6 @@ Knows no HTTP and no prompts. When the embeddings cannot be had, words alone mus
 
 import asyncio
 import logging
-import re
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,10 +13,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from rag import floor
 from rag.errors import BuildMismatch, UpstreamError
+from rag.follow_ups import search_query as search_query
 from rag.live_index import LiveIndex
-from rag.models import Hit, Message
+from rag.models import Hit
+from rag.prompt import within_budget
 from rag.resilience import Deadline
+from rag.vector_db import Build
 
 log = logging.getLogger(__name__)
 
@@ -29,16 +32,6 @@ SEARCH_THREADS = 2
 """Per worker, for larger builds: faiss lets go of the interpreter, so that two are searched while others wait."""
 
 WITHOUT_EMBEDDINGS = "embeddings unavailable: found by words alone"
-
-_REFERRING = re.compile(
-    r"\b(it|its|they|them|their|those|these|this|that|one|ones|he|she|her|his|there|same|other|others|another|else|more|"
-    r"also|instead|er|sie|es|ihn|ihm|ihr|ihnen|deren|davon|dazu|damit|dafür|dort|diese[rsmn]?|noch|"
-    r"il|elle|ils|elles|lui|leur|cela|ça|celui|celle|ello|ellos|ellas|eso|esto|otro|otra)\b|^\s*(and|or|but|und|oder|et|y)\b",
-    re.IGNORECASE,
-)
-_WORD = re.compile(r"\w+")
-SHORT_QUESTION_WORDS = 4
-"""A question of so few words ("and in winter?") leans on the one before it, whether it says so or not."""
 
 
 class Embedder(Protocol):
@@ -57,15 +50,18 @@ class Retrieved:
     """The outcome of one search, with what went missing on the way and how long it took."""
 
     hits: list[Hit]
+    """The best passages, best first, whether or not they have anything to do with the question."""
     degraded: str | None = None
     timings_ms: dict[str, float] = field(default_factory=dict)
+    on_topic: bool = True
+    """False where even the best ones have nothing to do with it: see `rag.floor`."""
 
 
 class Retriever:
     """Searches the live build."""
 
     def __init__(self, *, index: LiveIndex, embedder: Embedder, threshold: float | None) -> None:
-        """`threshold` is the cosine similarity below which a passage does not answer; None takes whatever is found."""
+        """`threshold` is the cosine similarity below which a passage does not answer; None takes the build's floor."""
         self._index = index
         self._embedder = embedder
         self._threshold = threshold
@@ -88,25 +84,24 @@ class Retriever:
             log.warning("question not embedded, words alone are searched", extra={"reason": str(error)})
         embedded = time.perf_counter()
         if build.count * build.dimensions <= INLINE_WORK:
-            hits = build.search(query, vector=vector, k=k)
+            hits, on_topic = _find(build, query, vector, k)
         else:
             loop = asyncio.get_running_loop()
-            hits = await loop.run_in_executor(self._threads, lambda: build.search(query, vector=vector, k=k))
+            hits, on_topic = await loop.run_in_executor(self._threads, _find, build, query, vector, k)
         found = time.perf_counter()
         timings = {"embed_ms": round((embedded - began) * 1000, 1), "search_ms": round((found - embedded) * 1000, 1)}
-        return Retrieved(hits, degraded, timings)
+        return Retrieved(hits, degraded, timings, on_topic)
 
     def relevant(self, retrieved: Retrieved) -> list[Hit]:
-        """The hits that may go into a prompt: those above the threshold, where there is one and it can be applied."""
-        if self._threshold is None or retrieved.degraded:
-            return retrieved.hits
-        return [hit for hit in retrieved.hits if hit.similarity >= self._threshold]
+        """The hits that may go into a prompt, within its budget; none where the question is off-topic.
+
+        A threshold that is set decides in place of the build's floor, passage by passage, where it can be applied.
+        """
+        if self._threshold is not None and not retrieved.degraded:
+            return within_budget([hit for hit in retrieved.hits if hit.similarity >= self._threshold])
+        return within_budget(retrieved.hits) if retrieved.on_topic else []
 
 
-def search_query(question: str, history: Sequence[Message]) -> str:
-    """What to search for: the question, with the one before it where it cannot stand alone ("how many of them?")."""
-    earlier = next((turn.content for turn in reversed(history) if turn.role == "user"), "")
-    if not earlier:
-        return question
-    leans = len(_WORD.findall(question)) <= SHORT_QUESTION_WORDS or _REFERRING.search(question) is not None
-    return f"{earlier}\n{question}" if leans else question
+def _find(build: Build, query: str, vector: np.ndarray | None, k: int) -> tuple[list[Hit], bool]:
+    hits = build.search(query, vector=vector, k=max(k, floor.CHECKED))
+    return hits[:k], build.has_something_on(query, hits, by_words_alone=vector is None)

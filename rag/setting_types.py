@@ -1,9 +1,10 @@
 """How the text of a setting becomes a value. Each parser raises `ValueError` with what is allowed, and nothing else."""
 
 import ipaddress
+import re
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from limits import parse_many
 
@@ -79,6 +80,38 @@ def urls(value: str) -> tuple[str, ...]:
         if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc:
             raise ValueError("a full URL as Azure shows it, https://…/chat/completions?api-version=…")
     return urls
+
+
+_REDIS_OPTIONS = {
+    "redis": {"db"},
+    "rediss": {"db", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname"},
+    "unix": {"db", "password"},
+}
+"""What may stand in the query of each kind of address: the client would fail on the rest, at the first visitor."""
+
+
+def redis_url(value: str) -> str:
+    """An address of Redis; its time-outs are not the operator's to lengthen."""
+    try:
+        parts = urlsplit(value)
+        options = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
+        place = len(parts.path) > 1 if parts.scheme == "unix" else parts.hostname and parts.port != 0
+    except ValueError:
+        parts, options, place = urlsplit(""), {}, False
+    database = options.get("db") or ("" if parts.scheme == "unix" else parts.path.removeprefix("/"))
+    known = parts.scheme in _REDIS_OPTIONS and options.keys() <= _REDIS_OPTIONS[parts.scheme]
+    if not place or not known or parts.fragment or (database and not database.isdecimal()):
+        raise ValueError(
+            "redis://[:PASSWORD@]HOST[:PORT][/DB], the same with rediss:// for TLS, or unix:///PATH[?db=DB]"
+        )
+    return value
+
+
+def passwords(url: str) -> tuple[str, ...]:
+    """The passwords in an address, as they are written and as they are meant."""
+    parts = urlsplit(url)
+    written = [parts.password or "", *re.findall(r"(?:^|&)password=([^&]+)", parts.query)]
+    return tuple({form for password in written if password for form in (password, unquote(password))})
 
 
 def site_url(value: str) -> str:

@@ -79,6 +79,9 @@ class Settings:
 
     vector_db_path: Path = _setting("VECTOR_DB_PATH", Path, Path("vector_db"), "folder of the index")
     state_dir: Path = _setting("STATE_DIR", Path, Path("state"), "folder of conversations and rate limits")
+    redis_url: str = _setting(
+        "REDIS_URL", parse.redis_url, "", "keeps both for several servers, in place of STATE_DIR", secret=True
+    )
 
     max_conversation_history: int = _setting(
         "MAX_CONVERSATION_HISTORY", parse.number(int, 2, 1000), 20, "messages kept in a conversation"
@@ -183,7 +186,9 @@ class Settings:
     @property
     def secrets(self) -> tuple[str, ...]:
         """Every value that must never leave the process."""
-        return (*self.chat_api_keys, *self.embeddings_api_keys, *filter(None, [self.admin_api_key]))
+        passwords = parse.passwords(self.redis_url)
+        others = (self.admin_api_key, self.redis_url, *passwords)
+        return (*self.chat_api_keys, *self.embeddings_api_keys, *filter(None, others))
 
     def missing(self, *kinds: str) -> list[str]:
         """What has to be set before models of these kinds (`CHAT`, `EMBEDDINGS`) can be called; a line each."""

@@ -128,6 +128,43 @@ def function_words(found: Set[str], languages: Sequence[str] = ()) -> frozenset[
     return max((_STOPS[language] for language in candidates), key=lambda stops: len(found & stops), default=frozenset())
 
 
+SPACELESS_LANGUAGES = frozenset({"zh", "ja", "ko", "th", "lo", "my", "km"})
+
+
+def is_spaceless(text: str) -> bool:
+    """Whether most of the text's letters are of scripts written without spaces."""
+    letters = sum(len(word) * (1 if is_run else -1) for word, is_run in words(text))
+    return letters > 0
+
+
+def is_foreign(text: str, languages: Sequence[str]) -> bool:
+    """Whether a question is plainly in none of `languages`, by its script or its function words; False in doubt."""
+    if not languages or "" in languages:
+        return False
+    if is_spaceless(text):
+        return not SPACELESS_LANGUAGES & set(languages)
+    shared = _shared(text)
+    return max(shared.values()) > max(shared.get(language, 0) for language in languages)
+
+
+def has_content(text: str) -> bool:
+    """Whether a question has more than function words; "what is this?" has not."""
+    found = {word for word, _ in words(text)}
+    return bool(found - function_words(found))
+
+
+def likely_language(text: str) -> str:
+    """The language that a question's function words are of; "" without one. On a tie the one listed first."""
+    shared = _shared(text)
+    best = max(shared, key=lambda language: shared[language])
+    return best if shared[best] else ""
+
+
+def _shared(text: str) -> dict[str, int]:
+    found = {word for word, is_run in words(text) if not is_run}
+    return {language: len(found & stops) for language, stops in _STOPS.items()}
+
+
 def fold(text: str) -> str:
     """NFKC, accents off Latin and Greek letters, invisible characters out; case stays, as humps are read from it."""
     if text.isascii():

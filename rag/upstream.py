@@ -1,11 +1,10 @@
 """One call to one of several equal endpoints: who is asked, when it is tried again, and when it is given up.
 
-The only user of httpx. Knows status codes, headers and bytes, but not what the bodies mean: that is `azure_openai`.
+Knows status codes, headers and bytes, but not what the bodies mean: that is `azure_openai`.
 """
 
 import asyncio
 import logging
-import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -20,29 +19,36 @@ from tenacity import AsyncRetrying, RetryCallState
 
 from rag.errors import ContentFiltered, UpstreamError, UpstreamRejected, UpstreamTimeout
 from rag.models import Endpoint
-from rag.resilience import Breaker, Clock, Deadline, RetryBudget
+from rag.resilience import Breaker, Clock, Deadline, RetryBudget, RetryShare, full_jitter, retry_after_s
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+Read = Callable[[httpx.Response], Awaitable[T]]
 
 ATTEMPTS = 3
 """Calls made for one question, at most, over all endpoints."""
 FIRST_BACKOFF_S = 0.25
 LONGEST_BACKOFF_S = 8.0
-MAX_BODY_BYTES = 32 * 1024 * 1024
-"""An answer larger than this is no answer of a model; it would only fill the memory."""
-FINAL_STATUSES = frozenset({400, 401, 403, 404, 405, 409, 411, 413, 415, 422})
-"""The same request would be refused again."""
+LONGEST_THROTTLE_S = 60.0
+"""A throttled endpoint stands behind the others for as long as it asks, and no longer than this."""
+UNSAID_THROTTLE_S = 1.0
+"""The same for one that does not say how long."""
+PATIENCE_SHARE = 0.5
+"""Of the time that is left, for an endpoint while another one could still be asked: a hang must not use up all."""
+PROBE_PATIENCE_S = 3.0
+"""For a probe while another endpoint is healthy: the visitor who finds out that it still hangs waits no longer."""
+YOUNG_PROBE_S = 0.5
+"""How old a probe may be for others to wait for its outcome."""
+MAX_ERROR_BYTES = 64 * 1024
+"""Of a refusal's body; its code stands at the beginning."""
+PASSING_STATUSES = frozenset({408, 409, 425, 429})
+"""The statuses below 500 that may be gone at the next attempt; all others would be the same again."""
 ELSEWHERE_STATUSES = frozenset({401, 403, 404})
 """Refused for this endpoint's key or deployment: another endpoint may still answer."""
 
 
 class Unanswered(UpstreamError):
     """One attempt failed in a way that another attempt may mend."""
-
-    def __init__(self, private: str, *, retry_after_s: float | None = None, throttled: bool = False) -> None:
-        super().__init__(private, retry_after_s=retry_after_s)
-        self.throttled = throttled
 
 
 class Refused(UpstreamRejected):
@@ -53,7 +59,7 @@ class Refused(UpstreamRejected):
         self.elsewhere = elsewhere
 
 
-@dataclass
+@dataclass(eq=False)
 class Target:
     """An endpoint, and how it has been doing."""
 
@@ -67,16 +73,28 @@ class Target:
         self.url = httpx.URL(self.endpoint.url)
         key = self.endpoint.api_key
         auth = {"Authorization": f"Bearer {key}"} if self.endpoint.bearer else {"api-key": key}
-        self.headers = {"Content-Type": "application/json", **(auth if key else {})}
+        # Unpacking would cost more time than the few bytes of an answer on a data centre's line.
+        fixed = {"Content-Type": "application/json", "Accept-Encoding": "identity", "User-Agent": "rag-server"}
+        self.headers = fixed | (auth if key else {})
+
+
+@dataclass(slots=True)
+class _Course:
+    """What one call has been through."""
+
+    body: dict[str, Any]
+    deadline: Deadline
+    share: RetryShare
+    tried: list[Target] = field(default_factory=list)
+    refused: list[Target] = field(default_factory=list)
 
 
 @asynccontextmanager
 async def http_client(*, connections: int = 1024) -> AsyncIterator[httpx.AsyncClient]:
     """A pool over aiohttp's transport: httpx's own loses a connection for good when a visitor leaves."""
     limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=60)
-    timeout = httpx.Timeout(None, connect=5.0)
     # Proxies of the environment are not for the model's endpoint: the key would pass through them unasked.
-    async with httpx.AsyncClient(transport=AiohttpTransport(limits=limits), timeout=timeout, trust_env=False) as client:
+    async with httpx.AsyncClient(transport=AiohttpTransport(limits=limits), timeout=None, trust_env=False) as client:  # noqa: S113
         yield client
 
 
@@ -92,6 +110,7 @@ class Upstream:
         budget: RetryBudget,
         clock: Clock = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        jitter: Callable[..., float] = full_jitter,
     ) -> None:
         self.kind = kind
         self.targets = [Target(endpoint, Breaker(clock=clock)) for endpoint in endpoints]
@@ -99,177 +118,179 @@ class Upstream:
         self._budget = budget
         self._clock = clock
         self._sleep = sleep
+        self._jitter = jitter
 
     def health(self) -> dict[str, Any]:
-        """For `/ready`: each endpoint's name and breaker; `ok` while one of them may be called."""
-        usable = any(target.breaker.state != "open" for target in self.targets)
-        endpoints = [{"endpoint": target.endpoint.name, "breaker": target.breaker.state} for target in self.targets]
+        """For `/ready`: each endpoint's name and state; `ok` while one of them may be called."""
+        now = self._clock()
+        endpoints = [
+            {"endpoint": one.endpoint.name, "breaker": one.breaker.state, "throttled": one.throttled_until > now}
+            for one in self.targets
+        ]
+        usable = any(one["breaker"] != "open" for one in endpoints)
         return {"status": "ok" if usable else "unavailable", "endpoints": endpoints}
 
-    async def call(
-        self, body: dict[str, Any], *, deadline: Deadline, read: Callable[[httpx.Response], Awaitable[T]]
-    ) -> T:
-        """POST `body`, and return what `read` makes of the response; `read` owns closing it when it succeeds.
+    async def call(self, body: dict[str, Any], *, deadline: Deadline, read: Read[T]) -> T:
+        """POST `body`, with the endpoint's model, and return what `read` makes of the response.
 
+        `read` owns closing the response when it succeeds. It may raise `Unanswered` for another attempt.
         Raises `UpstreamTimeout` at the deadline, `UpstreamRejected` and `ContentFiltered` when asking again is
         useless, `UpstreamError` when every attempt failed or no endpoint may be asked.
         """
-        content = orjson.dumps(body)
-        tried: list[Target] = []
-        retrying = AsyncRetrying(
-            retry=self._may_retry, stop=_stop_at(deadline), wait=self._wait_for(tried), sleep=self._sleep,
-            before_sleep=self._log_retry(tried), reraise=True,
-        )  # fmt: skip
-        self._budget.active += 1
-        retry_in_flight = False
-        try:
-            async with deadline.timeout():
-                async for attempt in retrying:
-                    with attempt:
-                        if attempt.retry_state.attempt_number > 1 and not retry_in_flight:
-                            retry_in_flight = True
-                            self._budget.retrying += 1
-                        target = self._choose(tried)
-                        tried.append(target)
-                        return await self._attempt(target, content, read, deadline)
-        except TimeoutError:
-            raise UpstreamTimeout(f"{self.kind}: no answer within the request's deadline") from None
-        finally:
-            self._budget.active -= 1
-            self._budget.retrying -= retry_in_flight
+        with self._budget.request() as share:
+            course = _Course(body, deadline, share)
+            async for attempt in AsyncRetrying(
+                retry=lambda state: self._may_retry(course, state),
+                wait=lambda state: self._pause_s(course, state),
+                # A pause that outlasts the deadline would only delay the degraded answer.
+                stop=lambda state: state.attempt_number >= ATTEMPTS or state.upcoming_sleep >= deadline.remaining_s,
+                before_sleep=lambda state: self._log_retry(course, state),
+                sleep=self._sleep,
+                reraise=True,
+            ):
+                with attempt:
+                    return await self._attempt(course, read)
         raise AssertionError("tenacity reraises the last failure")
 
-    async def _attempt(
-        self, target: Target, content: bytes, read: Callable[[httpx.Response], Awaitable[T]], deadline: Deadline
-    ) -> T:
+    async def _attempt(self, course: _Course, read: Read[T]) -> T:
+        target = await self._next_target(course)
+        course.tried.append(target)
+        patience_s = remaining_s = course.deadline.remaining_s
+        if len(course.tried) < ATTEMPTS and self._elsewhere(course):
+            probing = target.breaker.state != "closed"
+            patience_s = min(remaining_s * PATIENCE_SHARE, PROBE_PATIENCE_S if probing else remaining_s)
         breaker = target.breaker
-        breaker.begin()
-        settle = breaker.abandoned
+        era, settle = breaker.begin(), breaker.abandoned
         try:
-            request = self._client.build_request("POST", target.url, content=content, headers=target.headers)
-            response = await self._client.send(request, stream=True)
-            try:
-                if response.status_code != 200:
-                    await self._refuse(target, response)
-                answer = await read(response)
-            except BaseException:
-                await response.aclose()
-                raise
+            async with asyncio.timeout(patience_s):
+                answer = await self._exchange(target, course.body, read)
             settle = breaker.succeeded
             return answer
+        except TimeoutError:
+            settle = breaker.failed
+            private = f"{target.endpoint.name}: no answer within {patience_s:.1f} s"
+            raise (UpstreamTimeout(private) if patience_s == remaining_s else Unanswered(private)) from None
         except (httpx.HTTPError, aiohttp.ClientError) as error:
             settle = breaker.failed
             raise Unanswered(f"{target.endpoint.name}: {type(error).__name__}") from None
-        except Unanswered as error:
-            # A throttled endpoint is healthy: it is left alone for as long as it asks, and no longer.
-            if error.throttled:
-                target.throttled_until = self._clock() + min(error.retry_after_s or 1.0, 60.0)
-            else:
-                settle = breaker.failed
-            raise
-        except Refused:
+        except Unanswered:
+            # Throttling counts too: else an outage that looks like it would cost two calls for every question.
             settle = breaker.failed
+            raise
+        except Refused as error:
+            course.refused.append(target)
+            # A question that is refused everywhere says nothing about the endpoint that read it.
+            settle = breaker.failed if error.elsewhere else breaker.succeeded
             raise
         except ContentFiltered:
             settle = breaker.succeeded
             raise
-        except asyncio.CancelledError:
-            # Either the deadline passed, which speaks against the endpoint, or the visitor left, which does not.
-            if deadline.remaining_s == 0:
-                settle = breaker.failed
-            raise
         finally:
-            settle()
+            if settle(era):
+                log.warning("endpoint's breaker changed", extra={
+                    "upstream": self.kind, "endpoint": target.endpoint.name, "breaker": breaker.state})  # fmt: skip
+
+    async def _exchange(self, target: Target, body: dict[str, Any], read: Read[T]) -> T:
+        model = target.endpoint.model
+        content = orjson.dumps({**body, "model": model} if model else body)
+        # Not `client.build_request`: merging the client's defaults takes a fifth of the whole call's time.
+        request = httpx.Request(
+            "POST", target.url, content=content, headers=target.headers, extensions={"timeout": {"connect": 5.0}}
+        )
+        response = await self._client.send(request, stream=True)
+        try:
+            if response.status_code != 200:
+                await self._refuse(target, response)
+            return await read(response)
+        except BaseException:
+            await response.aclose()
+            raise
 
     async def _refuse(self, target: Target, response: httpx.Response) -> None:
         """Raise what a status other than 200 means."""
-        status, place = response.status_code, target.endpoint.name
-        body = await read_body(response)
-        try:
-            error = orjson.loads(body).get("error") or {}
-            code = str(error.get("code") or error.get("type") or "")
-        except (ValueError, AttributeError):
-            code = ""
-        if code == "content_filter" or "content_filter" in code:
-            raise ContentFiltered(f"{place}: the prompt was refused by the content filter")
-        private = f"{place}: HTTP {status}{f' {code[:80]}' if code else ''}"
-        if status in FINAL_STATUSES:
+        status = response.status_code
+        code = await _error_code(response)
+        private = f"{target.endpoint.name}: HTTP {status}{f' {code}' if code else ''}"
+        if "content_filter" in code:
+            raise ContentFiltered(private)
+        if 300 <= status < 500 and status not in PASSING_STATUSES:
             raise Refused(private, elsewhere=status in ELSEWHERE_STATUSES)
-        raise Unanswered(private, retry_after_s=_retry_after(response.headers), throttled=status == 429)
+        asked_s = retry_after_s(response.headers)
+        if status == 429 or asked_s is not None:
+            pause_s = UNSAID_THROTTLE_S if asked_s is None else min(asked_s, LONGEST_THROTTLE_S)
+            target.throttled_until = self._clock() + pause_s
+        raise Unanswered(private, retry_after_s=asked_s)
 
-    def _choose(self, tried: list[Target]) -> Target:
-        """The first endpoint that is healthy and was not asked yet, else one that is only throttled or tried."""
-        usable = [target for target in self.targets if target.breaker.available()]
+    def _usable(self, course: _Course) -> list[Target]:
+        return [target for target in self.targets if target.breaker.available() and target not in course.refused]
+
+    async def _next_target(self, course: _Course) -> Target:
+        """The first of those that are not throttled, else the one that is soonest free; the fresh before the tried."""
+        usable = self._usable(course)
+        if not usable:
+            patience_s = min(YOUNG_PROBE_S, course.deadline.remaining_s)
+            for target in self.targets:
+                if await target.breaker.probe_outcome(patience_s=patience_s):
+                    break
+            usable = self._usable(course)
         if not usable:
             raise UpstreamError(f"{self.kind}: the breaker of every endpoint is open")
         now = self._clock()
-        return min(usable, key=lambda target: (target in tried, target.throttled_until > now))
+        return min(usable, key=lambda target: (max(0.0, target.throttled_until - now), course.tried.count(target)))
 
-    def _elsewhere(self, tried: list[Target]) -> bool:
+    def _elsewhere(self, course: _Course) -> bool:
+        """Whether an endpoint that was not asked yet could answer now."""
         now = self._clock()
-        return any(
-            target not in tried and target.breaker.available() and target.throttled_until <= now
-            for target in self.targets
+        return len(self.targets) > 1 and any(
+            target not in course.tried and target.throttled_until <= now for target in self._usable(course)
         )
 
-    def _may_retry(self, state: RetryCallState) -> bool:
+    def _may_retry(self, course: _Course, state: RetryCallState) -> bool:
         error = state.outcome.exception() if state.outcome else None
-        if isinstance(error, Refused):
-            return error.elsewhere and len(self.targets) > state.attempt_number
-        return isinstance(error, Unanswered) and self._budget.allows_one_more()
+        if isinstance(error, (Unanswered, Refused)) and self._elsewhere(course):
+            # Its own breaker protects the next endpoint; the budget is for asking where it has just failed.
+            return not isinstance(error, Refused) or error.elsewhere
+        return isinstance(error, Unanswered) and bool(self._usable(course)) and course.share.allows_a_retry()
 
-    def _wait_for(self, tried: list[Target]) -> Callable[[RetryCallState], float]:
-        def wait(state: RetryCallState) -> float:
-            error = state.outcome.exception() if state.outcome else None
-            if self._elsewhere(tried):
-                return 0.0
-            if isinstance(error, Unanswered) and error.retry_after_s is not None:
-                return error.retry_after_s
-            ceiling = min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2 ** (state.attempt_number - 1))
-            return random.uniform(0, ceiling)  # noqa: S311 - full jitter needs no secret
+    def _pause_s(self, course: _Course, state: RetryCallState) -> float:
+        if self._elsewhere(course):
+            return 0.0
+        now = self._clock()
+        throttled_s = min((target.throttled_until - now for target in self._usable(course)), default=0.0)
+        error = state.outcome.exception() if state.outcome else None
+        if isinstance(error, Unanswered) and error.retry_after_s is not None and throttled_s > 0:
+            return throttled_s
+        return self._jitter(state.attempt_number, first_s=FIRST_BACKOFF_S, longest_s=LONGEST_BACKOFF_S)
 
-        return wait
-
-    def _log_retry(self, tried: list[Target]) -> Callable[[RetryCallState], None]:
-        def write(state: RetryCallState) -> None:
-            fields = {
-                "upstream": self.kind,
-                "endpoint": tried[-1].endpoint.name if tried else "",
-                "attempt": state.attempt_number,
-                "attempts": ATTEMPTS,
-                "delay_ms": round(state.upcoming_sleep * 1000),
-                "reason": str(state.outcome.exception()) if state.outcome else "",
-            }
-            log.warning("upstream call failed, trying again", extra=fields)
-
-        return write
+    def _log_retry(self, course: _Course, state: RetryCallState) -> None:
+        fields = {
+            "upstream": self.kind,
+            "endpoint": course.tried[-1].endpoint.name,
+            "attempt": state.attempt_number,
+            "attempts": ATTEMPTS,
+            "delay_ms": round(state.upcoming_sleep * 1000),
+            "reason": str(state.outcome.exception()) if state.outcome else "",
+        }
+        log.warning("upstream call failed, trying again", extra=fields)
 
 
-def _stop_at(deadline: Deadline) -> Callable[[RetryCallState], bool]:
-    # A pause that outlasts the deadline would only delay the degraded answer.
-    return lambda state: state.attempt_number >= ATTEMPTS or state.upcoming_sleep >= deadline.remaining_s
+async def _error_code(response: httpx.Response) -> str:
+    """What a refusal's body says is wrong, as one short word for the log; empty where it says nothing."""
+    try:
+        error = orjson.loads(await read_body(response, limit=MAX_ERROR_BYTES))["error"]
+        return str(error.get("code") or error.get("type") or "")[:80]
+    except (httpx.HTTPError, aiohttp.ClientError, Unanswered, ValueError, TypeError, KeyError, AttributeError):
+        return ""
 
 
-def _retry_after(headers: httpx.Headers) -> float | None:
-    """Seconds to wait, from `retry-after-ms` or else `Retry-After`; None where neither is a number."""
-    for name, scale in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
-        try:
-            seconds = float(headers[name]) / scale
-        except (KeyError, ValueError):
-            continue
-        if 0 <= seconds < float("inf"):
-            return seconds
-    return None
-
-
-async def read_body(response: httpx.Response) -> bytes:
-    """The whole body, decoded, at most `MAX_BODY_BYTES`; closes the response. Raises `Unanswered` beyond that."""
+async def read_body(response: httpx.Response, *, limit: int) -> bytes:
+    """The whole body, decoded; closes the response. Raises `Unanswered` for more than `limit` bytes."""
     body = bytearray()
     try:
         async for chunk in response.aiter_bytes():
             body += chunk
-            if len(body) > MAX_BODY_BYTES:
-                raise Unanswered(f"a body of more than {MAX_BODY_BYTES} bytes")
+            if len(body) > limit:
+                raise Unanswered(f"a body of more than {limit:,} bytes")
     finally:
         await response.aclose()
     return bytes(body)

@@ -11,12 +11,17 @@ import faiss
 import numpy as np
 import orjson
 
-from rag import builds, fusion, lexical
+from rag import builds, floor, fusion, lexical
+from rag.duplicates import says_the_same
 from rag.errors import BuildDamaged, BuildMismatch, IndexUnavailable
 from rag.lexical import Lexical
 from rag.models import Hit, Passage
+from rag.text import has_content, is_foreign, is_spaceless
 
 faiss.omp_set_num_threads(1)  # one search is short; the workers are what runs side by side
+
+ALIKE = 0.9
+"""Cosine above which two passages' texts are compared: reading all of them would cost more than the search."""
 
 
 class Build:
@@ -34,6 +39,7 @@ class Build:
             self.model = str(manifest["embedding"]["model"])
             self.dimensions = int(manifest["embedding"]["dimensions"])
             self.dense_weight = float(manifest["embedding"]["dense_weight"])
+            self._unrelated: float | None = manifest["embedding"].get("unrelated_similarity")
             self.count = int(manifest["passages"])
             self._vectors = faiss.read_index(str(folder / "vectors.faiss"), faiss.IO_FLAG_MMAP_IFC)
             self._rows = self._vectors.get_xb()  # type: ignore[attr-defined]
@@ -63,17 +69,38 @@ class Build:
     def search(self, question: str, *, vector: np.ndarray | None, k: int) -> list[Hit]:
         """The `k` best passages, best first; fewer where fewer have anything in common with the question.
 
+        Of passages that say the same only the best is among them.
+
         `vector` is the question's, float32 [dimensions]; None searches by words alone. Raises `BuildMismatch` for a
         vector of another dimension.
         """
         words = self.lexical.scores(self.lexical.words(question))
         similarities = self.similarities(vector) if vector is not None else None
         rows, scores = fusion.fuse(lexical=words, dense=similarities, dense_weight=self.dense_weight)
-        best = zip(rows[:k].tolist(), scores[:k].tolist(), strict=True)
-        return [
-            Hit(self.passage(row), score, 0.0 if similarities is None else float(similarities[row]), row)
-            for row, score in best
-        ]
+        hits: list[Hit] = []
+        kept = np.empty((k, self.dimensions), dtype=np.float32)
+        for row, score in zip(rows.tolist(), scores.tolist(), strict=True):
+            if len(hits) == k:
+                break
+            kept[len(hits)] = self.vector(row)
+            passage = self.passage(row)
+            alike = np.flatnonzero(kept[: len(hits)] @ kept[len(hits)] > ALIKE)
+            if not any(says_the_same(hits[place].passage.text, passage.text) for place in alike):
+                hits.append(Hit(passage, score, 0.0 if similarities is None else float(similarities[row]), row))
+        return hits
+
+    def has_something_on(self, question: str, hits: Sequence[Hit], *, by_words_alone: bool) -> bool:
+        """Whether the best of `hits`, found for `question`, have anything to do with it: see `floor.is_on_topic`."""
+        if not has_content(question):
+            return bool(hits)
+        best = hits[: floor.CHECKED]
+        return floor.is_on_topic(
+            similarities=None if by_words_alone else [hit.similarity for hit in best],
+            coverages=self.lexical.coverage(self.lexical.words(question), [hit.row for hit in best]),
+            unrelated=self._unrelated,
+            in_spaceless_script=is_spaceless(question),
+            is_foreign=is_foreign(question, self.lexical.languages),
+        )
 
     def similarities(self, vector: np.ndarray) -> np.ndarray:
         """Cosine similarity of every passage to `vector`: float32 [passages]. Raises `BuildMismatch`."""

@@ -1,12 +1,13 @@
 """What requests carry and what answers look like, as the OpenAPI document shows it; and how a body is read."""
 
+import json
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Annotated, Any, Literal
 
 import orjson
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, StrictFloat, StrictInt, StrictStr
 
 from rag.access import SESSION_ID
 from rag.models import Hit
@@ -15,10 +16,28 @@ PREVIEW_CHARS = 200
 
 
 class StrictRequest(Request):
-    """Reads JSON as the standard has it: no NaN, no lone surrogates, no infinite numbers, bounded depth."""
+    """Reads JSON as the standard has it: no NaN, no lone surrogates, no infinite numbers, bounded depth.
+
+    A name that stands twice in one object is refused too. The standard leaves open which of the two counts, so that a
+    filter before this server and the server could read different questions.
+    """
 
     async def json(self) -> Any:
-        return orjson.loads(await self.body())
+        body = await self.body()
+        value = orjson.loads(body)
+        try:
+            _NAMES_ONCE.decode(body.decode())
+        except (RecursionError, ValueError) as error:
+            raise json.JSONDecodeError(str(error), "", 0) from None
+        return value
+
+
+def _names_once(pairs: list[tuple[str, Any]]) -> None:
+    if len({name for name, _ in pairs}) != len(pairs):
+        raise ValueError("a name stands twice")
+
+
+_NAMES_ONCE = json.JSONDecoder(object_pairs_hook=_names_once)
 
 
 class StrictRoute(APIRoute):
@@ -33,6 +52,12 @@ class StrictRoute(APIRoute):
         return handle
 
 
+NO_NUL = r"^[^\x00]*$"
+Question = Annotated[
+    str,
+    # The routes check this and the length, which is a setting, and say it in better words than a pattern.
+    Field(min_length=1, json_schema_extra={"pattern": r"^[^\x00]*[^\s\x00][^\x00]*$"}),
+]
 SessionId = Annotated[str, Field(pattern=SESSION_ID, description="16–128 characters of A–Z a–z 0–9 . _ -")]
 
 
@@ -40,12 +65,14 @@ class Turn(BaseModel):
     """A message that the client remembers."""
 
     role: Literal["user", "assistant"]
-    content: str = Field(max_length=60_000)
-    timestamp: str | float | None = None
+    content: str = Field(max_length=60_000, pattern=NO_NUL)
+    timestamp: StrictStr | StrictInt | StrictFloat | None = None
 
 
 class ChatRequest(BaseModel):
-    message: str = Field(min_length=1, description="the question, at most MAX_MESSAGE_LENGTH characters")
+    message: Question = Field(
+        description="the question, at most MAX_MESSAGE_LENGTH characters", examples=["How do I reset my password?"]
+    )
     session_id: SessionId | None = Field(None, description="continues a conversation; absent: a new one begins")
     history: list[Turn] = Field(
         default_factory=list, max_length=200, description="restores a conversation that the server does not know"
@@ -89,7 +116,7 @@ class ChatResponse(BaseModel):
 
 
 class SearchRequest(BaseModel):
-    query: str = Field(min_length=1)
+    query: Question = Field(examples=["reset password"])
     k: int = Field(5, ge=1, le=20, strict=True)
 
 
@@ -151,6 +178,13 @@ class Healthy(BaseModel):
     status: Literal["healthy"]
     version: str
     timestamp: str
+
+
+def limit_questions(document: dict[str, Any], max_chars: int) -> None:
+    """Write the setting's limit into the OpenAPI document."""
+    schemas = document["components"]["schemas"]
+    for model, name in ((ChatRequest, "message"), (SearchRequest, "query")):
+        schemas[model.__name__]["properties"][name]["maxLength"] = max_chars
 
 
 class Ready(BaseModel):

@@ -17,9 +17,9 @@ class FeedbackRequest(BaseModel):
     session_id: bodies.SessionId
     rating: Literal["up", "down"]
     message_index: int | None = Field(
-        None, ge=0, le=1000, description="the answer's place in the history; absent: the last answer"
+        None, ge=0, le=1000, strict=True, description="the answer's place in the history; absent: the last answer"
     )
-    reason: str = Field("", max_length=2000)
+    reason: str = Field("", max_length=2000, pattern=bodies.NO_NUL)
 
 
 class FeedbackEntry(BaseModel):

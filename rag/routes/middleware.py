@@ -7,6 +7,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -37,6 +38,10 @@ class RequestContext:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        method = scope["method"]
+        if method == "HEAD":
+            # Every GET route answers HEAD; uvicorn keeps the headers, its Content-Length too, and drops the body.
+            scope = {**scope, "method": "GET"}
         began = time.perf_counter()
         identity = access.request_id(Headers(scope=scope).get("x-request-id"))
         token = request_id.set(identity)
@@ -51,6 +56,9 @@ class RequestContext:
                 headers["x-request-id"] = identity
                 headers.setdefault("content-security-policy", access.content_security_policy(scope["path"]))
                 headers.setdefault("cache-control", "no-store")
+                if "location" in headers:
+                    # Starlette builds it from the request's Host, which anyone may choose.
+                    headers["location"] = urlsplit(headers["location"])._replace(scheme="", netloc="").geturl()
             await send(message)
 
         try:
@@ -61,7 +69,7 @@ class RequestContext:
                 await problem(RagError())(scope, receive, send_with_headers)
         finally:
             fields = {
-                "method": scope["method"], "route": self._route_name(scope), "status": status or 499,
+                "method": method, "route": self._route_name(scope), "status": status or 499,
                 "duration_ms": round((time.perf_counter() - began) * 1000, 1),
             }  # fmt: skip
             log.info("request", extra=fields)
@@ -98,7 +106,8 @@ class BodyLimit:
 
     async def _read(self, headers: Headers, receive: Receive) -> bytes | None:
         """The body; None where the visitor left. Raises `BodyTooLarge` and `InvalidRequest`."""
-        if headers.get("content-length", "0").isdigit() and int(headers.get("content-length", "0")) > MAX_BODY_BYTES:
+        length = headers.get("content-length", "0")
+        if length.isdecimal() and int(length) > MAX_BODY_BYTES:
             raise BodyTooLarge
         body = bytearray()
         try:

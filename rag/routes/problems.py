@@ -1,7 +1,7 @@
 """Errors as `application/problem+json` (RFC 9457), the same form for every route and every cause."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Mount
 from starlette.types import ASGIApp, Scope
 
 from rag.errors import InvalidRequest, RagError, RateLimited
@@ -44,18 +45,23 @@ def rate_limit_problem(scope: Scope, error: RateLimited) -> ASGIApp:
     return problem(error)
 
 
-def install(app: FastAPI) -> None:
-    """Make every error that a route can raise take this form."""
+def install(app: FastAPI, *, document: Callable[[dict[str, Any]], None]) -> None:
+    """Make every error that a route can raise take this form, and describe it; `document` may add to the description.
+
+    The OpenAPI document is made once, at the first request for it.
+    """
     app.add_exception_handler(RagError, _on_rag_error)
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
     app.add_exception_handler(HTTPException, _on_http_exception)
     described_app = app.openapi
 
     def openapi() -> dict[str, Any]:
-        # FastAPI describes only models that a route answers with; `described` refers to this one by name.
-        document = described_app()
-        document["components"]["schemas"].setdefault("Problem", Problem.model_json_schema())
-        return document
+        if app.openapi_schema is None:
+            described = described_app()
+            _complete(described)
+            document(described)
+        assert app.openapi_schema is not None  # noqa: S101 - the call above has set it
+        return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]
 
@@ -67,6 +73,21 @@ def described(*statuses: int) -> dict[int | str, dict[str, Any]]:
         status: {"description": HTTPStatus(status).phrase, "content": {"application/problem+json": schema}}
         for status in statuses
     }
+
+
+def _complete(document: dict[str, Any]) -> None:
+    """Add what any route can answer, because it happens before the routes."""
+    # FastAPI describes only models that a route answers with; `described` refers to this one by name.
+    document["components"]["schemas"].setdefault("Problem", Problem.model_json_schema())
+    for operations in document["paths"].values():
+        for method, operation in operations.items():
+            answers = operation["responses"]
+            if any(status.endswith("XX") for status in answers):
+                continue  # a dialect with errors of its own form
+            everywhere = (400, 431, 500, 503) if method == "get" else (400, 413, 422, 431, 500, 503)
+            for status, response in described(*everywhere).items():
+                answers.setdefault(str(status), response)
+            operation["responses"] = dict(sorted(answers.items()))
 
 
 async def _on_rag_error(request: Request, error: Exception) -> Response:
@@ -87,9 +108,21 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     code = phrase.lower().replace(" ", "_").replace("-", "_")
     details = {404: "There is nothing at this address.", 405: "This address does not take this method."}
     response = _response(error.status_code, code, phrase, details.get(error.status_code, "The request is not valid."))
-    for name, value in (error.headers or {}).items():
-        response.headers[name] = value
+    if error.status_code == 405:
+        response.headers["Allow"] = ", ".join(_methods_at(request))
     return response
+
+
+def _methods_at(request: Request) -> list[str]:
+    """Every method that the address takes: Starlette names those of the first route that it meets."""
+    at = [method for method in ("GET", "POST", "PUT", "PATCH", "DELETE") if _takes(request, method)] or ["GET"]
+    return ["GET", "HEAD", *at[1:]] if at[0] == "GET" else at
+
+
+def _takes(request: Request, method: str) -> bool:
+    scope = {**request.scope, "method": method}
+    routes = (route for route in request.app.routes if not isinstance(route, Mount))
+    return any(route.matches(scope)[0] is Match.FULL for route in routes)
 
 
 def _sentence(faults: Sequence[Any]) -> str:
@@ -97,7 +130,7 @@ def _sentence(faults: Sequence[Any]) -> str:
     sentences = []
     for fault in faults[:3]:
         if fault["type"] == "json_invalid":
-            return "The body is not valid JSON."
+            return "The body is not valid JSON, or names a field twice."
         place = ".".join(str(part) for part in fault["loc"][1:] if not str(part).isspace())[:80]
         sentences.append(f"{place or 'The body'}: {fault['msg'].removeprefix('Value error, ')}")
     return "; ".join(sentences) + "."

@@ -1,12 +1,15 @@
 """The server itself: its name, its health, and the page that shows the chat."""
 
 import asyncio
+import gzip
+import hashlib
 import logging
 from collections.abc import Coroutine
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse
 
 from rag.errors import StateUnavailable
@@ -53,10 +56,28 @@ async def demo() -> FileResponse:
     return FileResponse(STATIC / "demo.html", headers={"Cache-Control": "no-cache"})
 
 
-@router.get("/demo/config", include_in_schema=False)
-async def demo_config(rooms: InRooms) -> dict[str, Any]:
+@router.get("/widget.js", include_in_schema=False)
+async def widget(request: Request) -> Response:
+    plain, packed, etag = _widget()
+    headers = {"Cache-Control": "public, max-age=3600", "ETag": etag, "Vary": "Accept-Encoding"}
+    if etag in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    if "gzip" in request.headers.get("accept-encoding", ""):
+        return Response(packed, media_type="text/javascript", headers={**headers, "Content-Encoding": "gzip"})
+    return Response(plain, media_type="text/javascript", headers=headers)
+
+
+@router.get("/widget/config", include_in_schema=False)
+async def widget_config(rooms: InRooms) -> dict[str, Any]:
     settings = rooms.settings
     return {"site_name": settings.site_name, "suggested_questions": settings.suggested_questions, "demo": settings.demo}
+
+
+@cache
+def _widget() -> tuple[bytes, bytes, str]:
+    """The chat as it is, packed, and its ETag: weak, since both forms share it. Changes only with a new process."""
+    plain = (STATIC / "widget.js").read_bytes()
+    return plain, gzip.compress(plain, mtime=0), f'W/"{hashlib.sha256(plain).hexdigest()[:20]}"'
 
 
 async def _checked(check: Coroutine[Any, Any, None]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Conversations over four workers: nothing is lost, nothing is another's, and follow-up questions know what was asked."""
 
 import json
+import re
 import secrets
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ from tests.support.server import RagServer
 
 CONVERSATIONS = 50
 TURNS = 6
+CITED = re.compile(r"\s*\[\d+\]")
 
 
 @pytest.fixture
@@ -55,7 +57,6 @@ def test_fifty_conversations_over_four_workers_lose_nothing_and_mix_nothing(
             told += said(("user", question), ("assistant", answer.json()["response"]))
         return session_id, told
 
-    logged_before = len(server.output)
     with ThreadPoolExecutor(16) as visitors:
         conversations = list(visitors.map(converse, range(CONVERSATIONS)))
         histories = list(visitors.map(lambda one: history_of(server, one[0]), conversations))
@@ -68,11 +69,11 @@ def test_fifty_conversations_over_four_workers_lose_nothing_and_mix_nothing(
         messages = asked["body"]["messages"]
         question = messages[-1]["content"].rpartition("Question: ")[2]
         turn, number = int(question.split()[1]), int(question.split()[4].rstrip(":"))
-        expected = conversations[number][1][: 2 * turn]
-        assert messages[1:-1] == expected
+        so_far = conversations[number][1][: 2 * turn]
+        # Numbers of earlier sources mean nothing beside the new ones, so they are left out.
+        assert messages[1:-1] == [{**one, "content": CITED.sub("", one["content"])} for one in so_far]
         shown[question] = turn
     assert len(shown) == CONVERSATIONS * TURNS
-    assert len(server.output) > logged_before
 
 
 def test_several_workers_answer_one_conversation(server: RagServer) -> None:
@@ -130,9 +131,7 @@ def test_forgetting_answers_the_same_for_known_and_unknown(client: httpx.Client,
     assert history_of(server, known) == []
 
 
-def test_a_claimed_history_restores_only_what_the_server_does_not_know(
-    client: httpx.Client, server: RagServer
-) -> None:
+def test_a_claimed_history_restores_only_what_the_server_does_not_know(client: httpx.Client, server: RagServer) -> None:
     session_id = new_id()
     claimed = said(("user", "Is there a Reef plan?"), ("assistant", "Yes."))
     first = client.post("/chat", json={"message": "Since when?", "session_id": session_id, "history": claimed}).json()
@@ -155,7 +154,9 @@ def test_a_restored_history_is_cut_to_what_is_kept_and_a_timestamp_does_not_hurt
         for turn in said(("user", f"old question {number}"), ("assistant", f"old answer {number}"))
     ]
     body = {"message": "And the newest?", "session_id": session_id, "history": claimed}
-    assert client.post("/chat", content=json.dumps(body), headers={"Content-Type": "application/json"}).status_code == 200
+    assert (
+        client.post("/chat", content=json.dumps(body), headers={"Content-Type": "application/json"}).status_code == 200
+    )
     history = history_of(server, session_id)
     assert len(history) == 20
     assert history[0]["content"] == "old question 6"

@@ -15,9 +15,9 @@ RANKS = {
     for rank, modules in enumerate(
         [
             # values, pure functions, and what stands alone
-            "errors models setting_types stopwords resilience fusion telemetry access worker",
-            "settings text builds state upstream prompt citations",
-            "lexical azure_openai local_embedder local_models conversations feedback rate_limits",
+            "errors models setting_types stopwords resilience fusion floor duplicates telemetry access",
+            "settings text builds state upstream prompt citations worker",
+            "lexical azure_openai local_embedder local_models follow_ups conversations feedback rate_limits",
             "vector_db",
             "live_index preflight",
             "retrieval",
@@ -25,6 +25,8 @@ RANKS = {
             "routes.bodies routes.problems routes.rooms",
             "routes.middleware routes.streams",
             "routes.answers routes.feedback routes.sessions routes.site",
+            "routes.dialects",
+            "routes.openai routes.ai_sdk",
         ]
     )
 }

@@ -1,0 +1,99 @@
+"""The AI SDK's dialect: `POST /api/chat`, where `useChat` looks by default: UI messages in, UI message stream out."""
+
+import hashlib
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, Field
+
+from rag import access
+from rag.chat import Delta, Done, Event, Sources
+from rag.errors import RagError, StateUnavailable
+from rag.models import Hit
+from rag.routes import bodies, dialects, problems
+from rag.routes.rooms import InRooms
+
+TEXT_ID = "answer"
+"""An answer is one part of text."""
+
+
+class UIMessage(BaseModel):
+    id: str = ""
+    role: str
+    parts: list[dialects.Part] = Field(description="those of type text are read, the others passed over")
+
+
+class UIChatRequest(BaseModel):
+    """What `DefaultChatTransport` sends; further fields are ignored."""
+
+    id: str | None = Field(None, description="the chat's: the session, where it is a valid session_id")
+    messages: list[UIMessage] = Field(description="the last of role user is the question")
+    trigger: str = Field("submit-message", description="regenerate-message: the last answer is forgotten first")
+
+
+router = APIRouter(route_class=bodies.StrictRoute)
+
+
+@router.post("/api/chat", summary="The AI SDK's chat: UI messages in, UI message stream out",
+             response_class=StreamingResponse,
+             responses={200: {"content": {"text/event-stream": {}}},
+                        **problems.described(413, 422, 429, 502, 503, 504)})  # fmt: skip
+async def ui_chat(body: UIChatRequest, request: Request, rooms: InRooms) -> StreamingResponse:
+    turns = [(message.role, dialects.text_of(message.parts)) for message in body.messages]
+    session_id, events = dialects.ask(turns, session_id=_session_id(body), rooms=rooms, stream=True)
+    if body.trigger == "regenerate-message":
+        # What the client still shows goes on from here; else the answer that displeased would stay in the history.
+        with suppress(StateUnavailable):
+            await rooms.conversations.delete(session_id)
+    return await dialects.streamed(request, events, _Parts(session_id), **{"x-vercel-ai-ui-message-stream": "v1"})
+
+
+def _session_id(body: UIChatRequest) -> str | None:
+    if body.id is None or access.is_session_id(body.id):
+        return body.id
+    # A short id is one that a page gives to all its visitors, such as `help`. The first message's id, drawn by chance
+    # in the browser and sent every time, keeps their conversations apart.
+    first = body.messages[0].id if body.messages else ""
+    return hashlib.sha256(f"{body.id}\n{first}".encode()).hexdigest() if first else None
+
+
+class _Parts:
+    """Spells one stream."""
+
+    def __init__(self, session_id: str) -> None:
+        self._session_id = session_id
+        self._hits: Sequence[Hit] = ()
+        self._told = 0
+        """How many of the cited sources have been told; the n-th is `[n]` in the text."""
+
+    def begin(self) -> bytes:
+        return _part("start", messageMetadata={"sessionId": self._session_id}) + _part("text-start", id=TEXT_ID)
+
+    def spell(self, event: Event) -> bytes:
+        match event:
+            case Sources(hits):
+                self._hits = hits
+                return b""
+            case Delta(text, cited):
+                newly = [self._hits[place] for place in cited[self._told :]]
+                return _part("text-delta", id=TEXT_ID, delta=text) + b"".join(map(self._source, newly))
+            case Done():
+                finish = _part("finish", messageMetadata={"degraded": event.degraded})
+                return _part("text-end", id=TEXT_ID) + finish + dialects.END
+
+    def broke(self, error: RagError) -> bytes:
+        # `abort` is for programs: of the two, the SDK shows visitors only the error.
+        aborted = _part("abort", reason="server stopping") if error is dialects.STOPPED else b""
+        return aborted + _part("error", errorText=error.detail) + dialects.END
+
+    def _source(self, hit: Hit) -> bytes:
+        self._told += 1
+        (source,) = bodies.Source.all_of([hit], cited=1)
+        return _part("source-url", sourceId=str(self._told), url=source.url, title=source.title)
+
+
+def _part(kind: str, **fields: Any) -> bytes:
+    return dialects.data({"type": kind, **fields})

@@ -1,0 +1,150 @@
+"""OpenAI's dialect: `/v1/chat/completions` and `/v1/models`, so that its SDKs and what is built on them connect as is.
+
+Stateless, as those clients expect: they carry the history, and every request is a conversation of its own.
+"""
+
+import re
+import time
+from typing import Any, Literal
+
+import orjson
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, Field
+
+from rag import access
+from rag.chat import Delta, Done, Event, Sources
+from rag.errors import InvalidRequest, RagError
+from rag.routes import bodies, dialects, problems
+from rag.routes.rooms import InRooms
+
+PREFIX = "/v1/"
+MODEL = "rag-server"
+"""The one model: the site. It answers whatever name a client asks for."""
+
+# Code is passed over, and so is the label of a link: only the rest of the text cites.
+_CITED = re.compile(r"```.*?(?:```|\Z)|(`+)(?!`)(?:(?!\n\n).)*?(?<!`)\1(?!`)|\[(\d{1,3})\](?!\()", re.DOTALL)
+
+
+class CompletionMessage(BaseModel):
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: str | list[dialects.Part] | None = None
+
+    def text(self) -> str:
+        if not isinstance(self.content, list):
+            return self.content or ""
+        if self.role == "user" and any(part.type != "text" for part in self.content):
+            raise InvalidRequest(detail="messages: only parts of type text are understood.")
+        return dialects.text_of(self.content)
+
+
+class CompletionRequest(BaseModel):
+    """Parameters that are not listed, `temperature` and `tools` among them, are accepted and ignored."""
+
+    messages: list[CompletionMessage] = Field(
+        description="the last of role user is the question; those of role system are ignored"
+    )
+    model: str | None = Field(None, description=f"any; {MODEL} answers")
+    stream: bool | None = None
+    stream_options: dict[str, Any] | None = Field(None, description="include_usage: true asks for the tokens' counts")
+
+
+class ErrorResponse(BaseModel):
+    """What every error under `/v1/` looks like."""
+
+    error: dict[Literal["message", "type", "param", "code"], str | None]
+
+
+# As ranges: FastAPI would describe a 422 in its own form beside any single statuses.
+ERRORS: dict[int | str, dict[str, Any]] = {"4XX": {"model": ErrorResponse}, "5XX": {"model": ErrorResponse}}
+FORMS: dict[str, Any] = {"content": {"application/json": {}, "text/event-stream": {}}}
+
+router = APIRouter(prefix=PREFIX.rstrip("/"), route_class=bodies.StrictRoute, responses=ERRORS)
+
+
+@router.get("/models", summary="OpenAI's list of models: the site is one")
+async def models(rooms: InRooms) -> dict[str, Any]:
+    model = {"id": MODEL, "object": "model", "created": 0, "owned_by": rooms.settings.site_name}
+    return {"object": "list", "data": [model]}
+
+
+@router.post("/chat/completions", summary="OpenAI's chat completions", responses={200: FORMS})
+async def completions(body: CompletionRequest, request: Request, rooms: InRooms) -> Response:
+    turns = [(turn.role, turn.text()) for turn in body.messages]
+    _, events = dialects.ask(turns, session_id=None, rooms=rooms, stream=bool(body.stream))
+    if not body.stream:
+        done = await dialects.whole(request, events)
+        return Response(orjson.dumps(_completion(done)), media_type="application/json")
+    with_usage = (body.stream_options or {}).get("include_usage") is True
+    return await dialects.streamed(request, events, _Chunks(with_usage=with_usage))
+
+
+class _Chunks:
+    """Spells one stream."""
+
+    def __init__(self, *, with_usage: bool) -> None:
+        self._frame = _frame("chat.completion.chunk") | ({"usage": None} if with_usage else {})
+        self._with_usage = with_usage
+
+    def begin(self) -> bytes:
+        return self._chunk({"role": "assistant", "content": ""})
+
+    def spell(self, event: Event) -> bytes:
+        match event:
+            case Sources():
+                return b""
+            case Delta(text):
+                return self._chunk({"content": text})
+            case Done():
+                cited = self._chunk({"annotations": found}) if (found := _annotations(event)) else b""
+                usage = _usage(event) if self._with_usage else {}
+                counts = dialects.data(self._frame | {"choices": []} | usage) if usage else b""
+                return cited + self._chunk({}, "stop", degraded=event.degraded) + counts + dialects.END
+
+    def broke(self, error: RagError) -> bytes:
+        return dialects.data(reworded(problems.body_of(error))[1])
+
+    def _chunk(self, delta: dict[str, Any], finish_reason: str | None = None, **more: Any) -> bytes:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+        return dialects.data(self._frame | {"choices": [choice]} | more)
+
+
+def reworded(problem: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    """Status and body of an error as OpenAI has them, where a request that cannot be read is a 400."""
+    status, code = problem["status"], problem["code"]
+    kind = {401: "authentication_error", 429: "rate_limit_error"}.get(status, "invalid_request_error")
+    error = {
+        "message": problem["detail"], "type": "server_error" if status >= 500 else kind, "param": None,
+        "code": {"rate_limited": "rate_limit_exceeded", "content_filtered": "content_filter"}.get(code, code),
+    }  # fmt: skip
+    return 400 if status == 422 else status, {"error": error}
+
+
+def _completion(done: Done) -> dict[str, Any]:
+    message = {"role": "assistant", "content": done.response, "refusal": None, "annotations": _annotations(done)}
+    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
+    return _frame("chat.completion") | {"choices": [choice], "degraded": done.degraded} | _usage(done)
+
+
+def _frame(kind: str) -> dict[str, Any]:
+    identity = f"chatcmpl-{access.new_session_id()}"
+    return {"id": identity, "object": kind, "created": int(time.time()), "model": MODEL}
+
+
+def _usage(done: Done) -> dict[str, Any]:
+    """What the model counted; nothing where it told nothing: a guess could not be told from a count."""
+    if not done.prompt_tokens:
+        return {}
+    counts = {"prompt_tokens": done.prompt_tokens, "completion_tokens": done.completion_tokens}
+    return {"usage": counts | {"total_tokens": sum(counts.values())}}
+
+
+def _annotations(done: Done) -> list[dict[str, Any]]:
+    """Each `[n]` of the text with its source. Indices count code points from 0; `content[start:end]` is the `[n]`."""
+    sources = bodies.Source.all_of(done.hits[: done.cited], cited=done.cited)
+    found = []
+    for mark in _CITED.finditer(done.response):
+        if mark[2] and 0 < int(mark[2]) <= len(sources):
+            source = sources[int(mark[2]) - 1]
+            place = {"start_index": mark.start(), "end_index": mark.end(), "url": source.url, "title": source.title}
+            found.append({"type": "url_citation", "url_citation": place})
+    return found

@@ -1,0 +1,202 @@
+"""Limits over four workers, whom they count, and which pages may call: one server as it stands behind a proxy."""
+
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+
+import httpx
+import pytest
+
+from tests.conftest import StartServer
+from tests.support.azure import AzureEmulator
+from tests.support.server import RagServer
+
+ALLOWED = "https://www.brinewell.example"
+QUESTION = {"message": "How long does the warranty last?"}
+_addresses = (f"198.51.{number // 250}.{number % 250 + 1}" for number in count())
+
+
+@pytest.fixture(scope="module")
+def limited(
+    site_build: object, azure_process: AzureEmulator, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RagServer]:
+    """Four workers with the contract's own limits and one allowed origin; the test is the trusted proxy before it."""
+    settings = {
+        **azure_process.environment,
+        "VECTOR_DB_PATH": str(site_build),
+        "ALLOWED_ORIGINS": f"{ALLOWED},http://localhost:3000",
+    }
+    with RagServer.start(settings, tmp_path_factory.mktemp("limited")) as running:
+        yield running
+
+
+@pytest.fixture
+def visitor() -> str:
+    """An address that no other test has used up."""
+    return next(_addresses)
+
+
+def ask(server: RagServer, forwarded: str | None, path: str = "/chat", method: str = "POST") -> httpx.Response:
+    headers = {"Connection": "close"} | ({"X-Forwarded-For": forwarded} if forwarded else {})
+    body = {"query": "warranty"} if path == "/search" else QUESTION
+    content = None if method == "GET" else body
+    return httpx.request(method, f"{server.base_url}{path}", json=content, headers=headers, timeout=60, trust_env=False)
+
+
+def statuses(server: RagServer, forwarded: list[str | None], path: str = "/chat", method: str = "POST") -> Counter[int]:
+    with ThreadPoolExecutor(32) as visitors:
+        answers = visitors.map(lambda one: ask(server, one, path, method), forwarded)
+        return Counter(answer.status_code for answer in answers)
+
+
+def test_of_200_concurrent_chats_from_one_address_exactly_20_pass(limited: RagServer) -> None:
+    assert statuses(limited, [None] * 200) == {200: 20, 429: 180}
+
+
+def test_of_100_concurrent_searches_exactly_30_pass(limited: RagServer, visitor: str) -> None:
+    assert statuses(limited, [visitor] * 100, "/search") == {200: 30, 429: 70}
+
+
+def test_streams_count_as_chats(limited: RagServer, visitor: str) -> None:
+    assert statuses(limited, [visitor] * 12, "/chat/stream") == {200: 12}
+    assert statuses(limited, [visitor] * 12, "/chat") == {200: 8, 429: 4}
+
+
+def test_every_limited_answer_says_what_is_left(limited: RagServer, visitor: str) -> None:
+    answers = [ask(limited, visitor) for _ in range(21)]
+    assert [answer.status_code for answer in answers] == [200] * 20 + [429]
+    assert [answer.headers["x-ratelimit-limit"] for answer in answers] == ["20"] * 21
+    assert [int(answer.headers["x-ratelimit-remaining"]) for answer in answers] == [*range(19, -1, -1), 0]
+    assert all(int(answer.headers["x-ratelimit-reset"]) > 0 for answer in answers)
+    assert not any("retry-after" in answer.headers for answer in answers[:20])
+
+
+def test_a_refusal_is_a_problem_and_says_when_to_come_back(limited: RagServer, visitor: str) -> None:
+    assert statuses(limited, [visitor] * 20) == {200: 20}
+    refused = ask(limited, visitor)
+    assert refused.status_code == 429
+    assert refused.headers["content-type"] == "application/problem+json"
+    assert refused.json().keys() == {"type", "title", "status", "detail", "code", "request_id"}
+    assert (refused.json()["status"], refused.json()["code"]) == (429, "rate_limited")
+    assert refused.json()["request_id"] == refused.headers["x-request-id"]
+    assert 1 <= int(refused.headers["retry-after"]) <= 60
+    assert refused.headers["x-content-type-options"] == "nosniff"
+
+
+def test_a_refused_chat_asks_no_model(limited: RagServer, azure: AzureEmulator, visitor: str) -> None:
+    statuses(limited, [visitor] * 20)
+    azure.clear()
+    assert statuses(limited, [visitor] * 20) == {429: 20}
+    assert azure.requests() == []
+
+
+def test_a_bad_request_counts_like_any_other(limited: RagServer, visitor: str) -> None:
+    headers = {"X-Forwarded-For": visitor}
+    url = f"{limited.base_url}/chat"
+    answers = [httpx.post(url, content=b"{", headers=headers, trust_env=False).status_code for _ in range(21)]
+    assert answers == [422] * 20 + [429]
+
+
+def test_health_from_loopback_is_never_limited_and_from_elsewhere_it_is(limited: RagServer, visitor: str) -> None:
+    assert statuses(limited, [None] * 150, "/health", "GET") == {200: 150}
+    assert statuses(limited, [visitor] * 70, "/health", "GET") == {200: 60, 429: 10}
+
+
+def test_routes_without_a_limit_stay_open_to_one_who_has_used_his_up(limited: RagServer, visitor: str) -> None:
+    statuses(limited, [visitor] * 21)
+    for path in ("/", "/ready", "/sessions/some-session-0001/history"):
+        answer = ask(limited, visitor, path, "GET")
+        assert answer.status_code == 200
+        assert "x-ratelimit-limit" not in answer.headers
+
+
+def test_a_proxy_tells_visitors_apart(limited: RagServer) -> None:
+    here, there = next(_addresses), next(_addresses)
+    assert statuses(limited, [here, there] * 20) == {200: 40}
+    assert statuses(limited, [here, there] * 5) == {429: 10}
+
+
+def test_inventing_earlier_hops_gains_nothing(limited: RagServer, visitor: str) -> None:
+    invented = [f"203.0.113.{number}, 10.0.0.{number}, {visitor}" for number in range(40)]
+    assert statuses(limited, [*invented]) == {200: 20, 429: 20}
+    # The proxy itself may stand in the list behind the visitor: it is trusted, so the visitor is the hop before it.
+    assert ask(limited, f"203.0.113.99, {visitor}, 127.0.0.1").status_code == 429
+
+
+def test_an_address_that_is_none_shares_one_bucket(limited: RagServer) -> None:
+    nonsense = [f"visitor-{number}" for number in range(25)]
+    assert statuses(limited, [*nonsense]) == {200: 20, 429: 5}
+
+
+def test_ipv6_is_counted_by_its_network_of_64_bits(limited: RagServer) -> None:
+    one_home = [f"2001:db8:0:1:{number:x}::{number:x}" for number in range(1, 31)]
+    assert statuses(limited, [*one_home]) == {200: 20, 429: 10}
+    assert ask(limited, "2001:db8:0:2::1").status_code == 200
+
+
+def test_an_ipv4_address_in_ipv6_form_is_the_same_visitor(limited: RagServer, visitor: str) -> None:
+    assert statuses(limited, [visitor, f"::ffff:{visitor}"] * 15) == {200: 20, 429: 10}
+
+
+def test_a_proxy_that_is_not_trusted_is_itself_the_visitor(start_server: StartServer) -> None:
+    server = start_server(workers=1, RATE_LIMIT_SEARCH="3/minute", FORWARDED_ALLOW_IPS="192.0.2.1")
+    invented: list[str | None] = [f"203.0.113.{number}" for number in range(10)]
+    assert statuses(server, invented, "/search") == {200: 3, 429: 7}
+
+
+def test_a_limit_survives_a_restart(start_server: StartServer) -> None:
+    first = start_server(workers=1, RATE_LIMIT_SEARCH="3/hour")
+    assert statuses(first, [None] * 3, "/search") == {200: 3}
+    first.stop()
+    assert statuses(start_server(workers=1, RATE_LIMIT_SEARCH="3/hour"), [None], "/search") == {429: 1}
+
+
+@pytest.mark.parametrize("origin", [ALLOWED, "http://localhost:3000"])
+def test_an_allowed_origin_may_call(limited: RagServer, visitor: str, origin: str) -> None:
+    headers = {"Origin": origin, "X-Forwarded-For": visitor}
+    answer = httpx.post(f"{limited.base_url}/chat", json=QUESTION, headers=headers, timeout=20, trust_env=False)
+    assert answer.headers["access-control-allow-origin"] == origin
+    assert "access-control-allow-credentials" not in answer.headers
+    assert "origin" in answer.headers["vary"].lower()
+    exposed = answer.headers["access-control-expose-headers"]
+    assert all(name in exposed for name in ("X-Request-ID", "Retry-After", "X-RateLimit-Remaining"))
+    preflight = preflight_of(limited, origin)
+    assert preflight.status_code == 200
+    assert preflight.headers["access-control-allow-origin"] == origin
+    assert preflight.headers["x-request-id"]
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "null", "https://evil.example", f"{ALLOWED}.evil.example", f"{ALLOWED}:444", "http://www.brinewell.example",
+        "https://brinewell.example", f"{ALLOWED}/", "HTTPS://WWW.BRINEWELL.EXAMPLE", "https://www.brinewellxexample",
+    ],
+)  # fmt: skip
+def test_another_origin_may_not_call(limited: RagServer, visitor: str, origin: str) -> None:
+    headers = {"Origin": origin, "X-Forwarded-For": visitor}
+    answer = httpx.post(f"{limited.base_url}/search", json={"query": "x"}, headers=headers, trust_env=False)
+    assert "access-control-allow-origin" not in answer.headers
+    preflight = preflight_of(limited, origin)
+    assert preflight.status_code == 400
+    assert "access-control-allow-origin" not in preflight.headers
+
+
+def preflight_of(server: RagServer, origin: str) -> httpx.Response:
+    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
+    return httpx.options(f"{server.base_url}/chat", headers={"Origin": origin, **asked}, trust_env=False)
+
+
+def test_an_allowed_page_can_read_why_it_was_refused(limited: RagServer, visitor: str) -> None:
+    statuses(limited, [visitor] * 20)
+    headers = {"Origin": ALLOWED, "X-Forwarded-For": visitor}
+    for content, status in ((b"{}", 429), (b"x" * 70_000, 429)):
+        answer = httpx.post(f"{limited.base_url}/chat", content=content, headers=headers, trust_env=False)
+        assert answer.status_code == status
+        assert answer.headers["access-control-allow-origin"] == ALLOWED
+
+
+def test_without_allowed_origins_no_page_may_call(server: RagServer) -> None:
+    answer = httpx.get(server.base_url, headers={"Origin": ALLOWED}, trust_env=False)
+    assert not [name for name in answer.headers if name.startswith("access-control")]

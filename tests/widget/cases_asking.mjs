@@ -1,0 +1,217 @@
+// A visitor asks: from the first visit to the second tab.
+
+import { assert, eventually, text } from "./chat.mjs";
+import { source, SOURCES, spelled } from "./stub.mjs";
+
+export async function a_first_visit_shows_a_button_and_fetches_nothing({ stub, visitor }) {
+  const chat = await (await visitor()).open(stub.page());
+  await chat.launcher.waitFor();
+  assert.deepEqual(stub.paths, ["GET /page", "GET /widget.js"]);
+}
+
+export async function the_open_chat_greets_with_the_sites_name_and_its_questions({ stub, visitor }) {
+  const chat = await (await (await visitor()).open(stub.page())).openDialog();
+  await chat.page.getByText("Ask anything about Brinewell").waitFor();
+  await chat.page.getByRole("button", { name: "How long does the warranty last?" }).click();
+  await chat.answered();
+  assert.equal(stub.asked[0].message, "How long does the warranty last?");
+}
+
+export async function data_attributes_win_over_the_servers_settings({ stub, visitor }) {
+  const script = `data-title="Ask Ada" data-greeting="What now?" data-placeholder="Go on" data-suggestions="One?|Two?"`;
+  const chat = await (await (await visitor()).open(stub.page({ script }))).openDialog();
+  const seen = await text(chat.dialog);
+  for (const words of ["Ask Ada", "What now?", "One?", "Two?"]) assert.ok(seen.includes(words), `${words} in ${seen}`);
+  assert.ok(!seen.includes("Brinewell"), seen);
+  assert.equal(await chat.field.getAttribute("placeholder"), "Go on");
+}
+
+export async function words_are_shown_as_they_arrive({ stub, visitor }) {
+  let answer;
+  stub.answer = (one) => (answer = one.begin());
+  const chat = await (await visitor()).open(stub.page({ body: "<rag-chat></rag-chat>" }));
+  await chat.ask("How long?");
+  await chat.page.getByText("Searching the pages").first().waitFor();
+  await eventually(() => assert.ok(answer));
+  answer.say("The warranty ");
+  await eventually(async () => assert.equal(await text(chat.prose), "The warranty"));
+  answer.say("lasts **37");
+  // The parser holds the last letter back, which may begin a mark.
+  await eventually(async () => assert.match(await text(chat.prose), /^The warranty lasts 3/));
+  answer.say(" months**.").done();
+  await chat.answered();
+  assert.equal(await text(chat.prose.locator("strong")), "37 months");
+}
+
+export async function events_cut_inside_letters_and_lines_are_put_together({ stub, visitor }) {
+  stub.answer = async (answer) => {
+    answer.begin();
+    const rest = spelled("delta", { text: "Größe: 8 €, 温度 🐠" }).replaceAll("\n", "\r\n") + ": a comment\n\n"
+      + spelled("done", { response: "Größe: 8 €, 温度 🐠", sources: [], degraded: null });
+    for (const byte of Buffer.from(rest)) {
+      answer.response.write(Buffer.of(byte));
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    answer.response.end();
+  };
+  const chat = await (await visitor()).open(stub.page({ body: "<rag-chat></rag-chat>" }));
+  await chat.ask("How big?");
+  await chat.answered();
+  assert.equal(await text(chat.prose), "Größe: 8 €, 温度 🐠");
+}
+
+export async function a_citation_split_over_tokens_leads_to_its_source({ stub, visitor }) {
+  stub.answer = (answer) => answer.whole("It lasts 37 months [1]. Returns take 45 days [1, 2].", SOURCES, { size: 1 });
+  const chat = await (await visitor()).open(stub.page({ body: "<rag-chat></rag-chat>" }));
+  await chat.ask("How long?");
+  await chat.answered();
+  const first = chat.prose.getByRole("link", { name: "Source 1: Warranty › Length" }).first();
+  assert.equal(await first.getAttribute("href"), SOURCES[0].url);
+  assert.equal(await first.getAttribute("rel"), "noopener");
+  assert.equal(await first.getAttribute("target"), "_blank");
+  assert.equal(await text(chat.prose), "It lasts 37 months 1. Returns take 45 days 12.");
+  const chips = chat.answer.locator(".sources > ul .chip");
+  assert.deepEqual(await chips.evaluateAll((all) => all.map((one) => one.getAttribute("href"))), [SOURCES[0].url, SOURCES[1].url]);
+  await chat.answer.getByText("Also found (1)").click();
+  await chat.answer.getByRole("link", { name: "Prices and plans" }).waitFor();
+}
+
+export async function a_source_without_an_address_shows_its_passage_instead({ stub, visitor }) {
+  stub.answer = (answer) => answer.whole("See [1].", [source("guide/api.md", "REST API", "It listens on port 8731.")]);
+  const chat = await (await visitor()).open(stub.page({ body: "<rag-chat></rag-chat>" }));
+  await chat.ask("Which port?");
+  await chat.answered();
+  await chat.prose.getByRole("button", { name: "Source 1: REST API" }).press("Enter");
+  await chat.answer.getByText("It listens on port 8731.").waitFor();
+  await chat.answer.getByRole("button", { name: "1 REST API" }).click();
+  await chat.answer.getByText("It listens on port 8731.").waitFor({ state: "hidden" });
+  assert.equal(await chat.answer.getByRole("link").count(), 0);
+}
+
+export async function the_whole_answer_replaces_pieces_that_were_taken_back({ stub, visitor }) {
+  stub.answer = (answer) => answer.begin().say("It is so [7].").done({ response: "It is so [1].", sources: [SOURCES[1]] });
+  const chat = await (await visitor()).open(stub.page({ body: "<rag-chat></rag-chat>" }));
+  await chat.ask("Is it?");
+  await chat.answered();
+  assert.equal(await text(chat.prose), "It is so 1.");
+  assert.equal(await chat.prose.getByRole("link").getAttribute("href"), SOURCES[1].url);
+}
+
+export async function a_follow_up_carries_the_conversation_on({ stub, visitor }) {
+  const chat = await (await visitor()).open(stub.page({ body: "<rag-chat></rag-chat>" }));
+  await chat.ask("How long?");
+  await chat.answered();
+  await chat.ask("And after that?");
+  await chat.answered(2);
+  const [first, second] = stub.asked;
+  assert.equal(first.session_id, undefined);
+  assert.equal(second.session_id, "session-1-0123456789abcdef");
+  assert.deepEqual(second.history.map(({ role }) => role), ["user", "assistant"]);
+  assert.equal(second.history[0].content, "How long?");
+}
+
+export async function a_reload_keeps_conversation_and_citations({ stub, visitor }) {
+  const chat = await (await visitor()).open(stub.page({ body: "<rag-chat></rag-chat>" }));
+  await chat.ask("How long?");
+  await chat.answered();
+  const before = await text(chat.answer);
+  await chat.page.reload();
+  await chat.answered();
+  assert.equal(await text(chat.answer), before);
+  await chat.page.getByText("How long?").waitFor();
+  const kept = await chat.page.evaluate(() => Object.values(localStorage).join());
+  assert.ok(!kept.includes("warranty") && !kept.includes("How long"), `only ids outlive the tab: ${kept}`);
+}
+
+export async function a_second_tab_follows_the_first({ stub, visitor }) {
+  const person = await visitor();
+  const first = await person.open(stub.page({ body: "<rag-chat></rag-chat>" }));
+  await first.ask("How long?");
+  await first.answered();
+  const second = await person.open(`${stub.origin}/page`);
+  await second.answered();
+  await second.ask("And then?");
+  await second.answered(2);
+  await first.answered(2);
+  assert.equal(stub.asked[1].session_id, "session-1-0123456789abcdef");
+  await second.page.getByRole("button", { name: "New conversation" }).click();
+  await eventually(async () => assert.equal(await first.answers.count(), 0));
+}
+
+export async function a_new_conversation_is_forgotten_everywhere({ stub, visitor }) {
+  const chat = await (await visitor()).open(stub.page({ body: "<rag-chat></rag-chat>" }));
+  await chat.ask("How long?");
+  await chat.answered();
+  await chat.page.getByRole("button", { name: "New conversation" }).click();
+  await chat.page.getByText("Ask anything about Brinewell").waitFor();
+  assert.equal(await chat.answers.count(), 0);
+  await eventually(() => assert.deepEqual(stub.forgotten, ["session-1-0123456789abcdef"]));
+  await chat.ask("Anew?");
+  await chat.answered();
+  assert.equal(stub.asked[1].session_id, undefined);
+  assert.deepEqual(stub.asked[1].history, []);
+}
+
+export async function two_chats_on_a_page_are_one_conversation({ stub, visitor }) {
+  const page = stub.page({ script: "data-launcher", body: "<main><h1>A page</h1><rag-chat></rag-chat></main>" });
+  const chat = await (await visitor()).open(page);
+  await chat.ask("How long?");
+  await chat.answered();
+  await chat.openDialog();
+  await chat.dialog.getByText("The warranty lasts").first().waitFor();
+  assert.deepEqual(stub.asked.length, 1);
+}
+
+export async function thumbs_are_sent_with_the_place_of_the_answer_and_a_reason({ stub, visitor }) {
+  const chat = await (await visitor()).open(stub.page({ body: "<rag-chat></rag-chat>" }));
+  await chat.ask("How long?");
+  await chat.answered();
+  stub.answer = (answer) => answer.whole("Then it ends.", []);
+  await chat.ask("And then?");
+  await chat.answered(2);
+  await chat.answers.nth(0).getByRole("button", { name: "Helpful", exact: true }).click();
+  await chat.page.getByText("Thank you for your feedback.").first().waitFor();
+  await chat.answer.getByRole("button", { name: "Not helpful" }).click();
+  await chat.answer.getByLabel("What was missing or wrong?").fill("Too short");
+  await chat.answer.getByRole("button", { name: "Send" }).click();
+  await eventually(() => assert.equal(stub.rated.length, 2));
+  const id = "session-1-0123456789abcdef";
+  assert.deepEqual(stub.rated, [
+    { session_id: id, rating: "up", message_index: 1 },
+    { session_id: id, rating: "down", reason: "Too short" },
+  ]);
+}
+
+export async function a_thumb_down_without_a_reason_counts_when_the_page_is_left({ stub, visitor }) {
+  const chat = await (await visitor()).open(stub.page({ body: "<rag-chat></rag-chat>" }));
+  await chat.ask("How long?");
+  await chat.answered();
+  await chat.answer.getByRole("button", { name: "Not helpful" }).click();
+  await chat.answer.getByLabel("What was missing or wrong?").waitFor();
+  assert.deepEqual(stub.rated, []);
+  await chat.page.goto("about:blank");
+  await eventually(() => assert.deepEqual(stub.rated, [{ session_id: "session-1-0123456789abcdef", rating: "down" }]));
+}
+
+export async function numbers_lead_to_the_passages_that_they_stand_for_from_the_first_token_on({ stub, visitor }) {
+  let answer;
+  stub.answer = (one) => (answer = one.begin(SOURCES).say("Returns take 45 days [1], it lasts ", [1]));
+  const chat = await (await visitor()).open(stub.page({ body: "<rag-chat></rag-chat>" }));
+  const addresses = () => chat.prose.locator(".cite").evaluateAll((all) => all.map((one) => one.getAttribute("href")));
+  await chat.ask("Returns?");
+  await eventually(async () => assert.deepEqual(await addresses(), [SOURCES[1].url]));
+  answer.say("37 months [2].", [1, 0]).done({ sources: [SOURCES[1], SOURCES[0], SOURCES[2]] });
+  await chat.answered();
+  assert.deepEqual(await addresses(), [SOURCES[1].url, SOURCES[0].url]);
+  const chips = chat.answer.locator(".sources > ul .chip");
+  assert.deepEqual(await chips.evaluateAll((all) => all.map((one) => one.getAttribute("href"))), [SOURCES[1].url, SOURCES[0].url]);
+}
+
+export async function thumbs_vanish_where_the_server_takes_none({ stub, visitor }) {
+  stub.takesFeedback = false;
+  const chat = await (await visitor()).open(stub.page({ body: "<rag-chat></rag-chat>" }));
+  await chat.ask("How long?");
+  await chat.answered();
+  await chat.answer.getByRole("button", { name: "Helpful", exact: true }).click();
+  await eventually(async () => assert.equal(await chat.page.getByRole("button", { name: /elpful/ }).count(), 0));
+}

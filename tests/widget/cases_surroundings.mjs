@@ -1,0 +1,195 @@
+// The page around the chat, and the person before it: phones, themes, languages, keyboards, foreign styles.
+
+import { assert, eventually, text } from "./chat.mjs";
+import { SOURCES } from "./stub.mjs";
+
+const LONG = `## How it is done\n\n1. Rinse the probe [1].\n2. Wait for **green**.\n\n| Part | Price |\n|---|---|\n| Probe | 29 € |\n\n\`\`\`bash\ncurl -H "X-Token: $TOKEN" http://brinewell.local:8731/v2/readings?with=a-very-long-query\n\`\`\`\n\nSee [the guide](https://docs.example/guide) [2].`;
+const INLINE = "<main><h1>A page</h1><rag-chat></rag-chat></main>";
+
+export async function on_a_phone_the_chat_takes_the_whole_screen_and_leaves_it({ stub, visitor }) {
+  const person = await visitor({ viewport: { width: 390, height: 780 }, hasTouch: true, isMobile: true });
+  const chat = await (await person.open(stub.page())).openDialog();
+  await chat.settled();
+  assert.deepEqual(await chat.dialog.boundingBox(), { x: 0, y: 0, width: 390, height: 780 });
+  assert.notEqual(await chat.focused(), "Type your question", "the keyboard is not raised unasked");
+  // The keyboard takes the lower half: the field must stay in what is left.
+  await chat.page.setViewportSize({ width: 390, height: 420 });
+  await eventually(async () => {
+    const box = await chat.field.boundingBox();
+    assert.ok(box.y + box.height <= 420, `field ends at ${box.y + box.height}`);
+  });
+  await chat.page.getByRole("button", { name: "Close the chat" }).click();
+  assert.equal(await chat.dialog.count(), 0);
+  assert.equal(await chat.page.evaluate(() => document.documentElement.style.overflow), "");
+}
+
+export async function nothing_scrolls_sideways_on_a_small_phone({ stub, visitor }) {
+  stub.answer = (one) => one.whole(LONG, SOURCES);
+  const person = await visitor({ viewport: { width: 320, height: 640 }, hasTouch: true, isMobile: true });
+  const chat = await (await person.open(stub.page())).openDialog();
+  await chat.ask("How is a-very-long-word-" + "x".repeat(80) + " calibrated?");
+  await chat.answered();
+  const [inner, outer] = await chat.dialog.locator(".log").evaluate((log) => [log.scrollWidth, log.clientWidth]);
+  assert.ok(inner <= outer, `${inner} in ${outer}`);
+}
+
+export async function the_visitors_dark_theme_is_followed_and_the_pages_own_wins({ stub, visitor }) {
+  const ground = (chat) => chat.page.locator(".panel").evaluate((node) => getComputedStyle(node).backgroundColor);
+  const dark = await (await visitor({ colorScheme: "dark" })).open(stub.page({ body: INLINE }));
+  assert.equal(await ground(dark), "rgb(21, 23, 28)");
+  await dark.page.emulateMedia({ colorScheme: "light" });
+  await eventually(async () => assert.equal(await ground(dark), "rgb(255, 255, 255)"));
+  await dark.page.locator("rag-chat").evaluate((node) => (node.dataset.theme = "dark"));
+  await eventually(async () => assert.equal(await ground(dark), "rgb(21, 23, 28)"));
+}
+
+export async function any_accent_colour_stays_readable({ stub, visitor }) {
+  for (const [accent, colorScheme] of [["#ffe14d", "light"], ["#101040", "dark"], ["oklch(0.8 0.15 150)", "light"], ["#777", "dark"]]) {
+    const chat = await (await visitor({ colorScheme })).open(stub.page({ body: INLINE, head: `<style>:root { --rag-accent: ${accent} }</style>` }));
+    await chat.ask("How long?");
+    await chat.answered();
+    assert.deepEqual(await chat.faults(), [], accent);
+  }
+}
+
+export async function keyboard_alone_reaches_everything_and_focus_comes_back({ stub, visitor }) {
+  const chat = await (await visitor()).open(stub.page());
+  const { keyboard } = chat.page;
+  await keyboard.press("Tab");
+  await keyboard.press("Tab");
+  assert.equal(await chat.focused(), "Open the chat");
+  await keyboard.press("Enter");
+  await eventually(async () => assert.equal(await chat.focused(), "Type your question"));
+  await keyboard.type("How long?");
+  await keyboard.press("Enter");
+  await chat.answered();
+  const visited = new Set();
+  for (let i = 0; i < 24; i++) {
+    await keyboard.press("Tab");
+    visited.add(await chat.focused());
+  }
+  for (const name of ["New conversation", "Close the chat", "Conversation", "Helpful", "Not helpful", "Copy answer", "Send", "Type your question"]) {
+    assert.ok(visited.has(name), `${name} in ${[...visited].join(", ")}`);
+  }
+  assert.ok([...visited].some((name) => name.startsWith("Source 1")), "citations are reached");
+  assert.ok(!visited.has("a link") && !visited.has("BODY"), "focus stays in the dialog");
+  for (let i = 0; i < 12; i++) {
+    await keyboard.press("Shift+Tab");
+    assert.ok(visited.has(await chat.focused()), await chat.focused());
+  }
+  await keyboard.press("Escape");
+  assert.equal(await chat.dialog.count(), 0);
+  assert.equal(await chat.focused(), "Open the chat");
+}
+
+export async function axe_finds_nothing_in_any_state({ stub, visitor }) {
+  stub.answer = (one) => one.whole(LONG, SOURCES, { degraded: "search is lexical alone" });
+  for (const colorScheme of ["light", "dark"]) {
+    const person = await visitor({ colorScheme });
+    const chat = await person.open(stub.page({ script: "data-label='Ask us'" }));
+    assert.deepEqual(await chat.faults(), [], "closed");
+    await chat.page.getByRole("button", { name: "Ask us" }).click();
+    await chat.page.getByText("Ask anything about Brinewell").waitFor();
+    await chat.settled();
+    assert.deepEqual(await chat.faults(), [], "greeting");
+    await chat.ask("How is it calibrated?");
+    await chat.answered();
+    await chat.answer.getByRole("button", { name: "Not helpful" }).click();
+    await chat.answer.getByLabel("What was missing or wrong?").waitFor();
+    await chat.answer.getByText("Also found (1)").click();
+    assert.deepEqual(await chat.faults(), [], "answer");
+    stub.answer = (one) => one.refuse(429, "rate_limited", "x", { "Retry-After": "60" });
+    await chat.ask("And then?");
+    await chat.page.getByText("many questions in a short time").first().waitFor();
+    assert.deepEqual(await chat.faults(), [], "429");
+    stub.answer = (one) => one.whole(LONG, SOURCES, { degraded: "search is lexical alone" });
+  }
+}
+
+export async function styles_leak_neither_in_nor_out({ stub, visitor }) {
+  const head = `<style>
+    * { color: rgb(255, 0, 0); font: 40px/3 serif !important; text-transform: uppercase; letter-spacing: 9px; direction: ltr }
+    div, p, button, textarea, section { display: none !important; border: 9px solid red !important }
+    rag-chat { margin-top: 10px }
+  </style>`;
+  const chat = await (await visitor()).open(stub.page({ head, body: "<h1>A page</h1><b class='chip'>untouched</b><rag-chat></rag-chat>" }));
+  await chat.ask("How long?");
+  await chat.answered();
+  const inside = await chat.prose.evaluate((node) => {
+    const style = getComputedStyle(node);
+    return [style.color, style.fontSize, style.textTransform, style.letterSpacing, style.display, style.borderTopWidth];
+  });
+  assert.deepEqual(inside, ["rgb(26, 29, 36)", "15px", "none", "normal", "block", "0px"]);
+  const outside = await chat.page.locator("b.chip").evaluate((node) => [getComputedStyle(node).color, getComputedStyle(node).borderRadius]);
+  assert.deepEqual(outside, ["rgb(255, 0, 0)", "0px"]);
+}
+
+export async function a_page_written_from_right_to_left_is_mirrored({ stub, visitor }) {
+  const chat = await (await visitor()).open(stub.page({ html: 'lang="ar" dir="rtl"' }));
+  const launcher = await chat.launcher.boundingBox();
+  assert.ok(launcher.x < 100, `the button stands on the left: ${launcher.x}`);
+  await chat.openDialog();
+  await chat.ask("كم مدة الضمان؟");
+  await chat.answered();
+  const [close, title] = [await chat.page.getByRole("button", { name: "Close the chat" }).boundingBox(), await chat.dialog.locator("h2").boundingBox()];
+  assert.ok(close.x < title.x, "the close button stands on the left");
+}
+
+export async function the_pages_language_is_spoken_or_the_one_asked_for({ stub, visitor }) {
+  const german = await (await visitor()).open(stub.page({ html: 'lang="de-AT"' }));
+  await german.page.getByRole("button", { name: "Chat öffnen" }).click();
+  await german.page.getByText("Fragen Sie alles über Brinewell").waitFor();
+  stub.answer = (one) => one.refuse(504, "upstream_timeout", "The language model did not answer in time.");
+  await german.page.getByRole("textbox", { name: "Ihre Frage" }).fill("Wie lange?");
+  await german.page.keyboard.press("Enter");
+  await german.page.getByText("Das Sprachmodell hat nicht rechtzeitig geantwortet.").first().waitFor();
+  const english = await (await visitor()).open(stub.page({ html: 'lang="de"', script: 'data-lang="en"', name: "english" }));
+  await english.launcher.waitFor();
+}
+
+export async function who_wants_no_motion_sees_none({ stub, visitor }) {
+  stub.answer = (one) => one.begin([]);
+  const chat = await (await (await visitor({ reducedMotion: "reduce" })).open(stub.page())).openDialog();
+  await chat.ask("How long?");
+  await chat.page.getByText("Searching the pages").first().waitFor();
+  assert.equal(await chat.page.evaluate(() => document.getAnimations().length), 0);
+  assert.equal(await chat.dialog.evaluate((node) => node.getAnimations({ subtree: true }).length), 0);
+}
+
+export async function a_page_of_another_origin_may_embed_the_chat({ stub, visitor }) {
+  stub.cors = true;
+  const page = stub.page({ from: `http://localhost:${stub.port}` });
+  const chat = await (await (await visitor()).open(page)).openDialog();
+  await chat.page.getByText("Ask anything about Brinewell").waitFor();
+  await chat.ask("How long?");
+  await chat.answered();
+  assert.ok((await text(chat.prose)).includes("37 months"));
+}
+
+export async function code_is_copied_as_it_was_written({ stub, visitor }) {
+  const { context, open } = await visitor({ permissions: ["clipboard-read", "clipboard-write"] });
+  stub.answer = (one) => one.whole('Run:\n\n```bash\ncurl -H "X: $TOKEN" \\\n  http://x.example\n```\n', [], { size: 2 });
+  const chat = await open(stub.page({ body: INLINE }));
+  await chat.ask("How?");
+  await chat.answered();
+  await chat.answer.getByRole("button", { name: "Copy code" }).click();
+  await chat.answer.getByRole("button", { name: "Copied" }).waitFor();
+  assert.equal(await chat.page.evaluate(() => navigator.clipboard.readText()), 'curl -H "X: $TOKEN" \\\n  http://x.example');
+  await context.close();
+}
+
+export async function a_long_answer_is_read_from_its_beginning({ stub, visitor }) {
+  stub.answer = (one) => one.whole(Array.from({ length: 60 }, (_, i) => `Paragraph ${i}.`).join("\n\n"), []);
+  const chat = await (await visitor()).open(stub.page({ body: INLINE }));
+  await chat.ask("Tell me everything");
+  await chat.answered();
+  assert.ok(await chat.page.getByText("Paragraph 0.").first().isVisible());
+  const log = await chat.page.locator(".log").boundingBox();
+  const question = await chat.page.locator(".question").boundingBox();
+  assert.ok(question.y >= log.y && question.y < log.y + 60, "the question stands at the top");
+  await chat.page.getByRole("button", { name: "Go to the latest message" }).click();
+  await eventually(async () => {
+    const last = await chat.page.getByText("Paragraph 59.").first().boundingBox();
+    assert.ok(last.y < log.y + log.height, "the end is in sight");
+  });
+}

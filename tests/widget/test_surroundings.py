@@ -1,0 +1,55 @@
+"""The page around the chat and the person before it: phones, themes, languages, keyboards, foreign styles."""
+
+from tests.widget.conftest import InBrowser
+
+
+def test_on_a_phone_the_chat_takes_the_whole_screen_and_leaves_it(in_browser: InBrowser) -> None:
+    in_browser()
+
+
+def test_nothing_scrolls_sideways_on_a_small_phone(in_browser: InBrowser) -> None:
+    in_browser()
+
+
+def test_the_visitors_dark_theme_is_followed_and_the_pages_own_wins(in_browser: InBrowser) -> None:
+    in_browser()
+
+
+def test_any_accent_colour_stays_readable(in_browser: InBrowser) -> None:
+    in_browser()
+
+
+def test_keyboard_alone_reaches_everything_and_focus_comes_back(in_browser: InBrowser) -> None:
+    in_browser()
+
+
+def test_axe_finds_nothing_in_any_state(in_browser: InBrowser) -> None:
+    in_browser()
+
+
+def test_styles_leak_neither_in_nor_out(in_browser: InBrowser) -> None:
+    in_browser()
+
+
+def test_a_page_written_from_right_to_left_is_mirrored(in_browser: InBrowser) -> None:
+    in_browser()
+
+
+def test_the_pages_language_is_spoken_or_the_one_asked_for(in_browser: InBrowser) -> None:
+    in_browser()
+
+
+def test_who_wants_no_motion_sees_none(in_browser: InBrowser) -> None:
+    in_browser()
+
+
+def test_a_page_of_another_origin_may_embed_the_chat(in_browser: InBrowser) -> None:
+    in_browser()
+
+
+def test_code_is_copied_as_it_was_written(in_browser: InBrowser) -> None:
+    in_browser()
+
+
+def test_a_long_answer_is_read_from_its_beginning(in_browser: InBrowser) -> None:
+    in_browser()

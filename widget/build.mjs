@@ -1,0 +1,38 @@
+// Builds the one file that pages embed: `npm run build` writes ../rag/static/widget.js, `--out FILE` another one.
+import { readFile } from "node:fs/promises";
+import { dirname, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
+import { gzipSync } from "node:zlib";
+import { build, transform } from "esbuild";
+
+const here = dirname(fileURLToPath(import.meta.url));
+const given = process.argv.indexOf("--out");
+const outfile = resolve(given > 0 ? process.argv[given + 1] : resolve(here, "../rag/static/widget.js"));
+
+// esbuild's text loader keeps every blank of a style sheet; this one does not.
+const minifiedCss = {
+  name: "minified-css",
+  setup(setup) {
+    setup.onLoad({ filter: /\.css$/ }, async ({ path }) => {
+      const { code } = await transform(await readFile(path, "utf8"), { loader: "css", minify: true });
+      return { contents: code.trim(), loader: "text" };
+    });
+  },
+};
+
+await build({
+  absWorkingDir: here,
+  entryPoints: ["src/main.js"],
+  outfile,
+  bundle: true,
+  minify: true,
+  format: "iife",
+  target: ["es2022"],
+  charset: "utf8",
+  legalComments: "none",
+  banner: { js: "/* RAG Server's chat, MIT. Holds streaming-markdown, (c) 2024 Damian Tarnawski, MIT. */" },
+  plugins: [minifiedCss],
+});
+
+const bytes = await readFile(outfile);
+console.log(`${outfile}: ${bytes.length} bytes, ${gzipSync(bytes, { level: 9 }).length} gzip`);

@@ -1,0 +1,96 @@
+// The button in the corner and the dialog it opens: focus goes in, stays in, and is given back. Knows no messages.
+
+import { el, icon } from "./dom.js";
+
+const FOCUSABLE = "button:not([disabled]), [href], textarea, summary, [tabindex='0']";
+
+export class Launcher {
+  #host;
+  #makePanel;
+  #button;
+  #dialog;
+  #panel = null;
+  #givenBack = null;
+  #pageOverflow = "";
+
+  /** `makePanel(onclose)` is called when the dialog opens for the first time: until then nothing is fetched. */
+  constructor({ host, settings, makePanel }) {
+    this.#host = host;
+    this.#makePanel = makePanel;
+    const { t, label, left } = settings;
+    this.#button = el(
+      "button", { class: "launch", type: "button", "aria-haspopup": "dialog", "aria-expanded": "false", onclick: () => this.open() },
+      icon("chat"), label ? el("span", {}, label) : el("span", { class: "hidden" }, t("open")),
+    );
+    this.#dialog = el("div", { class: "dialog", role: "dialog", "aria-modal": "true", "aria-labelledby": "title", tabindex: "-1", hidden: true });
+    this.#dialog.addEventListener("keydown", (event) => this.#onKey(event));
+    this.node = el("div", { class: left ? "left" : "right" }, this.#button, this.#dialog);
+  }
+
+  open() {
+    if (!this.#dialog.hidden) return;
+    this.#givenBack = this.#host.ownerDocument.activeElement;
+    if (!this.#panel) {
+      this.#panel = this.#makePanel(() => this.close());
+      this.#dialog.append(this.#panel.node);
+    }
+    this.#dialog.hidden = false;
+    this.#button.hidden = true;
+    this.#button.ariaExpanded = "true";
+    this.#coverPhone(true);
+    this.#panel.focus();
+  }
+
+  close() {
+    this.#dialog.hidden = true;
+    this.#button.hidden = false;
+    this.#button.ariaExpanded = "false";
+    this.#coverPhone(false);
+    const back = this.#givenBack;
+    // Whoever opened it with the button gets the button back, others what they had focused before.
+    if (back && back !== this.#host && back !== document.body && back.isConnected) back.focus();
+    else this.#button.focus();
+  }
+
+  #onKey(event) {
+    if (event.key === "Escape" && !event.isComposing) {
+      event.stopPropagation();
+      this.close();
+    }
+    if (event.key !== "Tab") return;
+    const stops = [...this.#dialog.querySelectorAll(FOCUSABLE)].filter((one) => one.checkVisibility());
+    const [first, last] = [stops[0], stops.at(-1)];
+    const here = this.#dialog.getRootNode().activeElement;
+    if (event.shiftKey && (here === first || here === this.#dialog)) {
+      event.preventDefault();
+      last.focus();
+    } else if (!event.shiftKey && here === last) {
+      event.preventDefault();
+      first.focus();
+    }
+  }
+
+  // A phone's keyboard covers the page without resizing it: the dialog follows what is left to see.
+  #coverPhone(opened) {
+    const view = window.visualViewport;
+    const page = document.documentElement.style;
+    if (!opened) {
+      view?.removeEventListener("resize", this.#fit);
+      view?.removeEventListener("scroll", this.#fit);
+      page.overflow = this.#pageOverflow;
+      return;
+    }
+    this.#pageOverflow = page.overflow;
+    if (matchMedia("(max-width: 560px)").matches) page.overflow = "hidden";
+    view?.addEventListener("resize", this.#fit);
+    view?.addEventListener("scroll", this.#fit);
+    this.#fit();
+  }
+
+  #fit = () => {
+    const view = window.visualViewport;
+    if (!view || view.scale > 1.01) return;
+    this.#dialog.style.setProperty("--visible", `${view.height}px`);
+    this.#dialog.style.setProperty("--top", `${view.offsetTop}px`);
+  };
+}

@@ -1,0 +1,101 @@
+// What the script tag does: defines <rag-chat>, and puts a launcher on pages that have none. The only place of wiring.
+
+import { dress } from "./colours.js";
+import { Conversation } from "./conversation.js";
+import { el } from "./dom.js";
+import { Launcher } from "./launcher.js";
+import { Memory } from "./memory.js";
+import { Panel } from "./panel.js";
+import { Server } from "./server.js";
+import { settingsOf } from "./settings.js";
+import css from "./styles.css";
+
+const script = document.currentScript ?? document.querySelector("script[src*='widget.js']");
+const scriptData = script?.dataset ?? {};
+const home = scriptData.server ? `${scriptData.server.replace(/\/+$/, "")}/` : script?.src;
+const base = new URL(".", new URL(home || "/", location.href));
+
+const server = new Server(base);
+let conversation;
+let config;
+
+// Both are shared by all chats of a page, and made when the first one needs them: a launcher alone fetches nothing.
+const shared = () => {
+  conversation ??= new Conversation({ server, memory: new Memory(base.href) });
+  config ??= server.config();
+  conversation.load();
+  return { conversation, config };
+};
+
+const darkness = matchMedia("(prefers-color-scheme: dark)");
+
+/** A custom element whose content stands in a shadow root, where no style of the page reaches it. */
+class Shadowed extends HTMLElement {
+  static observedAttributes = ["data-theme", "data-accent"];
+  #root = null;
+
+  connectedCallback() {
+    if (!this.#root) {
+      const settings = settingsOf(this, scriptData);
+      this.#root = el("div", { class: "root", lang: settings.t.lang, dir: settings.direction }, this.build(settings));
+      // Adopted sheets need neither a nonce nor 'unsafe-inline' under a strict content security policy.
+      const sheet = new CSSStyleSheet();
+      sheet.replaceSync(css);
+      const shadow = this.attachShadow({ mode: "open" });
+      shadow.adoptedStyleSheets = [sheet];
+      shadow.append(this.#root);
+    }
+    this.attributeChangedCallback();
+    darkness.addEventListener("change", this.#dress);
+  }
+
+  disconnectedCallback() {
+    darkness.removeEventListener("change", this.#dress);
+  }
+
+  attributeChangedCallback() {
+    if (this.#root) this.#dress();
+  }
+
+  #dress = () => dress(this.#root, settingsOf(this, scriptData));
+}
+
+class RagChat extends Shadowed {
+  build(settings) {
+    return new Panel({ ...shared(), settings }).node;
+  }
+}
+
+class RagChatLauncher extends Shadowed {
+  #launcher;
+
+  build(settings) {
+    this.#launcher = new Launcher({
+      host: this, settings, makePanel: (onclose) => new Panel({ ...shared(), settings, onclose }),
+    });
+    return this.#launcher.node;
+  }
+
+  open() {
+    this.#launcher.open();
+  }
+
+  close() {
+    this.#launcher.close();
+  }
+}
+
+function start() {
+  const wanted = scriptData.launcher;
+  const inline = document.querySelector("rag-chat") !== null;
+  if (wanted === "false" || (inline && wanted === undefined)) return;
+  if (!document.querySelector("rag-chat-launcher")) document.body.append(document.createElement("rag-chat-launcher"));
+}
+
+// A page may carry the tag twice; the first one counts.
+if (!customElements.get("rag-chat")) {
+  customElements.define("rag-chat", RagChat);
+  customElements.define("rag-chat-launcher", RagChatLauncher);
+  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);
+  else start();
+}

@@ -1,0 +1,206 @@
+// The chat itself: messages and the field below them. Lives in the page or in the launcher's dialog, and knows neither.
+
+import { el, icon, iconButton } from "./dom.js";
+import { TurnView } from "./turn.js";
+
+const NEAR_PX = 60; // Closer to the end than this counts as reading along.
+
+export class Panel {
+  #conversation;
+  #settings;
+  #t;
+  #views = new Map();
+  #pending = new Set();
+  #frame = 0;
+  #following = true;
+  #asking = false;
+  #parts;
+
+  /** `config` is a promise of the server's own settings; `onclose` puts a close button into the header. */
+  constructor({ conversation, config, settings, onclose }) {
+    this.#conversation = conversation;
+    this.#settings = settings;
+    this.#t = settings.t;
+    this.#build(onclose);
+    conversation.addEventListener("change", ({ detail }) => this.#schedule(detail));
+    this.#renderAll();
+    config.then((given) => this.#greet(given), () => this.#greet({}));
+  }
+
+  /** Where typing goes on; on a touch screen not the field, whose keyboard would cover what there is to read. */
+  focus() {
+    const { field, log } = this.#parts;
+    (matchMedia("(pointer: coarse)").matches ? log : field).focus({ preventScroll: true });
+  }
+
+  #build(onclose) {
+    const t = this.#t;
+    const name = el("span");
+    const title = el("h2", { id: "title" }, name);
+    const log = el("div", { class: "log", tabindex: "0", role: "region", "aria-label": t("conversation") });
+    const hello = el("div", { class: "hello", hidden: true });
+    const unread = el("p", { class: "note", hidden: true }, icon("info"), el("span", {}, t("unread")));
+    const turns = el("div");
+    log.append(hello, unread, turns);
+    const field = el("textarea", { rows: "1", dir: "auto", enterkeyhint: "send", autocomplete: "off", "aria-label": t("placeholder") });
+    field.placeholder = this.#settings.placeholder ?? t("placeholder");
+    const send = el("button", { class: "send", type: "submit" });
+    const latest = iconButton("latest", t("latest"), () => this.#follow(), { class: "icon latest", hidden: true });
+    const form = el("form", { class: "ask" }, field, send);
+    const live = el("div", { class: "hidden", "aria-live": "polite", "aria-atomic": "true" });
+    const fresh = iconButton("fresh", t("fresh"), () => this.#restart());
+    const close = onclose && iconButton("close", t("close"), onclose);
+    this.#parts = { title: name, log, hello, unread, turns, field, send, latest, live, fresh };
+    this.node = el("section", { class: "panel", "aria-labelledby": "title" }, el("header", {}, title, fresh, close), log, el("footer", {}, latest, form), live);
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      if (this.#conversation.busy) this.#conversation.stop();
+      else this.#ask(field.value);
+    });
+    field.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+      event.preventDefault();
+      if (!this.#conversation.busy) this.#ask(field.value);
+    });
+    field.addEventListener("input", () => this.#showSend());
+    log.addEventListener("scroll", () => {
+      this.#following = this.#atEnd();
+      latest.hidden = this.#following;
+    });
+    new ResizeObserver(() => this.#following && this.#keepUp()).observe(log);
+  }
+
+  #greet({ site_name: site, suggested_questions: suggested }) {
+    const { title, greeting, suggestions } = this.#settings;
+    const t = this.#t;
+    this.#parts.title.textContent = title ?? site ?? t("title");
+    const words = greeting ?? (site ? t("greeting", { site }) : t("greetingPlain"));
+    const questions = (suggestions ?? suggested ?? []).slice(0, 4);
+    this.#parts.hello.replaceChildren(
+      el("div", {}, el("p", { class: "big", dir: "auto" }, words), el("p", { class: "hint" }, t("hint"))),
+      questions.length > 0 && el("ul", { "aria-label": t("suggestions") }, ...questions.map((question) => el(
+        "li", {}, el("button", { type: "button", onclick: () => this.#ask(question) }, el("span", { dir: "auto" }, question), icon("latest")),
+      ))) || "",
+    );
+  }
+
+  #ask(text) {
+    const question = text.trim();
+    const last = this.#conversation.turns.at(-1);
+    if (!question || this.#conversation.busy || last?.retryAtMs > Date.now()) return;
+    // Who types keeps the field; who chose a suggestion, which is gone now, is put where the answer appears.
+    if (!this.#parts.field.matches(":focus")) this.focus();
+    this.#parts.field.value = "";
+    this.#begin(this.#conversation.ask(question));
+  }
+
+  async #begin(asked) {
+    this.#asking = true;
+    this.#following = true;
+    this.#say(this.#t("searching"));
+    await asked;
+    this.#asking = false;
+    this.#flush();
+    const view = this.#views.get(this.#conversation.turns.at(-1));
+    if (!view) return;
+    const { state, problem, question } = view.turn;
+    this.#say(state === "done" ? view.spoken : view.troubleText);
+    // A question that has to be put in other words is handed back.
+    if (problem?.status === 422 && !this.#parts.field.value) this.#parts.field.value = question;
+    this.#showSend();
+    const pauseMs = view.turn.retryAtMs - Date.now();
+    if (pauseMs > 0) setTimeout(() => this.#showSend(), pauseMs + 50);
+  }
+
+  #restart() {
+    this.#conversation.restart();
+    this.focus();
+  }
+
+  // Pieces arrive faster than a screen draws: they are collected for the next frame, or at once where none will come.
+  #schedule(turn) {
+    if (turn === null || !this.#views.has(turn)) {
+      this.#renderAll();
+      return;
+    }
+    this.#pending.add(turn);
+    if (turn.state !== "streaming" || document.hidden) this.#flush();
+    else this.#frame ||= requestAnimationFrame(() => this.#flush());
+  }
+
+  #flush() {
+    cancelAnimationFrame(this.#frame);
+    this.#frame = 0;
+    for (const turn of this.#pending) this.#views.get(turn)?.update(this.#conversation.takesFeedback);
+    this.#pending.clear();
+    this.#showSend();
+    if (this.#following) this.#keepUp();
+  }
+
+  #renderAll() {
+    const { turns, takesFeedback, unread } = this.#conversation;
+    const acts = {
+      retry: (turn) => this.#begin(this.#conversation.retry(turn)),
+      rate: (turn, rating, reason) => this.#conversation.rate(turn, rating, reason),
+      say: (words) => this.#say(words),
+    };
+    for (const [turn, view] of this.#views) {
+      if (turns.includes(turn)) continue;
+      view.dispose();
+      view.node.remove();
+      this.#views.delete(turn);
+    }
+    for (const turn of turns) {
+      if (!this.#views.has(turn)) this.#views.set(turn, new TurnView(turn, this.#t, acts));
+      const view = this.#views.get(turn);
+      view.update(takesFeedback);
+      if (this.#parts.turns.children[turns.indexOf(turn)] !== view.node) this.#parts.turns.append(view.node);
+    }
+    this.#parts.hello.hidden = turns.length > 0 || unread;
+    this.#parts.unread.hidden = !unread;
+    this.#parts.fresh.hidden = turns.length === 0 && !unread;
+    this.#showSend();
+    if (this.#following) this.#keepUp();
+  }
+
+  #showSend() {
+    const { send, field } = this.#parts;
+    const { busy, turns } = this.#conversation;
+    const label = this.#t(busy ? "stop" : "send");
+    if (send.ariaLabel !== label) {
+      send.ariaLabel = send.title = label;
+      const drawing = icon(busy ? "stop" : "send");
+      drawing.classList.toggle("halt", busy);
+      send.replaceChildren(drawing);
+    }
+    const paused = turns.at(-1)?.retryAtMs > Date.now();
+    send.ariaDisabled = String(!busy && (paused || !field.value.trim()));
+  }
+
+  /** Reads aloud once, for whoever asked here; another panel on the page stays silent. */
+  #say(words) {
+    this.#parts.live.textContent = words;
+  }
+
+  #atEnd() {
+    const { log } = this.#parts;
+    return log.scrollHeight - log.scrollTop - log.clientHeight < NEAR_PX;
+  }
+
+  // Follows the answer only until its question reaches the top: a long one is then read from its beginning.
+  #keepUp() {
+    const { log, turns, latest } = this.#parts;
+    const last = turns.lastElementChild;
+    if (!last) return;
+    const top = last.getBoundingClientRect().top - log.getBoundingClientRect().top + log.scrollTop - 12;
+    const end = log.scrollHeight - log.clientHeight;
+    log.scrollTop = this.#asking || this.#conversation.busy ? Math.min(end, top) : log.scrollTop;
+    latest.hidden = this.#atEnd();
+  }
+
+  #follow() {
+    const { log } = this.#parts;
+    log.scrollTo({ top: log.scrollHeight, behavior: "smooth" });
+    this.#parts.field.focus({ preventScroll: true });
+  }
+}

@@ -1,0 +1,73 @@
+// Every request to RAG Server. Knows no page: it gives data, or throws a `Problem`.
+
+import { eventsOf } from "./events.js";
+
+const SILENCE_MS = 45_000; // The server comments every 15 s: three missing ones are a dead connection.
+
+/** Why there is no answer. `code` is the server's, or one of offline, unreachable, broken. */
+export class Problem extends Error {
+  constructor(code, { detail = "", status = 0, retryAfterS = null } = {}) {
+    super(detail || code);
+    Object.assign(this, { code, detail, status, retryAfterS });
+  }
+}
+
+export class Server {
+  /** `base` is the folder that widget.js was loaded from, so that a server below a path works too. */
+  constructor(base) {
+    this.base = base;
+  }
+
+  /** `{site_name, suggested_questions, demo}` */
+  async config() {
+    return (await this.#request("widget/config")).json();
+  }
+
+  /** `[{role, content, sources?}]`, oldest first; empty for an unknown conversation. */
+  async history(sessionId) {
+    const { history } = await (await this.#request(`sessions/${encodeURIComponent(sessionId)}/history`)).json();
+    return history;
+  }
+
+  async forget(sessionId) {
+    await this.#request(`sessions/${encodeURIComponent(sessionId)}`, { method: "DELETE", keepalive: true });
+  }
+
+  async feedback(body) {
+    await this.#request("feedback", { ...posted(body), keepalive: true }); // The page may be closing.
+  }
+
+  /** The events of an answer. Throws `Problem` when it cannot be asked, breaks off, or falls silent. */
+  async *ask(body, signal) {
+    const response = await this.#request("chat/stream", { ...posted(body), signal });
+    try {
+      for await (const { name, data } of eventsOf(response.body, { silenceMs: SILENCE_MS })) {
+        if (name === "error") throw new Problem(data.code ?? "broken", { detail: data.detail, status: data.status });
+        yield { name, data };
+        if (name === "done") return;
+      }
+    } catch (error) {
+      if (error instanceof Problem || signal.aborted) throw error;
+      throw new Problem("broken");
+    }
+    throw new Problem("broken");
+  }
+
+  async #request(path, given = {}) {
+    let response;
+    try {
+      response = await fetch(new URL(path, this.base), { credentials: "omit", ...given });
+    } catch (error) {
+      if (given.signal?.aborted) throw error;
+      throw new Problem(navigator.onLine ? "unreachable" : "offline");
+    }
+    if (response.ok) return response;
+    const problem = await response.json().catch(() => ({}));
+    const retryAfterS = response.status === 429 ? Number(response.headers.get("Retry-After")) || 30 : null;
+    throw new Problem(problem.code ?? "internal_error", { detail: problem.detail, status: response.status, retryAfterS });
+  }
+}
+
+function posted(body) {
+  return { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
+}

@@ -1,0 +1,253 @@
+// One question and its answer on the screen. Shows what the turn says and hands every wish to `acts`; decides nothing.
+
+import { el, icon, iconButton } from "./dom.js";
+import { pointTo, safeHref } from "./links.js";
+import { copied, Markdown } from "./markdown.js";
+
+let made = 0;
+
+export class TurnView {
+  turn;
+  #t;
+  #acts;
+  #written = "";
+  #markdown = null;
+  #cites = [];
+  #body = el("div", { class: "md", dir: "auto" });
+  #waiting;
+  #sources;
+  #note;
+  #trouble = el("div");
+  #actions;
+  #reason = el("div");
+  #timer = 0;
+  #left = () => {};
+  #finished = false;
+  #shownSources = null;
+  #shownTrouble = null;
+
+  /** `acts` has retry(turn), rate(turn, rating, reason) and say(text). */
+  constructor(turn, t, acts) {
+    this.turn = turn;
+    this.#t = t;
+    this.#acts = acts;
+    const id = `answer-${++made}`;
+    this.#sources = el("div", { class: "sources", hidden: true });
+    this.#note = el("p", { class: "note", hidden: true }, icon("info"), el("span"));
+    this.#waiting = el("div", { class: "dots" }, el("i"), el("i"), el("i"), el("span", {}, t("searching")));
+    this.#actions = el("div", { class: "actions", hidden: true });
+    const answer = el(
+      "div", { class: "answer", role: "group", "aria-label": t("answer"), id },
+      this.#waiting, this.#body, this.#note, this.#sources, this.#trouble, this.#actions, this.#reason,
+    );
+    this.node = el("div", { class: "turn" }, answer);
+    if (turn.question !== null) {
+      const question = el("div", {}, el("p", { dir: "auto" }, turn.question));
+      this.node.prepend(el("div", { class: "question" }, el("span", { class: "hidden" }, `${t("you")}: `), question));
+    }
+  }
+
+  /** Brings the screen to what the turn says now. */
+  update(takesFeedback) {
+    const { state, text, sources, degraded } = this.turn;
+    this.#write(text, state !== "waiting" && state !== "streaming");
+    this.#waiting.hidden = state !== "waiting";
+    for (const cite of this.#cites) this.#resolve(cite);
+    if (state === "done") this.#showSources(sources);
+    this.#note.hidden = !degraded;
+    this.#note.lastChild.textContent = degraded ? this.#t("degraded", { reason: degraded }) : "";
+    this.#showTrouble();
+    this.#showActions(takesFeedback);
+  }
+
+  /** The answer as it is read aloud: its words, then how many sources there are. */
+  get spoken() {
+    const copy = this.#body.cloneNode(true);
+    for (const silent of copy.querySelectorAll(".cite, button")) silent.remove();
+    for (const block of copy.querySelectorAll("p, li, h3, h4, td, th, pre")) {
+      block.append(/[.!?:;,…]\s*$/.test(block.textContent) ? " " : ". ");
+    }
+    const count = this.turn.sources.length;
+    const sources = count ? this.#t(count === 1 ? "answeredOne" : "answered", { n: count }) : "";
+    const note = this.#note.hidden ? "" : this.#note.textContent;
+    return [copy.textContent, note, sources].join(" ").replace(/\s+/g, " ").replace(/ (?=[.,;:!?])/g, "").trim();
+  }
+
+  /** What stands in place of the answer when something went wrong; empty where nothing did. */
+  get troubleText() {
+    return this.#trouble.querySelector("p")?.textContent ?? "";
+  }
+
+  dispose() {
+    clearInterval(this.#timer);
+    removeEventListener("pagehide", this.#left);
+  }
+
+  #write(text, complete) {
+    // The whole answer may differ from its pieces, for instance where a citation was taken back.
+    if (!this.#markdown || !text.startsWith(this.#written)) {
+      this.#body.replaceChildren();
+      this.#cites = [];
+      this.#written = "";
+      this.#finished = false;
+      this.#markdown = new Markdown(this.#body, { t: this.#t, cite: (number) => this.#cite(number) });
+    }
+    const piece = text.slice(this.#written.length);
+    this.#written = text;
+    if (piece) this.#markdown.write(piece);
+    if (complete && !this.#finished) {
+      this.#markdown.finish();
+      this.#finished = true;
+    }
+  }
+
+  #cite(number) {
+    const unfold = (event) => {
+      const chip = this.#sources.querySelector(`button[data-number="${number}"]`);
+      if (!chip || (event.type === "keydown" && event.key !== "Enter" && event.key !== " ")) return;
+      event.preventDefault();
+      if (chip.ariaExpanded === "false") chip.click();
+      chip.focus();
+    };
+    const cite = el("a", { class: "cite", "data-number": number, onclick: unfold, onkeydown: unfold }, String(number));
+    this.#cites.push(cite);
+    return cite;
+  }
+
+  #resolve(cite) {
+    const number = Number(cite.dataset.number);
+    const source = this.turn.sources[number - 1];
+    const href = source && safeHref(source.url);
+    for (const name of ["href", "target", "rel", "title", "aria-label", "role", "tabindex"]) cite.removeAttribute(name);
+    if (!source) return;
+    const label = this.#t("source", { n: number, title: source.title });
+    cite.title = source.title;
+    cite.ariaLabel = href ? `${label}, ${this.#t("newTab")}` : label;
+    if (href) {
+      pointTo(cite, href);
+    } else {
+      cite.role = "button";
+      cite.tabIndex = 0;
+    }
+  }
+
+  #showSources(sources) {
+    if (this.#shownSources === sources) return; // Made anew, it would lose focus and what is unfolded.
+    this.#shownSources = sources;
+    const cited = new Set(this.#cites.map((cite) => Number(cite.dataset.number)));
+    const chips = sources.map((source, i) => this.#chip(source, i + 1));
+    const first = chips.filter((_, i) => cited.has(i + 1));
+    const rest = chips.filter((_, i) => !cited.has(i + 1));
+    this.#sources.hidden = !chips.length;
+    this.#sources.replaceChildren();
+    if (!first.length) {
+      this.#sources.append(el("h3", {}, this.#t("related")), el("ul", {}, ...rest));
+      return;
+    }
+    this.#sources.append(el("h3", {}, this.#t("sources")), el("ul", {}, ...first));
+    if (rest.length) {
+      this.#sources.append(el("details", {}, el("summary", {}, `${this.#t("more")} (${rest.length})`), el("ul", {}, ...rest)));
+    }
+  }
+
+  #chip(source, number) {
+    const content = [el("b", {}, String(number)), el("span", { dir: "auto" }, source.title || source.url)];
+    const href = safeHref(source.url);
+    if (href) {
+      const chip = el("a", { class: "chip", title: source.content_preview }, ...content);
+      chip.append(el("span", { class: "hidden" }, `, ${this.#t("newTab")}`));
+      pointTo(chip, href);
+      return el("li", {}, chip);
+    }
+    // The site's address is not known to the server: the passage itself is shown instead of its page.
+    const passage = el("p", { class: "passage", hidden: true, dir: "auto" }, source.content_preview ?? "");
+    const chip = el("button", { class: "chip", type: "button", "data-number": number, "aria-expanded": "false" }, ...content);
+    chip.addEventListener("click", () => {
+      passage.hidden = !passage.hidden;
+      chip.ariaExpanded = String(!passage.hidden);
+    });
+    return el("li", {}, chip, passage);
+  }
+
+  #showTrouble() {
+    const { state, problem } = this.turn;
+    if (this.#shownTrouble === state) return;
+    this.#shownTrouble = state;
+    clearInterval(this.#timer);
+    if (state !== "stopped" && state !== "failed") {
+      this.#trouble.replaceChildren();
+      return;
+    }
+    const known = problem && (this.#t(problem.code) || (this.#t.lang === "en" && problem.detail));
+    const words = problem ? known || problem.detail || this.#t("internal_error") : this.#t("stopped");
+    const again = el("button", { class: "pill", type: "button", onclick: () => this.#acts.retry(this.turn) }, icon("retry"), el("span"));
+    this.#trouble.replaceChildren(
+      problem
+        ? el("div", { class: "note trouble" }, icon("warning"), el("div", {}, el("p", {}, words), again))
+        : el("div", { class: "note" }, icon("info"), el("div", {}, el("p", {}, words), again)),
+    );
+    const tick = () => {
+      const seconds = Math.ceil((this.turn.retryAtMs - Date.now()) / 1000);
+      again.disabled = seconds > 0;
+      again.lastChild.textContent = seconds > 0 ? this.#t("retryIn", { s: seconds }) : this.#t("retry");
+      if (seconds <= 0) clearInterval(this.#timer);
+    };
+    this.#timer = setInterval(tick, 250);
+    tick();
+    if (problem?.code === "content_filtered" || problem?.code === "invalid_request") again.remove();
+  }
+
+  #showActions(takesFeedback) {
+    const { state, rating, text } = this.turn;
+    this.#actions.hidden = state !== "done";
+    if (this.#actions.hidden) return;
+    if (!this.#actions.childNodes.length) {
+      const copy = iconButton("copy", this.#t("copyAnswer"), () => copied(copy, text, this.#t));
+      const thumb = (name) => iconButton(name, this.#t(name), () => this.#rate(name), { "data-rating": name });
+      this.#actions.append(thumb("up"), thumb("down"), copy, el("span"));
+    }
+    for (const thumb of this.#actions.querySelectorAll("[data-rating]")) {
+      thumb.hidden = !takesFeedback;
+      thumb.ariaPressed = String(thumb.dataset.rating === rating);
+    }
+    if (!takesFeedback) this.#reason.replaceChildren();
+  }
+
+  async #rate(rating) {
+    if (rating === this.turn.rating) return;
+    removeEventListener("pagehide", this.#left);
+    this.#reason.replaceChildren();
+    this.#thanks("");
+    if (rating === "down") this.#askWhy();
+    else if (await this.#acts.rate(this.turn, rating)) this.#thanks(this.#t("thanks"));
+  }
+
+  // The thumb is sent together with its reason, once: at the latest when the page goes.
+  #askWhy() {
+    const field = el("textarea", { rows: "2", maxlength: "1000", dir: "auto" });
+    const close = async () => {
+      removeEventListener("pagehide", this.#left);
+      this.#reason.replaceChildren();
+      this.#actions.querySelector("[data-rating=down]").focus();
+      if (await this.#acts.rate(this.turn, "down", field.value.trim() || undefined)) this.#thanks(this.#t("thanks"));
+    };
+    this.#left = close;
+    addEventListener("pagehide", this.#left);
+    const form = el(
+      "form", { class: "reason", onsubmit: (event) => (event.preventDefault(), close()) },
+      el("label", {}, this.#t("reason"), field),
+      el("div", {},
+        el("button", { class: "pill main", type: "submit" }, this.#t("sendReason")),
+        el("button", { class: "pill", type: "button", onclick: () => ((field.value = ""), close()) }, this.#t("skip"))),
+    );
+    this.#reason.replaceChildren(form);
+    this.#actions.querySelector("[data-rating=down]").ariaPressed = "true";
+    field.focus();
+    form.scrollIntoView({ block: "nearest" });
+  }
+
+  #thanks(words) {
+    this.#actions.lastChild.textContent = words;
+    if (words) this.#acts.say(words);
+  }
+}
