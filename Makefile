@@ -24,14 +24,19 @@ test: check programs ## Everything that the tests need, then all of them
 check: $(VENV)/dev ## Format, lint and types
 	@scripts/check
 
-# What the tests run beside Python: a real redis-server. As root it is installed, else the command is told.
+# What the tests run beside Python, each as command:package. As root it is installed, else the command is told.
+PROGRAMS := redis-server:redis-server node:nodejs npm:npm chromium:chromium
 programs:
-	@command -v redis-server >/dev/null && exit 0; \
+	@missing=; \
+	for program in $(PROGRAMS); do \
+	  command -v "$${program%%:*}" >/dev/null || missing="$$missing $${program#*:}"; \
+	done; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	  echo "· installing redis-server for the tests"; \
-	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq redis-server >/dev/null; \
+	  echo "· installing$$missing for the tests"; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq$$missing >/dev/null; \
 	else \
-	  echo "The tests need redis-server; on Debian and Ubuntu: sudo apt-get install redis-server" >&2; exit 1; \
+	  echo "The tests need$$missing; on Debian and Ubuntu: sudo apt-get install$$missing" >&2; exit 1; \
 	fi
 
 bench: $(VENV)/dev ## The benchmarks, each as a ratio against its floor

@@ -58,7 +58,7 @@ def create_app(settings: Settings) -> FastAPI:
             yield {"rooms": await open_rooms(settings, rate_limits, stack)}
 
     app = FastAPI(
-        title=settings.site_name, version=site.VERSION, lifespan=lifespan, redoc_url=None,
+        title=settings.site_name, version=site.VERSION, lifespan=lifespan, docs_url=None, redoc_url=None,
         description="Answers questions about a site's own documents, with their sources.",
     )  # fmt: skip
     for room in (site, answers, sessions, feedback, openai, ai_sdk):
@@ -75,7 +75,7 @@ def create_app(settings: Settings) -> FastAPI:
             CORSMiddleware,
             allow_origins=settings.allowed_origins,
             allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=["Content-Type", "Authorization", "X-Request-ID"],
+            allow_headers=["*"],
             expose_headers=[
                 "X-Request-ID",
                 "Retry-After",

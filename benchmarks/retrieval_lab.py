@@ -132,7 +132,7 @@ def rankings(words: np.ndarray, dense: np.ndarray, dense_weight: float) -> Mappi
     return {
         "lexical alone": lambda i: fusion.fuse(lexical=words[i], dense=None)[0].tolist(),
         "dense alone": lambda i: fusion.fuse(lexical=None, dense=dense[i])[0].tolist(),
-        "RRF 60": lambda i: _top(_reciprocal(words[i]) + _reciprocal(dense[i])),
+        "RRF 60": lambda i: _top(reciprocal(words[i]) + reciprocal(dense[i])),
         "min-max .5/.5": lambda i: _top(_min_max(words[i]) + _min_max(dense[i])),
         "ours": lambda i: fusion.fuse(lexical=words[i], dense=dense[i], dense_weight=dense_weight)[0].tolist(),
     }
@@ -142,7 +142,7 @@ def _top(scores: np.ndarray) -> list[int]:
     return [int(row) for row in np.argsort(-scores, kind="stable")[: fusion.DEPTH] if scores[row] > 0]
 
 
-def _reciprocal(scores: np.ndarray) -> np.ndarray:
+def reciprocal(scores: np.ndarray) -> np.ndarray:
     """Reciprocal rank fusion's share of one leg: Cormack, Clarke and Büttcher, SIGIR 2009, with k = 60."""
     shares = np.zeros(len(scores))
     best = np.argsort(-scores, kind="stable")[: fusion.DEPTH]

@@ -40,16 +40,22 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     making.add_argument("--site-url", metavar="URL", help="where the documents are published; default: SITE_URL")
     making.add_argument("--clean", action="store_true", help="embed everything anew, reuse nothing")
     making.add_argument("--yes", action="store_true", help="do not ask before --clean")
+    making.add_argument("--questions", type=Path, metavar="FILE", help="ask these questions before publishing")
+    making.add_argument("--min-ndcg", type=float, metavar="X", help="publish only where their nDCG@10 is not lower")
     searching = command("search", "show what the server would retrieve")
     searching.add_argument("question")
     searching.add_argument("-k", type=int, default=5, choices=range(1, 21), metavar="1-20", help="passages; default 5")
     judging = command("evaluate", "measure the live build with questions whose answers are known")
     judging.add_argument("questions", type=Path, metavar="QUESTIONS.jsonl")
     judging.add_argument("--min-ndcg", type=float, metavar="X", help="exit 1 where nDCG@10 is lower")
+    judging.add_argument("--compare", metavar="BUILD", help="a kept build to compare with, question by question")
     command("info", "the live build and the kept ones")
     command("verify", "compute every checksum again")
     command("rollback", "make the previous build live").add_argument("build", nargs="?", metavar="BUILD")
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    if options.command == "build" and (options.questions is None) != (options.min_ndcg is None):
+        making.error("--min-ndcg needs --questions FILE, and the other way round")
+    return options
 
 
 @asynccontextmanager
@@ -75,13 +81,20 @@ async def _build(options: argparse.Namespace, settings: Settings, root: Path) ->
     if options.clean and not options.yes and sys.stdin.isatty() and not _agreed(len(files)):
         print("Nothing was done.")
         return 1
+    questions = evaluate.read(options.questions) if options.questions else []
     site_url = options.site_url if options.site_url is not None else settings.site_url
     with ProgressBar(sys.stderr) as bar:
         documents = bar.over("reading", sources.read_all(files, site_url=site_url), len(files))
         async with _embedder(settings) as embedder:
+
+            async def accept(made: Build) -> None:
+                scores = await evaluate.measure(made, questions, embedder=embedder, progress=bar.show)
+                evaluate.require(scores, min_ndcg=options.min_ndcg)
+
             summary: Summary = await build(
-                documents, root=root, embedder=embedder, clean=options.clean, progress=bar.show
-            )
+                documents, root=root, embedder=embedder, clean=options.clean, progress=bar.show,
+                accept=accept if questions else None,
+            )  # fmt: skip
     print("\n".join(build_lines(summary, root)))
     return 0
 
@@ -107,12 +120,17 @@ async def _evaluate(options: argparse.Namespace, settings: Settings, root: Path)
     questions = evaluate.read(options.questions)
     async with _embedder(settings) as embedder:
         live = open_build(root, model=embedder.name)
+        other = open_build(root, build_id=options.compare, model=embedder.name) if options.compare else None
         with ProgressBar(sys.stderr) as bar:
             scores = await evaluate.measure(live, questions, embedder=embedder, progress=bar.show)
-    print("\n".join(score_lines(scores, live.id)))
-    if options.min_ndcg is not None and scores.ndcg_at_10 < options.min_ndcg:
-        print(f"nDCG@10 {scores.ndcg_at_10:.3f} is below {options.min_ndcg}", file=sys.stderr)
-        return 1
+            if other is not None:
+                others = await evaluate.measure(other, questions, embedder=embedder, progress=bar.show)
+    if other is None:
+        print("\n".join(score_lines(scores, live.id)))
+    else:
+        print("\n".join(evaluate.comparison_lines(scores, others, live_id=live.id, other_id=other.id)))
+    if options.min_ndcg is not None:
+        evaluate.require(scores, min_ndcg=options.min_ndcg)
     return 0
 
 

@@ -6,7 +6,7 @@ Knows no file formats and no HTTP: documents come from `sources`, vectors from t
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
@@ -32,6 +32,8 @@ PATIENCE_S = (2.0, 5.0)
 
 Progress = Callable[[str, int, int], None]
 """Told the stage, how much of it is done, and how much there is."""
+Accept = Callable[[vector_db.Build], Awaitable[None]]
+"""Looks at a build that is about to be published, and raises where it must not be."""
 
 
 class Embedder(Protocol):
@@ -59,12 +61,14 @@ class Summary:
 
 
 async def build(
-    documents: Iterable[Document | Skipped], *, root: Path, embedder: Embedder, clean: bool, progress: Progress
-) -> Summary:
+    documents: Iterable[Document | Skipped], *, root: Path, embedder: Embedder, clean: bool, progress: Progress,
+    accept: Accept | None = None,
+) -> Summary:  # fmt: skip
     """Publish a build of `documents` under `root`, and say what was done.
 
-    Raises `SourceUnreadable` where nothing can be indexed, `UpstreamError` where embeddings fail for good, and
-    `BlockingIOError` while another process builds; the live build is untouched then.
+    `accept` sees the complete build before it is published; what it raises stops it. Raises `SourceUnreadable` where
+    nothing can be indexed, `UpstreamError` where embeddings fail for good, and `BlockingIOError` while another process
+    builds; the live build is untouched then.
     """
     began = time.monotonic()
     summary = Summary()
@@ -86,6 +90,8 @@ async def build(
             },
             "content": _content(passages, vectors),
         }  # fmt: skip
+        if accept is not None:
+            await accept(vector_db.Build(folder=staging, manifest={**manifest, "id": "not published"}))
         live = _live_manifest(root)
         if live is not None and {name: live.get(name) for name in manifest} == manifest:
             # Publishing the same again would push out the builds that a rollback could return to.
@@ -111,7 +117,7 @@ def _read(documents: Iterable[Document | Skipped], summary: Summary) -> list[Pas
 
 
 def _storable(passage: Passage) -> Passage:
-    """The passage without lone surrogates, which undecodable file names and broken PDFs bring: no JSON can hold them."""
+    """The passage without lone surrogates, which undecodable names and broken PDFs bring: no JSON can hold them."""
 
     def clean(text: str) -> str:
         return text.encode("utf-8", "replace").decode("utf-8")

@@ -1,14 +1,14 @@
 """Questions with known answers, asked of a build: how good is what it finds?"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import orjson
 
 from indexer.build import BATCH_TEXTS, Embedder, Progress
-from indexer.metrics import mrr_at_10, ndcg_at_10, recall_at_5
-from rag.errors import SourceUnreadable
+from indexer.metrics import interval_95, mrr_at_10, ndcg_at_10, recall_at_5
+from rag.errors import RagError, SourceUnreadable
 from rag.models import Passage
 from rag.resilience import Deadline
 from rag.vector_db import Build
@@ -36,6 +36,12 @@ class Scores:
     mrr_at_10: float
     missed: list[str]
     """Questions none of whose pages were among the first ten."""
+    each: list[tuple[float, float, float]] = field(default_factory=list, compare=False, repr=False)
+    """nDCG@10, recall@5 and reciprocal rank of every question, in their order."""
+
+
+class BelowBar(RagError):
+    """A build that finds less than was asked for; `str(error)` holds both figures."""
 
 
 def read(path: Path) -> list[Question]:
@@ -67,21 +73,50 @@ def _listed(places: object) -> list[object]:
 
 async def measure(live: Build, questions: Sequence[Question], *, embedder: Embedder, progress: Progress) -> Scores:
     """Ask every question of `live`, as the server would. Raises `UpstreamError`."""
-    ndcg, recall, mrr = 0.0, 0.0, 0.0
+    each: list[tuple[float, float, float]] = []
     missed = []
     for start in range(0, len(questions), BATCH_TEXTS):
         batch = questions[start : start + BATCH_TEXTS]
         vectors = await embedder.embed([question.text for question in batch], deadline=Deadline(60.0))
         for question, vector in zip(batch, vectors, strict=True):
             ranked = _pages(live, question, vector)
-            ndcg += ndcg_at_10(ranked, question.relevant)
-            recall += recall_at_5(ranked, question.relevant)
-            mrr += mrr_at_10(ranked, question.relevant)
+            wanted = question.relevant
+            each.append((ndcg_at_10(ranked, wanted), recall_at_5(ranked, wanted), mrr_at_10(ranked, wanted)))
             if not question.relevant & set(ranked[:10]):
                 missed.append(question.text)
         progress("asking", start + len(batch), len(questions))
-    count = len(questions)
-    return Scores(count, ndcg / count, recall / count, mrr / count, missed)
+    ndcg, recall, mrr = (sum(figures) / len(each) for figures in zip(*each, strict=True))
+    return Scores(len(each), ndcg, recall, mrr, missed, each)
+
+
+def require(scores: Scores, *, min_ndcg: float) -> None:
+    """Raises `BelowBar` where nDCG@10 is lower than `min_ndcg`."""
+    if scores.ndcg_at_10 < min_ndcg:
+        raise BelowBar(f"nDCG@10 {scores.ndcg_at_10:.3f} is below {min_ndcg}")
+
+
+def comparison_lines(live: Scores, other: Scores, *, live_id: str, other_id: str) -> list[str]:
+    """Both builds' figures in a table, what changed between them, and whether that is more than luck.
+
+    Both were asked the same questions in the same order.
+    """
+    lines = [f"live       {live_id}", f"compared   {other_id}", f"questions  {live.questions:,}", ""]
+    lines.append(f"{'':<10} {'live':>7} {'compared':>9} {'change':>8}   95 % of the time")
+    verdict = "no difference that could not be luck"
+    for place, name in enumerate(("nDCG@10", "recall@5", "MRR@10")):
+        ours, theirs = [row[place] for row in live.each], [row[place] for row in other.each]
+        changes = [new - old for new, old in zip(ours, theirs, strict=True)]
+        low, high = interval_95(changes)
+        count = len(changes)
+        lines.append(
+            f"{name:<10} {sum(ours) / count:>7.3f} {sum(theirs) / count:>9.3f} {sum(changes) / count:>+8.3f}"
+            f"   {low:+.3f} to {high:+.3f}"
+        )
+        if place == 0 and (low > 0 or high < 0):
+            verdict = "the live build is better" if low > 0 else "the live build is worse"
+    better = sum(new[0] > old[0] for new, old in zip(live.each, other.each, strict=True))
+    worse = sum(new[0] < old[0] for new, old in zip(live.each, other.each, strict=True))
+    return [*lines, "", f"{verdict}: {better:,} questions better, {worse:,} worse, {count - better - worse:,} the same"]
 
 
 def _pages(live: Build, question: Question, vector: object) -> list[str]:

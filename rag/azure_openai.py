@@ -7,6 +7,7 @@ import asyncio
 import base64
 import binascii
 import logging
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import aclosing
 from typing import Any
@@ -83,16 +84,18 @@ class AzureChat:
 
         return await self._upstream.call(self._body(prompt, stream=False), deadline=deadline, read=read)
 
-    async def stream(self, prompt: Prompt, *, deadline: Deadline) -> AsyncIterator[str]:
-        """Pieces of the answer as they arrive. The deadline counts until the first piece.
+    async def stream(self, prompt: Prompt, *, deadline: Deadline) -> AsyncIterator[str | Completion]:
+        """Pieces of the answer as they arrive, at last the whole where its tokens were counted.
+
+        The deadline counts until the first piece.
 
         Fails before the first piece as `complete` does; after it, with an `UpstreamError` and never with a restart.
         """
 
-        async def read(response: httpx.Response) -> tuple[str, AsyncGenerator[str, None]]:
+        async def read(response: httpx.Response) -> tuple[str, AsyncGenerator[str | Completion, None]]:
             pieces, first = _pieces(response), ""
             async for piece in pieces:
-                first += piece
+                first += piece if isinstance(piece, str) else ""
                 if not first.isspace():
                     return first, pieces
             raise Unanswered("a stream without a token")
@@ -115,7 +118,10 @@ class AzureChat:
 
     def _body(self, prompt: Prompt, *, stream: bool) -> dict[str, Any]:
         body = {"messages": prompt.messages, "temperature": self._temperature, "max_tokens": self._max_tokens}
-        return body | {"stream": True} if stream else body
+        if not stream:
+            return body
+        counted = all(_counts_streams(target.endpoint.url) for target in self._upstream.targets)
+        return body | {"stream": True} | ({"stream_options": {"include_usage": True}} if counted else {})
 
 
 def _vectors(body: bytes, count: int) -> np.ndarray:
@@ -158,13 +164,22 @@ def _completion(body: bytes) -> Completion:
     return Completion(text=text, prompt_tokens=tokens[0], completion_tokens=tokens[1])
 
 
-async def _pieces(response: httpx.Response) -> AsyncGenerator[str, None]:
-    """The texts of a stream's events, those that arrived together in one piece; closes the response.
+def _counts_streams(url: str) -> bool:
+    """Whether the service there counts a stream's tokens: Azure refuses to be asked in versions before 2024-09."""
+    version = re.search(r"[?&]api-version=(\d{4}-\d{2})", url)
+    return version is None or version[1] >= "2024-09"
+
+
+async def _pieces(response: httpx.Response) -> AsyncGenerator[str | Completion, None]:
+    """The texts of a stream's events, those that arrived together in one piece, then the whole where its tokens were
+    counted; closes the response.
 
     Ends after `[DONE]`, or after a finish reason where `[DONE]` is missing; `Unanswered` for a stream that was cut.
     """
     buffer = bytearray()
     finished = False
+    whole = ""
+    tokens: tuple[int, int] | None = None
     chunks = response.aiter_bytes()
     try:
         while True:
@@ -174,9 +189,11 @@ async def _pieces(response: httpx.Response) -> AsyncGenerator[str, None]:
             if b"\n" in chunk or not chunk:
                 *lines, rest = buffer.split(b"\n")
                 buffer = rest
-                text, ended = _said(lines)
+                text, ended, counted = _said(lines)
                 finished = finished or ended
+                tokens = counted or tokens
                 if text:
+                    whole += text
                     yield text
             if not chunk:
                 break
@@ -184,6 +201,8 @@ async def _pieces(response: httpx.Response) -> AsyncGenerator[str, None]:
                 raise Unanswered("an event of a wrong form")
         if not finished:
             raise Unanswered("the stream was cut")
+        if tokens:
+            yield Completion(whole, *tokens)
     finally:
         await response.aclose()
 
@@ -197,36 +216,40 @@ async def _drained(chunks: AsyncIterator[bytes]) -> bytes:
         return b""
 
 
-def _said(lines: Iterable[bytes | bytearray]) -> tuple[str, bool]:
-    """The text of these lines' events, and whether one of them says that the answer is complete."""
+def _said(lines: Iterable[bytes | bytearray]) -> tuple[str, bool, tuple[int, int] | None]:
+    """The text of these lines' events, whether one of them says that the answer is complete, and its tokens."""
     texts: list[str] = []
+    tokens = None
     finished = False
     for line in lines:
         data = line[5:].strip() if line.startswith(b"data:") else b""
         if data == b"[DONE]":
             finished = True
         elif data:
-            text, reason = _event(data)
+            text, reason, counted = _event(data)
+            tokens = counted or tokens
             if reason == "content_filter":
                 raise ContentFiltered("the answer was refused by the content filter")
             finished = finished or reason is not None
             texts.append(text)
-    return "".join(texts), finished
+    return "".join(texts), finished, tokens
 
 
-def _event(data: bytes | bytearray) -> tuple[str, str | None]:
-    """Text and finish reason of one event; both may be empty, as in Azure's first event."""
+def _event(data: bytes | bytearray) -> tuple[str, str | None, tuple[int, int] | None]:
+    """Text, finish reason and tokens of one event; all may be missing, as in Azure's first event."""
     try:
         event = orjson.loads(data)
         if error := event.get("error"):
             filtered = "content_filter" in str(error.get("code"))
             failure: RagError = ContentFiltered("refused in the stream") if filtered else Unanswered("an error event")
             raise failure
+        usage = event.get("usage")
+        tokens = (int(usage["prompt_tokens"]), int(usage["completion_tokens"])) if usage else None
         if not (choices := event.get("choices")):
-            return "", None
+            return "", None, tokens
         text = (choices[0].get("delta") or {}).get("content") or ""
         if not isinstance(text, str):
             raise TypeError
-        return text, choices[0].get("finish_reason")
+        return text, choices[0].get("finish_reason"), tokens
     except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
         raise Unanswered(f"an event of a wrong form ({type(error).__name__})") from None

@@ -37,7 +37,7 @@ class ChatModel(Protocol):
 
     async def complete(self, prompt: Prompt, *, deadline: Deadline) -> Completion: ...
 
-    def stream(self, prompt: Prompt, *, deadline: Deadline) -> AsyncIterator[str]: ...
+    def stream(self, prompt: Prompt, *, deadline: Deadline) -> AsyncIterator[str | Completion]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +88,10 @@ class _Course:
     def degraded(self) -> str | None:
         return "; ".join(self.missing) or None
 
+    def count(self, completion: Completion) -> None:
+        self.fields["prompt_tokens"] = completion.prompt_tokens
+        self.fields["completion_tokens"] = completion.completion_tokens
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chat:
@@ -102,11 +106,12 @@ class Chat:
     degraded_answers: bool
 
     async def answer(
-        self, question: str, *, session_id: str, claimed: Sequence[Message] = (), stream: bool
+        self, question: str, *, session_id: str | None, claimed: Sequence[Message] = (), stream: bool
     ) -> AsyncGenerator[Event, None]:
         """`Sources`, then `Delta`s, then `Done`. With `stream` a delta is what just arrived, else the whole answer.
 
-        `claimed` is the conversation as the client tells it, believed where the server remembers none. Raises
+        `claimed` is the conversation as the client tells it, believed where the server remembers none; without a
+        `session_id` it is all there is, and nothing is remembered. Raises
         `ContentFiltered`; `UpstreamError` where degraded answers are switched off, or after the first delta. What
         broke off is not remembered.
         """
@@ -136,7 +141,8 @@ class Chat:
             yield Delta(rest, tuple(citations.order))
         answered = time.perf_counter()
 
-        await self._remember(session_id, question, course)
+        if session_id is not None:
+            await self._remember(session_id, question, course)
         course.fields |= {
             **retrieved.timings_ms,
             "model_ms": round((answered - asked) * 1000, 1),
@@ -152,7 +158,9 @@ class Chat:
             completion_tokens=course.fields.get("completion_tokens", 0),
         )  # fmt: skip
 
-    async def _recall(self, session_id: str, claimed: Sequence[Message], course: _Course) -> list[Message]:
+    async def _recall(self, session_id: str | None, claimed: Sequence[Message], course: _Course) -> list[Message]:
+        if session_id is None:
+            return list(claimed)
         try:
             if claimed:
                 return await self.conversations.restore(session_id, claimed)
@@ -185,12 +193,14 @@ class Chat:
     ) -> AsyncGenerator[str, None]:
         if stream:
             async with aclosing(model.stream(prompt, deadline=deadline)) as pieces:  # type: ignore[type-var]
-                async for text in pieces:
-                    yield text
+                async for piece in pieces:
+                    if isinstance(piece, Completion):
+                        course.count(piece)
+                    else:
+                        yield piece
         else:
             completion = await model.complete(prompt, deadline=deadline)
-            course.fields["prompt_tokens"] = completion.prompt_tokens
-            course.fields["completion_tokens"] = completion.completion_tokens
+            course.count(completion)
             yield completion.text
         if model.degraded:
             course.missing.append(model.degraded)

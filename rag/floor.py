@@ -27,7 +27,7 @@ MEANING_FROM_WEIGHT = 0.3
 """Models with a smaller share in fusion know spelling, not meaning: their cosines tell nothing about a topic."""
 
 PAIRS = 20_000
-UNRELATED_SHARE = 0.01
+UNRELATED_SHARE = 0.1
 
 
 def unrelated_similarity(vectors: NDArray[np.floating], documents: Sequence[str]) -> float:

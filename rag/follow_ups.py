@@ -18,16 +18,18 @@ from rag.text import function_words, is_spaceless, likely_language, words
 log = logging.getLogger(__name__)
 
 LEANING_WORDS = 2
-"""Words with a meaning of their own, at most, in a question that leans; one that has more says what it is about."""
+"""Words with a meaning of their own, at most, in a question that leans; one that has more says what it is about. Two
+references outweigh one word more."""
 SHORT_WORDS = 3
 """Words in all of a question that is taken for a remainder of the one before it ("for schools?", "how long?")."""
 SHORT_CHARACTERS = 12
 """The same for scripts without spaces."""
-TURNS_BACK = 3
+TURNS_BACK = 2
 """Questions looked at for one that stands alone; a topic that is further away has changed meanwhile."""
 
 REWRITE_SHARE = 0.25
 """Of a request's time, at most, for a query from the model."""
+REWRITE_TURNS = 6
 REWRITE_TURN_CHARS = 800
 QUERY_CHARS = 400
 
@@ -37,7 +39,7 @@ _REFERRING = {
     "de": r"er|sie|es|ihn|ihm|ihr|ihnen|ihre[rsmn]?|das|dies(?:e[rsmn]?)?|jene[rsmn]?|deren|dessen|davon|dazu|"
     r"damit|dafür|daran|darauf|dabei|dort|denen|andere[rsmn]?|sonst|stattdessen|beide[rsn]?|erste[rsmn]?|zweite[rsmn]?|"
     r"letztere[rsmn]?",
-    "fr": r"celui|celle|ceux|celles|cela|ça|leurs?|eux",
+    "fr": r"ils|elles|celui|celle|ceux|celles|cela|ça|leurs?|eux",
     "es": r"eso|esto|ellos|ellas|otr[oa]s?|suy[oa]s?",
 }
 _REFERRING_WORD = {
@@ -48,6 +50,12 @@ _EXPLETIVE = re.compile(r"\b(?:is|are|was|were) there\b|\bthere (?:is|are)\b|\bg
 _CONNECTING = re.compile(
     r"^\W*(?:and|or|but|so|then|also|ok(?:ay)?|what about|how about|und|oder|aber|also|was ist mit|"
     r"wie (?:ist|sieht|steht) es|auch|et|mais|y|pero|e)\b",
+    re.IGNORECASE,
+)
+# A whole message that only comments on the answer.
+_REMARK = re.compile(
+    r"\W*(?:really|sure|yes|no|ok(?:ay)?|thanks?(?: you)?|more|details?|examples?|explain|continue|go on|seriously|"
+    r"wirklich|echt|ja|nein|danke|mehr|genauer|beispiele?|weiter|vraiment|merci|gracias|de verdad)\W*",
     re.IGNORECASE,
 )
 _REFERRING_RUN = re.compile(r"[它他她]|这个?|那[么个]?|呢|それ|その|これ|この|そこ|그|이것|저것")
@@ -72,14 +80,13 @@ def leans(question: str) -> bool:
     language = likely_language(question)
     grammar = function_words(set(found))
     content = [word for word in found if word not in grammar]
-    if len(content) > LEANING_WORDS:
+    pattern = _REFERRING_WORD.get(language)
+    references = set(pattern.findall(_EXPLETIVE.sub("", question))) if pattern else set()
+    if len(content) > LEANING_WORDS + (len(references) > 1):
         return False
-    if not content or _CONNECTING.search(question):
+    if references or not content or _CONNECTING.search(question) or _REMARK.fullmatch(question):
         return True
-    if len(found) <= SHORT_WORDS and len(content) < len(found) and language in ("en", "de"):
-        return True
-    refers = _REFERRING_WORD.get(language)
-    return refers is not None and refers.search(_EXPLETIVE.sub("", question)) is not None
+    return len(found) <= SHORT_WORDS and len(content) < len(found) and language in ("en", "de")
 
 
 class Model(Protocol):
@@ -104,7 +111,7 @@ class Rewriter:
         """The model's query; `search_query`'s where the model has none in time, and the question of no conversation."""
         if not any(turn.role == "user" for turn in history):
             return question
-        turns = history[-2 * TURNS_BACK :]
+        turns = history[-REWRITE_TURNS:]
         said = "\n".join(f"{turn.role}: {' '.join(turn.content.split())[:REWRITE_TURN_CHARS]}" for turn in turns)
         asked = f"<conversation>\n{said}\n</conversation>\n\nLast question: {question}"
         messages = ({"role": "system", "content": INSTRUCTIONS}, {"role": "user", "content": asked})

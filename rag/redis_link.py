@@ -21,7 +21,7 @@ SILENCE = (redis.ConnectionError, redis.TimeoutError, OSError, TimeoutError)
 
 
 def connection_options(answer_timeout_s: float) -> dict[str, Any]:
-    """Options for a connection pool of either client; what stands in the URL's query wins over them.
+    """Options for a connection; what stands in the URL's query wins over them.
 
     No retries: an append whose answer got lost may have been done, and twice is worse than not at all.
     """

@@ -126,6 +126,9 @@ class Settings:
         None,
         "cosine similarity below which nothing fits the question",
     )
+    query_rewrite: str = _setting(
+        "QUERY_REWRITE", parse.choice("off", "model"), "off", "model: the chat model words what follow-ups search for"
+    )
     chat_temperature: float = _setting("CHAT_TEMPERATURE", parse.number(float, 0, 2), 0.1, "sampling temperature")
     chat_max_tokens: int = _setting(
         "CHAT_MAX_TOKENS", parse.number(int, 1, 128_000), 1000, "tokens of an answer, at most"

@@ -66,7 +66,7 @@ class Target:
     endpoint: Endpoint
     breaker: Breaker
     url: httpx.URL = field(init=False)
-    headers: dict[str, str] = field(init=False, repr=False)
+    headers: httpx.Headers = field(init=False, repr=False)
     throttled_until: float = 0.0
 
     def __post_init__(self) -> None:
@@ -75,7 +75,7 @@ class Target:
         auth = {"Authorization": f"Bearer {key}"} if self.endpoint.bearer else {"api-key": key}
         # Unpacking would cost more time than the few bytes of an answer on a data centre's line.
         fixed = {"Content-Type": "application/json", "Accept-Encoding": "identity", "User-Agent": "rag-server"}
-        self.headers = fixed | (auth if key else {})
+        self.headers = httpx.Headers(fixed | (auth if key else {}))
 
 
 @dataclass(slots=True)

@@ -13,7 +13,7 @@ import orjson
 
 from rag import builds, floor, fusion, lexical
 from rag.duplicates import says_the_same
-from rag.errors import BuildDamaged, BuildMismatch, IndexUnavailable
+from rag.errors import BuildDamaged, BuildMismatch, BuildMissing, IndexUnavailable
 from rag.lexical import Lexical
 from rag.models import Hit, Passage
 from rag.text import has_content, is_foreign, is_spaceless
@@ -39,6 +39,8 @@ class Build:
             self.model = str(manifest["embedding"]["model"])
             self.dimensions = int(manifest["embedding"]["dimensions"])
             self.dense_weight = float(manifest["embedding"]["dense_weight"])
+            # Builds of earlier versions lack it: without a measure nothing is called off-topic.
+            self._has_floor = "unrelated_similarity" in manifest["embedding"]
             self._unrelated: float | None = manifest["embedding"].get("unrelated_similarity")
             self.count = int(manifest["passages"])
             self._vectors = faiss.read_index(str(folder / "vectors.faiss"), faiss.IO_FLAG_MMAP_IFC)
@@ -91,7 +93,7 @@ class Build:
 
     def has_something_on(self, question: str, hits: Sequence[Hit], *, by_words_alone: bool) -> bool:
         """Whether the best of `hits`, found for `question`, have anything to do with it: see `floor.is_on_topic`."""
-        if not has_content(question):
+        if not self._has_floor or not has_content(question):
             return bool(hits)
         best = hits[: floor.CHECKED]
         return floor.is_on_topic(
@@ -115,12 +117,14 @@ class Build:
         return similarities
 
 
-def open_build(root: Path, *, model: str | None = None) -> Build:
-    """Open the build that `CURRENT` names, every checksum computed again.
+def open_build(root: Path, *, model: str | None = None, build_id: str | None = None) -> Build:
+    """Open `build_id`, or else the build that `CURRENT` names, every checksum computed again.
 
     Raises `BuildMissing`, `BuildDamaged`, or `BuildMismatch` for one that was made with another model than `model`.
     """
-    folder = builds.folder_of(root, builds.live_id(root))
+    if build_id is not None and build_id not in builds.kept_ids(root):
+        raise BuildMissing(f"no build {build_id} in {root}; run: python -m indexer info")
+    folder = builds.folder_of(root, build_id or builds.live_id(root))
     build = Build(folder=folder, manifest=builds.verify(folder))
     if model is not None and build.model != model:
         raise BuildMismatch(

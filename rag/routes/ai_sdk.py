@@ -13,7 +13,7 @@ from rag import access
 from rag.chat import Delta, Done, Event, Sources
 from rag.errors import RagError, StateUnavailable
 from rag.models import Hit
-from rag.routes import bodies, dialects, problems
+from rag.routes import bodies, dialects, problems, streams
 from rag.routes.rooms import InRooms
 
 TEXT_ID = "answer"
@@ -30,7 +30,13 @@ class UIChatRequest(BaseModel):
     """What `DefaultChatTransport` sends; further fields are ignored."""
 
     id: str | None = Field(None, description="the chat's: the session, where it is a valid session_id")
-    messages: list[UIMessage] = Field(description="the last of role user is the question")
+    messages: list[UIMessage] = Field(
+        description="the last of role user is the question",
+        examples=[[{"id": "1", "role": "user", "parts": [{"type": "text", "text": "How do I reset my password?"}]}]],
+        json_schema_extra={"contains": {"required": ["role", "parts"], "properties": {
+            "role": {"const": "user"}, "parts": {"contains": {"required": ["type", "text"], "properties": {
+                "type": {"const": "text"}, "text": {"type": "string", "pattern": bodies.NOT_BLANK}}}}}}},
+    )  # fmt: skip
     trigger: str = Field("submit-message", description="regenerate-message: the last answer is forgotten first")
 
 
@@ -43,21 +49,24 @@ router = APIRouter(route_class=bodies.StrictRoute)
                         **problems.described(413, 422, 429, 502, 503, 504)})  # fmt: skip
 async def ui_chat(body: UIChatRequest, request: Request, rooms: InRooms) -> StreamingResponse:
     turns = [(message.role, dialects.text_of(message.parts)) for message in body.messages]
-    session_id, events = dialects.ask(turns, session_id=_session_id(body), rooms=rooms, stream=True)
+    session_id = _session_id(body)
+    events = dialects.ask(turns, session_id=session_id, rooms=rooms, stream=True)
     if body.trigger == "regenerate-message":
         # What the client still shows goes on from here; else the answer that displeased would stay in the history.
         with suppress(StateUnavailable):
             await rooms.conversations.delete(session_id)
-    return await dialects.streamed(request, events, _Parts(session_id), **{"x-vercel-ai-ui-message-stream": "v1"})
+    return await streams.streamed(request, events, _Parts(session_id), **{"x-vercel-ai-ui-message-stream": "v1"})
 
 
-def _session_id(body: UIChatRequest) -> str | None:
-    if body.id is None or access.is_session_id(body.id):
+def _session_id(body: UIChatRequest) -> str:
+    if body.id is not None and access.is_session_id(body.id):
         return body.id
     # A short id is one that a page gives to all its visitors, such as `help`. The first message's id, drawn by chance
     # in the browser and sent every time, keeps their conversations apart.
     first = body.messages[0].id if body.messages else ""
-    return hashlib.sha256(f"{body.id}\n{first}".encode()).hexdigest() if first else None
+    if body.id is None or not first:
+        return access.new_session_id()
+    return hashlib.sha256(f"{body.id}\n{first}".encode()).hexdigest()
 
 
 class _Parts:
@@ -86,7 +95,7 @@ class _Parts:
 
     def broke(self, error: RagError) -> bytes:
         # `abort` is for programs: of the two, the SDK shows visitors only the error.
-        aborted = _part("abort", reason="server stopping") if error is dialects.STOPPED else b""
+        aborted = _part("abort", reason="server stopping") if error is streams.STOPPED else b""
         return aborted + _part("error", errorText=error.detail) + dialects.END
 
     def _source(self, hit: Hit) -> bytes:

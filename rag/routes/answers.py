@@ -1,14 +1,15 @@
 """Search and chat: JSON for those who want it whole, events for those who read along."""
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
 
+import orjson
 from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 
 from rag import access
-from rag.chat import Done, Event
-from rag.errors import InvalidRequest
+from rag.chat import Delta, Done, Event, Sources
+from rag.errors import InvalidRequest, RagError
 from rag.models import Message
 from rag.resilience import Deadline
 from rag.routes import bodies, problems, streams
@@ -28,16 +29,8 @@ async def search(body: SearchRequest, rooms: InRooms) -> bodies.SearchResponse:
 
 @router.post("/chat", summary="An answer with its sources", responses=problems.described(413, 422, 429, 502, 503, 504))
 async def chat(body: ChatRequest, request: Request, rooms: InRooms) -> bodies.ChatResponse:
-    session_id, events = _ask(body, rooms, stream=False)
-
-    async def whole() -> Done:
-        async with aclosing(events):
-            async for event in events:
-                if isinstance(event, Done):
-                    return event
-        raise AssertionError("every answer ends with Done")
-
-    done = await streams.while_connected(request, whole())
+    session_id, events = _continued(body, rooms, stream=False)
+    done = await streams.whole(request, events)
     return bodies.ChatResponse(
         response=done.response, session_id=session_id, timestamp=now(),
         sources=bodies.Source.all_of(done.hits, cited=done.cited), degraded=done.degraded,
@@ -48,19 +41,49 @@ async def chat(body: ChatRequest, request: Request, rooms: InRooms) -> bodies.Ch
              responses={200: {"content": {"text/event-stream": {}}},
                         **problems.described(413, 422, 429, 502, 503, 504)})  # fmt: skip
 async def chat_stream(body: ChatRequest, request: Request, rooms: InRooms) -> StreamingResponse:
-    session_id, events = _ask(body, rooms, stream=True)
-    # Up to the first piece an error is still a status, as with /chat; from then on it is an event.
-    first = await streams.while_connected(request, streams.up_to_the_first_piece(events))
-    headers = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}
-    lines = streams.with_heartbeat(streams.spelled(session_id, first, events))
-    return StreamingResponse(lines, media_type="text/event-stream", headers=headers)
+    session_id, events = _continued(body, rooms, stream=True)
+    return await streams.streamed(request, events, _SiteEvents(session_id))
 
 
-def _ask(body: ChatRequest, rooms: Rooms, *, stream: bool) -> tuple[str, AsyncGenerator[Event, None]]:
+def ask(
+    question: str, *, session_id: str | None, claimed: Sequence[Message], rooms: Rooms, stream: bool
+) -> AsyncGenerator[Event, None]:
+    """The answer's events, in every dialect. Without a session nothing is remembered. Raises `InvalidRequest`."""
+    return rooms.chat.answer(_question(question, rooms), session_id=session_id, claimed=claimed, stream=stream)
+
+
+def _continued(body: ChatRequest, rooms: Rooms, *, stream: bool) -> tuple[str, AsyncGenerator[Event, None]]:
     session_id = body.session_id or access.new_session_id()
     claimed = [Message(turn.role, turn.content) for turn in body.history]
-    question = _question(body.message, rooms)
-    return session_id, rooms.chat.answer(question, session_id=session_id, claimed=claimed, stream=stream)
+    return session_id, ask(body.message, session_id=session_id, claimed=claimed, rooms=rooms, stream=stream)
+
+
+class _SiteEvents:
+    """Spells one stream of `/chat/stream`."""
+
+    def __init__(self, session_id: str) -> None:
+        self._session_id = session_id
+
+    def begin(self) -> bytes:
+        return _event("session", {"session_id": self._session_id})
+
+    def spell(self, event: Event) -> bytes:
+        match event:
+            case Sources(hits):
+                return _event("sources", [source.model_dump() for source in bodies.Source.all_of(hits, cited=0)])
+            case Delta(text, cited):
+                return _event("delta", {"text": text, "cited": cited})
+            case Done(response, hits, cited, degraded):
+                sources = [source.model_dump() for source in bodies.Source.all_of(hits, cited=cited)]
+                done = {"response": response, "sources": sources, "degraded": degraded, "timestamp": now()}
+                return _event("done", done)
+
+    def broke(self, error: RagError) -> bytes:
+        return _event("error", problems.body_of(error))
+
+
+def _event(name: str, data: Any) -> bytes:
+    return b"event: %b\ndata: %b\n\n" % (name.encode(), orjson.dumps(data))
 
 
 def _question(text: str, rooms: Rooms) -> str:

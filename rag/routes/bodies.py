@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import orjson
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, Field, StrictFloat, StrictInt, StrictStr
+from pydantic import BaseModel, BeforeValidator, Field, StrictFloat, StrictInt, StrictStr
 
 from rag.access import SESSION_ID
 from rag.models import Hit
@@ -53,12 +53,21 @@ class StrictRoute(APIRoute):
 
 
 NO_NUL = r"^[^\x00]*$"
+NOT_BLANK = r"^[^\x00]*[^\s\x00][^\x00]*$"
 Question = Annotated[
     str,
     # The routes check this and the length, which is a setting, and say it in better words than a pattern.
-    Field(min_length=1, json_schema_extra={"pattern": r"^[^\x00]*[^\s\x00][^\x00]*$"}),
+    Field(min_length=1, json_schema_extra={"pattern": NOT_BLANK}),
 ]
 SessionId = Annotated[str, Field(pattern=SESSION_ID, description="16–128 characters of A–Z a–z 0–9 . _ -")]
+
+
+def _whole(value: Any) -> Any:
+    # JSON has one kind of number: 3.0 is the integer 3, as JSON Schema has it too.
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+WHOLE_NUMBER = BeforeValidator(_whole)
 
 
 class Turn(BaseModel):
@@ -117,7 +126,7 @@ class ChatResponse(BaseModel):
 
 class SearchRequest(BaseModel):
     query: Question = Field(examples=["reset password"])
-    k: int = Field(5, ge=1, le=20, strict=True)
+    k: Annotated[int, Field(ge=1, le=20, strict=True), WHOLE_NUMBER] = 5
 
 
 class SearchResult(BaseModel):

@@ -3,28 +3,21 @@
 It must not know how an answer comes about, nor what any one dialect looks like.
 """
 
-import asyncio
-import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
-from contextlib import aclosing
-from typing import Any, Protocol
+from collections.abc import AsyncGenerator, Callable, Iterable
+from typing import Any
 
 import orjson
-from fastapi import Request
-from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Message as ASGIMessage
 
-from rag.chat import Done, Event
+from rag.chat import Event
 from rag.errors import InvalidRequest, RagError
-from rag.routes import answers, bodies, problems, streams
+from rag.models import Message
+from rag.routes import answers, problems
 from rag.routes.rooms import Rooms
 
-log = logging.getLogger(__name__)
-
-STOPPED = RagError("the server stops", detail="The server is being restarted. Please ask again.")
-"""What a stream breaks off with that outlasts the patience of a stopping server."""
 END = b"data: [DONE]\n\n"
 
 
@@ -35,85 +28,29 @@ class Part(BaseModel):
     text: str = ""
 
 
-class Spelling(Protocol):
-    """One stream in one dialect, as server-sent events."""
-
-    def begin(self) -> bytes: ...
-
-    def spell(self, event: Event) -> bytes: ...
-
-    def broke(self, error: RagError) -> bytes:
-        """What is said instead of the rest; `error` may be `STOPPED`."""
-
-
 def text_of(parts: Iterable[Part]) -> str:
     return "\n".join(part.text for part in parts if part.type == "text" and part.text)
 
 
 def ask(
     turns: Iterable[tuple[str, str]], *, session_id: str | None, rooms: Rooms, stream: bool
-) -> tuple[str, AsyncGenerator[Event, None]]:
-    """The session's id, and the answer to the last user's turn; the turns before it are the history.
+) -> AsyncGenerator[Event, None]:
+    """The answer to the last user's turn; the turns before it are the history.
 
     `turns` are (role, text); other roles than user and assistant are passed over. Raises `InvalidRequest`.
     """
-    said = [bodies.Turn.model_construct(role=role, content=text)
+    said = [Message("assistant" if role == "assistant" else "user", text)
             for role, text in turns if role in ("user", "assistant") and text]  # fmt: skip
     while said and said[-1].role != "user":
         said.pop()
     if not said:
         raise InvalidRequest(detail="messages: one of role user, with text in it, is needed.")
     *history, question = said
-    body = bodies.ChatRequest.model_construct(message=question.content, session_id=session_id, history=history)
-    return answers._ask(body, rooms, stream=stream)
-
-
-async def whole(request: Request, events: AsyncGenerator[Event, None]) -> Done:
-    """The end of an answer, which holds all of it. Raises what `Chat.answer` does, and `VisitorLeft`."""
-
-    async def last() -> Done:
-        async with aclosing(events):
-            async for event in events:
-                if isinstance(event, Done):
-                    return event
-        raise AssertionError("every answer ends with Done")
-
-    return await streams.while_connected(request, last())
-
-
-async def streamed(
-    request: Request, events: AsyncGenerator[Event, None], spelling: Spelling, **headers: str
-) -> StreamingResponse:
-    """The answer as it arrives. Up to its first piece errors are raised, as by `whole`; then they are spelled."""
-    first = await streams.while_connected(request, streams.up_to_the_first_piece(events))
-    lines = _until_stopped(streams.with_heartbeat(_lines(spelling, first, events)), spelling)
-    headers |= {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}
-    return StreamingResponse(lines, media_type="text/event-stream", headers=headers)
+    return answers.ask(question.content, session_id=session_id, claimed=history, rooms=rooms, stream=stream)
 
 
 def data(document: dict[str, Any]) -> bytes:
     return b"data: %b\n\n" % orjson.dumps(document)
-
-
-async def _lines(spelling: Spelling, first: Sequence[Event], rest: AsyncGenerator[Event, None]) -> AsyncIterator[bytes]:
-    try:
-        async with aclosing(rest):
-            yield spelling.begin() + b"".join(map(spelling.spell, first))
-            async for event in rest:
-                yield spelling.spell(event)
-    except RagError as error:
-        log.warning("stream broke off", extra={"code": error.code, "reason": str(error)})
-        yield spelling.broke(error)
-
-
-async def _until_stopped(lines: AsyncIterator[bytes], spelling: Spelling) -> AsyncIterator[bytes]:
-    try:
-        async for line in lines:
-            yield line
-    except asyncio.CancelledError:
-        # A visitor who left does not read this; one whose server stops would take half an answer for a whole one.
-        yield spelling.broke(STOPPED)
-        raise
 
 
 class ProblemsReworded:
@@ -135,7 +72,7 @@ class ProblemsReworded:
             return
         begun, held = False, None
 
-        async def send_reworded(message: Message) -> None:
+        async def send_reworded(message: ASGIMessage) -> None:
             nonlocal begun, held
             begun = True
             if held is None and _is_problem(message):
@@ -159,7 +96,7 @@ class ProblemsReworded:
             raise
 
 
-def _is_problem(message: Message) -> bool:
+def _is_problem(message: ASGIMessage) -> bool:
     if message["type"] != "http.response.start":
         return False
     return Headers(raw=message["headers"]).get("content-type") == "application/problem+json"

@@ -16,8 +16,8 @@ router = APIRouter(route_class=bodies.StrictRoute)
 class FeedbackRequest(BaseModel):
     session_id: bodies.SessionId
     rating: Literal["up", "down"]
-    message_index: int | None = Field(
-        None, ge=0, le=1000, strict=True, description="the answer's place in the history; absent: the last answer"
+    message_index: Annotated[int, Field(ge=0, le=1000, strict=True), bodies.WHOLE_NUMBER] | None = Field(
+        None, description="the answer's place in the history; absent: the last answer"
     )
     reason: str = Field("", max_length=2000, pattern=bodies.NO_NUL)
 

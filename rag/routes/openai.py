@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 from rag import access
 from rag.chat import Delta, Done, Event, Sources
 from rag.errors import InvalidRequest, RagError
-from rag.routes import bodies, dialects, problems
+from rag.routes import bodies, dialects, problems, streams
 from rag.routes.rooms import InRooms
 
 PREFIX = "/v1/"
@@ -22,7 +22,7 @@ MODEL = "rag-server"
 """The one model: the site. It answers whatever name a client asks for."""
 
 # Code is passed over, and so is the label of a link: only the rest of the text cites.
-_CITED = re.compile(r"```.*?(?:```|\Z)|(`+)(?!`)(?:(?!\n\n).)*?(?<!`)\1(?!`)|\[(\d{1,3})\](?!\()", re.DOTALL)
+_CITED = re.compile(r"```.*?(?:```|\Z)|(?<!`)(`+)(?!`)(?:(?!\n\n).)*?(?<!`)\1(?!`)|\[(\d{1,3})\](?!\()", re.DOTALL)
 
 
 class CompletionMessage(BaseModel):
@@ -41,10 +41,13 @@ class CompletionRequest(BaseModel):
     """Parameters that are not listed, `temperature` and `tools` among them, are accepted and ignored."""
 
     messages: list[CompletionMessage] = Field(
-        description="the last of role user is the question; those of role system are ignored"
-    )
+        description="the last of role user is the question; those of role system are ignored",
+        examples=[[{"role": "user", "content": "How do I reset my password?"}]],
+        json_schema_extra={"contains": {"required": ["role", "content"], "properties": {
+            "role": {"const": "user"}, "content": {"type": "string", "pattern": bodies.NOT_BLANK}}}},
+    )  # fmt: skip
     model: str | None = Field(None, description=f"any; {MODEL} answers")
-    stream: bool | None = None
+    stream: bool | None = Field(None, strict=True)
     stream_options: dict[str, Any] | None = Field(None, description="include_usage: true asks for the tokens' counts")
 
 
@@ -70,12 +73,12 @@ async def models(rooms: InRooms) -> dict[str, Any]:
 @router.post("/chat/completions", summary="OpenAI's chat completions", responses={200: FORMS})
 async def completions(body: CompletionRequest, request: Request, rooms: InRooms) -> Response:
     turns = [(turn.role, turn.text()) for turn in body.messages]
-    _, events = dialects.ask(turns, session_id=None, rooms=rooms, stream=bool(body.stream))
+    events = dialects.ask(turns, session_id=None, rooms=rooms, stream=bool(body.stream))
     if not body.stream:
-        done = await dialects.whole(request, events)
+        done = await streams.whole(request, events)
         return Response(orjson.dumps(_completion(done)), media_type="application/json")
     with_usage = (body.stream_options or {}).get("include_usage") is True
-    return await dialects.streamed(request, events, _Chunks(with_usage=with_usage))
+    return await streams.streamed(request, events, _Chunks(with_usage=with_usage))
 
 
 class _Chunks:

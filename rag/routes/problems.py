@@ -88,6 +88,9 @@ def _complete(document: dict[str, Any]) -> None:
             for status, response in described(*everywhere).items():
                 answers.setdefault(str(status), response)
             operation["responses"] = dict(sorted(answers.items()))
+            if "401" in answers:
+                operation["security"] = [{"adminKey": []}]
+    document["components"]["securitySchemes"] = {"adminKey": {"type": "http", "scheme": "bearer"}}
 
 
 async def _on_rag_error(request: Request, error: Exception) -> Response:

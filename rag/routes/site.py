@@ -56,6 +56,11 @@ async def demo() -> FileResponse:
     return FileResponse(STATIC / "demo.html", headers={"Cache-Control": "no-cache"})
 
 
+@router.get("/docs", include_in_schema=False)
+async def docs() -> FileResponse:
+    return FileResponse(STATIC / "docs.html", headers={"Cache-Control": "no-cache"})
+
+
 @router.get("/widget.js", include_in_schema=False)
 async def widget(request: Request) -> Response:
     plain, packed, etag = _widget()

@@ -1,28 +1,64 @@
-"""Answers as server-sent events, and visitors who leave before the end."""
+"""Answers whole or as server-sent events, in whatever dialect; and visitors who leave before the end.
+
+It must not know how an answer comes about, nor what any one dialect looks like: that is the spelling's business.
+"""
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
 from contextlib import aclosing
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
-import orjson
 from fastapi import Request
+from fastapi.responses import StreamingResponse
 
-from rag.chat import Delta, Done, Event, Sources
+from rag.chat import Delta, Done, Event
 from rag.errors import RagError, VisitorLeft
-from rag.routes import problems
-from rag.routes.bodies import Source
-from rag.routes.rooms import now
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 HEARTBEAT_S = 15.0
 """Between two comments on a silent stream, so that no proxy takes it for dead."""
+STOPPED = RagError("the server stops", detail="The server is being restarted. Please ask again.")
+"""What a stream breaks off with that outlasts the patience of a stopping server."""
 
 
-async def up_to_the_first_piece(events: AsyncGenerator[Event, None]) -> list[Event]:
+class Spelling(Protocol):
+    """One stream in one dialect, as server-sent events."""
+
+    def begin(self) -> bytes: ...
+
+    def spell(self, event: Event) -> bytes: ...
+
+    def broke(self, error: RagError) -> bytes:
+        """What is said instead of the rest; `error` may be `STOPPED`."""
+
+
+async def whole(request: Request, events: AsyncGenerator[Event, None]) -> Done:
+    """The end of an answer, which holds all of it. Raises what `Chat.answer` does, and `VisitorLeft`."""
+
+    async def last() -> Done:
+        async with aclosing(events):
+            async for event in events:
+                if isinstance(event, Done):
+                    return event
+        raise AssertionError("every answer ends with Done")
+
+    return await _while_connected(request, last())
+
+
+async def streamed(
+    request: Request, events: AsyncGenerator[Event, None], spelling: Spelling, **headers: str
+) -> StreamingResponse:
+    """The answer as it arrives. Up to its first piece errors are raised, as by `whole`; then they are spelled."""
+    first = await _while_connected(request, _up_to_the_first_piece(events))
+    lines = _until_stopped(_with_heartbeat(_lines(spelling, first, events)), spelling)
+    headers |= {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}
+    return StreamingResponse(lines, media_type="text/event-stream", headers=headers)
+
+
+async def _up_to_the_first_piece(events: AsyncGenerator[Event, None]) -> list[Event]:
     first: list[Event] = []
     async for event in events:
         first.append(event)
@@ -31,35 +67,18 @@ async def up_to_the_first_piece(events: AsyncGenerator[Event, None]) -> list[Eve
     return first
 
 
-async def spelled(session_id: str, first: list[Event], rest: AsyncGenerator[Event, None]) -> AsyncIterator[bytes]:
-    yield _event("session", {"session_id": session_id})
+async def _lines(spelling: Spelling, first: Sequence[Event], rest: AsyncGenerator[Event, None]) -> AsyncIterator[bytes]:
     try:
         async with aclosing(rest):
-            yield b"".join(_spell(event) for event in first)
+            yield spelling.begin() + b"".join(map(spelling.spell, first))
             async for event in rest:
-                yield _spell(event)
+                yield spelling.spell(event)
     except RagError as error:
         log.warning("stream broke off", extra={"code": error.code, "reason": str(error)})
-        yield _event("error", problems.body_of(error))
+        yield spelling.broke(error)
 
 
-def _spell(event: Event) -> bytes:
-    match event:
-        case Sources(hits):
-            return _event("sources", [source.model_dump() for source in Source.all_of(hits, cited=0)])
-        case Delta(text, cited):
-            return _event("delta", {"text": text, "cited": cited})
-        case Done(response, hits, cited, degraded):
-            sources = [source.model_dump() for source in Source.all_of(hits, cited=cited)]
-            done = {"response": response, "sources": sources, "degraded": degraded, "timestamp": now()}
-            return _event("done", done)
-
-
-def _event(name: str, data: Any) -> bytes:
-    return b"event: %b\ndata: %b\n\n" % (name.encode(), orjson.dumps(data))
-
-
-async def with_heartbeat(lines: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _with_heartbeat(lines: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     pending = asyncio.ensure_future(anext(lines, None))
     try:
         while True:
@@ -77,7 +96,17 @@ async def with_heartbeat(lines: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         await asyncio.gather(pending, return_exceptions=True)
 
 
-async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+async def _until_stopped(lines: AsyncIterator[bytes], spelling: Spelling) -> AsyncIterator[bytes]:
+    try:
+        async for line in lines:
+            yield line
+    except asyncio.CancelledError:
+        # A visitor who left does not read this; one whose server stops would take half an answer for a whole one. Not
+        # raised again, so that the response ends properly; the task that was cancelled has nothing else to do.
+        yield spelling.broke(STOPPED)
+
+
+async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """The result of `work`, which is cancelled when the visitor leaves: nobody would read what it costs."""
     task = asyncio.ensure_future(work)
     watch = asyncio.ensure_future(_disconnected(request))

@@ -90,7 +90,8 @@ class Shell:
     def run(self, command: str) -> subprocess.CompletedProcess[str]:
         """One command; its output with the page's port in place of the real one."""
         if command.startswith("export "):
-            self._environment.update(pair.split("=", 1) for pair in command.removeprefix("export ").split())
+            pairs = (pair.partition("=") for pair in command.removeprefix("export ").split())
+            self._environment.update({name: value for name, _, value in pairs})
             return subprocess.CompletedProcess(command, 0, "", "")
         command = command.replace("localhost:8000", f"127.0.0.1:{self._port}")
         command = re.sub(r"\bpython run_production\.py\b", f"python {REPOSITORY / 'run_production.py'}", command)

@@ -51,14 +51,11 @@ class Transcript:
 
     def difference(self, shown: str, happened: str) -> str | None:
         """What differs, in words; None where nothing does."""
-        try:
-            expected = json.loads(shown)
-        except ValueError:
+        document = _json(shown)
+        if document is None:
             return self._lines(shown.splitlines(), happened.strip("\n").splitlines())
-        try:
-            return self._value(expected, json.loads(happened), "")
-        except ValueError:
-            return f"no JSON: {happened[:300]!r}"
+        real = _json(happened)
+        return f"no JSON: {happened[:300]!r}" if real is None else self._value(document, real, "")
 
     def _lines(self, shown: list[str], happened: list[str]) -> str | None:
         at, skipping = 0, False
@@ -75,10 +72,10 @@ class Transcript:
         return f"not shown is {rest[:3]!r}" if rest and not skipping else None
 
     def _line(self, shown: str, happened: str) -> bool:
-        if shown.startswith("data: {") or shown.startswith("data: ["):
-            if not happened.startswith(shown[:7]):
-                return False
-            return self._value(json.loads(shown[6:]), json.loads(happened[6:]), "") is None
+        if shown.startswith("data: ") and happened.startswith("data: "):
+            document, real = _json(shown[6:]), _json(happened[6:])
+            if document is not None:
+                return real is not None and self._value(document, real, "") is None
         plain_shown, plain_happened = (CHANGING_NUMBERS.sub(r"\1N", BUILD.sub("B", line)) for line in (shown, happened))
         if not _fits(plain_shown.rstrip(), plain_happened.rstrip()):
             return False
@@ -113,3 +110,11 @@ def _fits(shown: str, happened: str) -> bool:
         return True
     pattern = ".*".join(re.escape(part) for part in shown.split(MORE))
     return MORE in shown and re.fullmatch(pattern, happened, re.DOTALL) is not None
+
+
+def _json(text: str) -> Any:
+    """The document in `text`, None where it is none."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None

@@ -66,7 +66,8 @@ def test_ready_tells_the_state_of_every_dependency_and_nothing_of_its_keys(
     assert body["index"] | {"build": ""} == {
         "status": "ok", "build": "", "passages": 8, "model": "emulated-embeddings", "dimensions": 256,
     }  # fmt: skip
-    assert body["chat"]["endpoints"] == [{"endpoint": f"127.0.0.1:{azure.port}/emulated-chat", "breaker": "closed"}]
+    (endpoint,) = body["chat"]["endpoints"]
+    assert (endpoint["endpoint"], endpoint["breaker"]) == (f"127.0.0.1:{azure.port}/emulated-chat", "closed")
     assert azure.api_key not in answer.text
 
 
@@ -88,7 +89,8 @@ def test_a_search_result_has_the_fields_of_the_contract(client: httpx.Client) ->
         assert result.keys() == {"score", "content", "metadata", "citation_url", "page_title", "citation"}
         assert 0 <= result["score"] <= 1
         assert result["citation_url"].startswith(SITE_URL)
-        assert result["citation"].startswith("[") and result["citation"].endswith(f"]({result['citation_url']})")
+        assert result["citation"].startswith("[")
+        assert result["citation"].endswith(f"]({result['citation_url']})")
     scores = [result["score"] for result in answer["results"]]
     assert scores == sorted(scores, reverse=True)
     assert answer["results"][0]["page_title"] == "Troubleshooting"
@@ -232,6 +234,8 @@ def test_the_document_of_the_api_resolves_and_describes_every_error_as_a_problem
         "/sessions/{session_id}", "/sessions/stats",
     }  # fmt: skip
     for path, operations in document["paths"].items():
+        if path.startswith(("/v1/", "/api/")):
+            continue  # dialects have errors of their own form
         for operation in operations.values():
             for status, described in operation["responses"].items():
                 if status >= "400" and (path, status) != ("/ready", "503"):
@@ -240,16 +244,15 @@ def test_the_document_of_the_api_resolves_and_describes_every_error_as_a_problem
     assert "HTTPValidationError" not in schemas
 
 
-def test_the_page_of_the_api_is_allowed_to_load_what_it_needs(client: httpx.Client) -> None:
+def test_the_page_of_the_api_answers_and_loads_only_what_its_policy_allows(client: httpx.Client) -> None:
     answer = client.get("/docs")
     assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/html")
     policy = answer.headers["content-security-policy"]
-    loaded = re.findall(r'(?:src|href)="(https?://[^/"]+)', answer.text)
-    assert "cdn.jsdelivr.net" in " ".join(loaded)
-    for origin in loaded:
-        allowed_for_images = "img-src data: https:" in policy and "favicon" in answer.text
-        assert origin in policy or allowed_for_images
-    assert "'unsafe-inline'" in policy
+    for address in re.findall(r'(?:src|href)="([^"]+)"', answer.text):
+        if not address.startswith(("#", "data:")):
+            assert "://" not in address or address.split("/")[2] in policy, address
+            assert "://" in address or client.get(f"/{address.lstrip('/')}").status_code == 200, address
 
 
 def test_the_counts_of_conversations_need_the_admin_key(client: httpx.Client) -> None:

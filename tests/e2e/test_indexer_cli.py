@@ -443,7 +443,7 @@ def test_search_shows_what_the_server_would_retrieve(site_build: Path, azure: Az
     assert done.returncode == 0
     lines = done.stdout.splitlines()
     assert lines[0].startswith("1. 1.000 (similarity 0.")
-    assert lines[1].strip() == f"{SITE_URL}/warranty/#warranty-and-returns"
+    assert lines[1].strip().startswith(f"{SITE_URL}/warranty/#warranty-and-returns")
     assert [line[:2] for line in lines[::3]] == ["1.", "2.", "3."]
     azure.fail("status", target="embeddings", status=401)
     alone = run(azure, *asked, cwd=tmp_path)

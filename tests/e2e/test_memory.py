@@ -1,4 +1,4 @@
-"""Conversations over four workers: nothing is lost, nothing is another's, and follow-up questions know what was asked."""
+"""Conversations over four workers: nothing is lost, nothing is another's, follow-ups know what was asked."""
 
 import json
 import re
@@ -46,7 +46,7 @@ def test_fifty_conversations_over_four_workers_lose_nothing_and_mix_nothing(
     def converse(number: int) -> tuple[str, list[dict[str, str]]]:
         session_id, told = new_id(), []
         for turn in range(TURNS):
-            question = f"Question {turn} of conversation {number}: how long does the warranty last?"
+            question = f"What does error E17 mean, {turn} {number}?"
             # A connection of its own for every turn, so that any worker may get it.
             answer = httpx.post(
                 f"{server.base_url}/chat", json={"message": question, "session_id": session_id},
@@ -68,7 +68,7 @@ def test_fifty_conversations_over_four_workers_lose_nothing_and_mix_nothing(
     for asked in azure.requests("chat"):
         messages = asked["body"]["messages"]
         question = messages[-1]["content"].rpartition("Question: ")[2]
-        turn, number = int(question.split()[1]), int(question.split()[4].rstrip(":"))
+        turn, number = map(int, question.rstrip("?").split()[-2:])
         so_far = conversations[number][1][: 2 * turn]
         # Numbers of earlier sources mean nothing beside the new ones, so they are left out.
         assert messages[1:-1] == [{**one, "content": CITED.sub("", one["content"])} for one in so_far]
@@ -83,10 +83,11 @@ def test_several_workers_answer_one_conversation(server: RagServer) -> None:
     with ThreadPoolExecutor(8) as visitors:
         answers = visitors.map(
             lambda number: httpx.post(
-                f"{server.base_url}/chat", json={"message": f"warranty {number}", "session_id": session_id},
+                f"{server.base_url}/chat",
+                json={"message": f"What does error E17 mean, {number}?", "session_id": session_id},
                 headers={"Connection": "close"}, timeout=60, trust_env=False,
             ).status_code,
-            range(200),
+            range(120),
         )  # fmt: skip
         assert set(answers) == {200}
     worked = [pid for pid, ticks in before.items() if cpu_ticks(pid) > ticks]
@@ -200,7 +201,7 @@ def test_an_answer_that_broke_off_is_not_remembered(
     session_id = new_id()
     azure.behave(tokens=["one ", "two ", "three ", "four "], token_delay_ms=20)
     azure.fail("cut_stream", target="chat", tokens=2)
-    answer = client.post("/chat/stream", json={"message": "How long is the warranty?", "session_id": session_id})
+    answer = client.post("/chat/stream", json={"message": "How long does the warranty last?", "session_id": session_id})
     names = [line.removeprefix("event: ") for line in answer.text.splitlines() if line.startswith("event: ")]
     assert names[-1] == "error"
     assert "done" not in names
@@ -212,7 +213,7 @@ def test_a_visitor_who_leaves_in_the_middle_leaves_no_half_answer(
 ) -> None:
     session_id = new_id()
     azure.fail("stall_after", target="chat", tokens=2)
-    body = {"message": "How long is the warranty?", "session_id": session_id}
+    body = {"message": "How long does the warranty last?", "session_id": session_id}
     with client.stream("POST", "/chat/stream", json=body) as answer:
         assert any("event: delta" in line for line in answer.iter_lines() if line == "event: delta")
     assert history_of(server, session_id) == []

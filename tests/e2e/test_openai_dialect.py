@@ -61,6 +61,28 @@ def test_usage_is_what_the_model_counted(client: openai.OpenAI, azure: AzureEmul
     assert usage.total_tokens == usage.prompt_tokens + 6
 
 
+def test_a_stream_tells_its_usage_last_and_only_to_those_who_ask(client: openai.OpenAI, azure: AzureEmulator) -> None:
+    azure.behave(tokens=["It", " lasts", " 37", " months", " [1]", "."])
+    *before, last = ask(client, stream=True, stream_options={"include_usage": True})
+    assert {chunk.usage for chunk in before} == {None}
+    assert before[-1].choices[0].finish_reason == "stop"
+    assert (last.choices, last.usage.completion_tokens) == ([], 6)
+    assert last.usage.total_tokens == last.usage.prompt_tokens + 6
+    assert all(chunk.choices for chunk in ask(client, stream=True))
+
+
+def test_a_version_of_azure_that_cannot_count_streams_is_not_asked_to(
+    start_server: StartServer, azure: AzureEmulator
+) -> None:
+    address = azure.chat_url.replace("2024-10-21", "2024-06-01")
+    server = start_server(workers=1, AZURE_OPENAI_CHAT_ENDPOINT=address)
+    with client_of(server) as client:
+        chunks = list(ask(client, stream=True, stream_options={"include_usage": True}))
+    assert "stream_options" not in upstream(azure)
+    assert {chunk.usage for chunk in chunks} == {None}
+    assert chunks[-1].choices[0].finish_reason == "stop"
+
+
 def test_no_usage_is_told_where_no_model_was_asked(client: openai.OpenAI, azure: AzureEmulator) -> None:
     azure.fail("status", target="chat", status=400)
     answer = ask(client)

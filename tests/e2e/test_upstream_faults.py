@@ -173,7 +173,8 @@ def test_embeddings_that_fail_leave_the_search_by_words(
 
 
 def test_a_content_filter_is_said_as_422_before_the_answer_begins(client: httpx.Client, azure: AzureEmulator) -> None:
-    for fault in ({"kind": "content_filter_prompt"}, {"kind": "content_filter_answer", "tokens": 0}):
+    faults: list[dict[str, Any]] = [{"kind": "content_filter_prompt"}, {"kind": "content_filter_answer", "tokens": 0}]
+    for fault in faults:
         azure.heal()
         azure.clear()
         azure.fail(**fault, target="chat")
@@ -191,7 +192,9 @@ def test_without_degraded_answers_every_failure_is_a_problem_with_its_own_status
     start_server: StartServer, azure: AzureEmulator
 ) -> None:
     server = start_server(workers=1, DEGRADED_ANSWERS="false", REQUEST_TIMEOUT_SECONDS="1")
-    faults = {503: {"kind": "status", "status": 500}, 502: {"kind": "status", "status": 401}, 504: {"kind": "hang"}}
+    faults: dict[int, dict[str, Any]] = {
+        503: {"kind": "status", "status": 500}, 502: {"kind": "status", "status": 401}, 504: {"kind": "hang"},
+    }  # fmt: skip
     with httpx.Client(base_url=server.base_url, timeout=30, trust_env=False) as client:
         for status, fault in faults.items():
             azure.heal()

@@ -23,7 +23,9 @@ SMALL_SITE = (
     Conversation(("Where is the pairing code printed?", "Which networks does it support?"), "guide/installation.md"),
     Conversation(("How do I install the probes?", "How deep?"), "guide/installation.md"),
     Conversation(("Wie reinige ich die Sonden?", "Und wie oft?"), "de/reinigung.md"),
-    Conversation(("Wie lange liegt die Sonde in Zitronensäure?", "Womit wird sie danach abgespült?"), "de/reinigung.md"),
+    Conversation(
+        ("Wie lange liegt die Sonde in Zitronensäure?", "Womit wird sie danach abgespült?"), "de/reinigung.md"
+    ),
     Conversation(("Wie reinige ich die Sonden?", "Kann ich dafür eine Bürste nehmen?"), "de/reinigung.md"),
 )
 

@@ -16,9 +16,10 @@ RANKS = {
         [
             # values, pure functions, and what stands alone
             "errors models setting_types stopwords resilience fusion floor duplicates telemetry access",
-            "settings text builds state upstream prompt citations worker",
-            "lexical azure_openai local_embedder local_models follow_ups conversations feedback rate_limits",
-            "vector_db",
+            "settings text builds state upstream prompt citations redis_link worker",
+            "lexical azure_openai local_embedder local_models follow_ups conversations feedback "
+            "sqlite_limits redis_limits",
+            "vector_db rate_limits redis_conversations",
             "live_index preflight",
             "retrieval",
             "chat",
@@ -35,6 +36,7 @@ RANK_OF = {f"rag.{module}": rank for rank, modules in RANKS.items() for module i
 
 ONLY_IN = {
     "faiss": ["rag/vector_db.py"],
+    "redis": ["rag/redis_"],
     "apsw": ["rag/conversations.py", "rag/rate_limits.py", "rag/state.py"],
     "httpx": ["rag/azure_openai.py", "rag/upstream.py"],
     "httpx_aiohttp": ["rag/upstream.py"],

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import aclosing
 from typing import Any
@@ -12,7 +13,7 @@ import orjson
 import pytest
 import respx
 
-from rag.azure_openai import MAX_ANSWER_BYTES, AzureChat, AzureEmbedder
+from rag.azure_openai import MAX_ANSWER_BYTES, STREAM_SILENCE_S, AzureChat, AzureEmbedder
 from rag.errors import ContentFiltered, UpstreamError, UpstreamTimeout
 from rag.models import Completion, Endpoint, Prompt
 from rag.resilience import Deadline, RetryBudget
@@ -136,7 +137,7 @@ DONE = b"data: [DONE]\n\n"
 def test_vectors_are_asked_for_packed_and_come_as_unit_vectors_in_the_order_of_the_texts(wire: Wire) -> None:
     received = wire(packed([0, 2], [3, 4], indices=[1, 0]))
     vectors = embed("a", "b")
-    np.testing.assert_allclose(vectors, [[0.6, 0.8], [0, 1]])
+    np.testing.assert_allclose(vectors, np.array([[0.6, 0.8], [0.0, 1.0]]), rtol=1e-6)
     assert vectors.dtype == np.float32
     assert orjson.loads(received[0].content) == {"input": ["a", "b"], "encoding_format": "base64"}
     assert received[0].headers["api-key"] == "key"
@@ -245,11 +246,11 @@ def test_an_answer_is_whole_after_a_reason_or_done_whatever_follows(
     [
         [], [CUT], [b"data: {"], [b"data: <html>\n\n"], [b"data: []\n\n"], [b'data: {"choices":[null]}\n\n'],
         [b'data: {"error":{"code":"500","message":"private"}}\n\n'], [b'data: {"error":"private"}\n\n'],
-        [event(7), DONE], [b"data: \xff\n\n"], [b"data: " + b"x" * 2_000_000],
+        [event(7), DONE], [b"data: \xff\n\n"], [b"data: " + b"x" * 2_000_000, None],
     ],
 )  # fmt: skip
 def test_a_stream_that_breaks_off_after_a_token_ends_with_an_error_and_is_never_restarted(
-    wire: Wire, ending: list[bytes | Exception]
+    wire: Wire, ending: list[bytes | Exception | None]
 ) -> None:
     body = Chunks([FIRST, event("Hi"), *ending])
     received = wire(body)
@@ -288,8 +289,10 @@ def test_a_stream_that_is_filtered_says_so_and_is_not_asked_for_again(
 def test_a_stream_that_falls_silent_ends_with_the_requests_own_time(wire: Wire) -> None:
     body = Chunks([FIRST, event("Hi"), None])
     wire(body)
+    began = time.monotonic()
     pieces, error = stream(seconds=0.1)
     assert (pieces, type(error)) == (["Hi"], UpstreamTimeout)
+    assert time.monotonic() - began < STREAM_SILENCE_S / 2
     assert body.closed
 
 

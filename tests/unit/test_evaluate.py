@@ -45,7 +45,7 @@ def live(tmp_path: Path) -> Build:
                     anchor=f"part-{part}",
                     source=f"{number}.md",
                     language="en",
-                )  # fmt: skip
+                )
             )
             vector = np.eye(PAGES, dtype=np.float32)[number] + 0.1 * part * np.eye(PAGES, dtype=np.float32)[number - 1]
             vectors.append(vector / np.linalg.norm(vector))

@@ -43,11 +43,15 @@ def test_a_deadline_counts_down_and_never_below_zero(clock: Clock) -> None:
 
 
 def test_full_jitter_takes_anything_up_to_a_ceiling_that_doubles_and_ends() -> None:
-    ranges = [
-        full_jitter(attempt, first_s=0.25, longest_s=1.5, uniform=lambda low, high: (low, high))  # type: ignore[arg-type,return-value]
-        for attempt in (1, 2, 3, 4, 50)
-    ]
-    assert ranges == [(0, 0.25), (0, 0.5), (0, 1.0), (0, 1.5), (0, 1.5)]
+    drawn_from: list[tuple[float, float]] = []
+
+    def lowest(low: float, high: float) -> float:
+        drawn_from.append((low, high))
+        return low
+
+    pauses = [full_jitter(attempt, first_s=0.25, longest_s=1.5, uniform=lowest) for attempt in (1, 2, 3, 4, 50)]
+    assert drawn_from == [(0, 0.25), (0, 0.5), (0, 1.0), (0, 1.5), (0, 1.5)]
+    assert pauses == [0.0] * 5
 
 
 @pytest.mark.parametrize(

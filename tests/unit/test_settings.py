@@ -131,9 +131,11 @@ def test_secrets_are_in_no_repr() -> None:
 
 def test_every_secret_setting_is_among_the_secrets() -> None:
     marked = {spec.name for spec in fields(Settings) if spec.metadata["secret"]}
-    settings = Settings(chat_api_keys=("one",), embeddings_api_keys=("two",), admin_api_key="three")
-    assert marked == {"chat_api_keys", "embeddings_api_keys", "admin_api_key"}
-    assert set(settings.secrets) == {"one", "two", "three"}
+    settings = Settings(
+        chat_api_keys=("one",), embeddings_api_keys=("two",), admin_api_key="three", redis_url="redis://:four@host"
+    )
+    assert marked == {"chat_api_keys", "embeddings_api_keys", "admin_api_key", "redis_url"}
+    assert set(settings.secrets) == {"one", "two", "three", "four", "redis://:four@host"}
 
 
 def test_the_env_file_of_the_working_directory_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -199,6 +199,21 @@ def test_the_next_endpoint_is_asked_at_once_when_one_throttles_and_first_until_i
     assert len(east) == 2
 
 
+def test_an_endpoint_that_failed_once_is_asked_again_before_one_that_is_throttled(wire: Wire) -> None:
+    east = wire.answers(EAST, httpx.Response(429, headers={"Retry-After": "10"}), SOUND)
+    west = wire.answers(WEST, SOUND, DOWN, SOUND)
+    assert wire.ask(EAST, WEST, requests=2) == ["sound"] * 2
+    assert (len(east), len(west)) == (1, 3)
+    assert wire.time.pauses_s == [0.0, 0.125]
+
+
+def test_nobody_pauses_for_an_endpoint_whose_breaker_has_just_opened(wire: Wire) -> None:
+    route = wire.answers(EAST, DOWN)
+    wire.ask(EAST, requests=3)
+    assert len(route) == 5
+    assert wire.time.pauses_s == [0.125, 0.25, 0.125]
+
+
 def test_where_all_throttle_the_one_that_is_free_soonest_is_waited_for(wire: Wire) -> None:
     east = wire.answers(EAST, httpx.Response(429, headers={"Retry-After": "2"}), SOUND)
     west = wire.answers(WEST, httpx.Response(429, headers={"Retry-After": "9"}))
@@ -348,7 +363,13 @@ def test_a_visitor_who_leaves_is_not_held_against_the_endpoint(wire: Wire) -> No
 
 
 def test_those_who_come_during_the_probe_after_a_recovery_are_answered(wire: Wire) -> None:
-    route = wire.answers(EAST, *[DOWN] * 5, SOUND)
+    async def answer_last(request: httpx.Request) -> httpx.Response:
+        # All the others come while the probe is under way.
+        for _ in range(100):
+            await asyncio.sleep(0)
+        return httpx.Response(200, json={"text": "sound"})
+
+    route = wire.answers(EAST, *[DOWN] * 5, answer_last)
     wire.ask(EAST, requests=5)
     wire.time.now += 2
     assert wire.upstream is not None

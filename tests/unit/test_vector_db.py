@@ -105,7 +105,7 @@ def test_a_vector_of_another_dimension_is_a_mismatch_with_a_message(root: Path, 
 
 
 def test_another_model_is_a_mismatch_that_names_both(root: Path) -> None:
-    with pytest.raises(BuildMismatch, match="'a-model'.*'another-model'.*indexer build"):
+    with pytest.raises(BuildMismatch, match=r"'a-model'.*'another-model'.*indexer build"):
         open_build(root, model="another-model")
 
 
@@ -159,6 +159,7 @@ def test_a_flipped_bit_in_any_file_is_refused_or_changes_no_answer(root: Path, s
     chance = random.Random(seed)
     healthy = open_build(root)
     expected = [hit.row for hit in healthy.search("pumps", vector=healthy.vector(2), k=12)]
+    refused = 0
     for file in sorted(healthy.folder.iterdir()):
         original = file.read_bytes()
         for _ in range(20 if file.name == "manifest.json" else 4):
@@ -167,13 +168,14 @@ def test_a_flipped_bit_in_any_file_is_refused_or_changes_no_answer(root: Path, s
             file.write_bytes(content)
             try:
                 opened = open_build(root, model=MODEL)
-            except IndexUnavailable as error:
-                assert str(error)
+            except IndexUnavailable:
+                refused += 1
             else:
                 assert file.name == "manifest.json", f"a bit of {file.name} was not noticed"
                 found = opened.search("pumps", vector=healthy.vector(2), k=12)
                 assert {hit.row for hit in found} == set(expected)
         file.write_bytes(original)
+    assert refused > 20
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.3, 0.9])
@@ -207,8 +209,9 @@ def changed(root: Path, path: Sequence[str], value: Any) -> None:
     [
         (["id"], None), (["embedding"], None), (["embedding", "model"], None), (["embedding", "dimensions"], 17),
         (["embedding", "dimensions"], "many"), (["embedding", "dense_weight"], None), (["passages"], 11),
-        (["passages"], None), (["lexical"], None), (["lexical"], "none"), (["lexical", "passages"], 3), (["files"], None),
-        (["embedding"], [1]), (["files", "vectors.faiss"], None), (["lexical", "analysis_version"], 999),
+        (["passages"], None), (["lexical"], None), (["lexical"], "none"), (["lexical", "passages"], 3),
+        (["files"], None), (["embedding"], [1]), (["files", "vectors.faiss"], None),
+        (["lexical", "analysis_version"], 999),
     ],
 )  # fmt: skip
 def test_a_manifest_that_does_not_fit_its_files_is_refused(root: Path, path: list[str], value: Any) -> None:

@@ -46,8 +46,10 @@ export async function words_are_shown_as_they_arrive({ stub, visitor }) {
 export async function events_cut_inside_letters_and_lines_are_put_together({ stub, visitor }) {
   stub.answer = async (answer) => {
     answer.begin();
-    const rest = spelled("delta", { text: "Größe: 8 €, 温度 🐠" }).replaceAll("\n", "\r\n") + ": a comment\n\n"
-      + spelled("done", { response: "Größe: 8 €, 温度 🐠", sources: [], degraded: null });
+    const rest =
+      spelled("delta", { text: "Größe: 8 €, 温度 🐠" }).replaceAll("\n", "\r\n") +
+      ": a comment\n\n" +
+      spelled("done", { response: "Größe: 8 €, 温度 🐠", sources: [], degraded: null });
     for (const byte of Buffer.from(rest)) {
       answer.response.write(Buffer.of(byte));
       await new Promise((resolve) => setImmediate(resolve));
@@ -71,7 +73,10 @@ export async function a_citation_split_over_tokens_leads_to_its_source({ stub, v
   assert.equal(await first.getAttribute("target"), "_blank");
   assert.equal(await text(chat.prose), "It lasts 37 months 1. Returns take 45 days 12.");
   const chips = chat.answer.locator(".sources > ul .chip");
-  assert.deepEqual(await chips.evaluateAll((all) => all.map((one) => one.getAttribute("href"))), [SOURCES[0].url, SOURCES[1].url]);
+  assert.deepEqual(await chips.evaluateAll((all) => all.map((one) => one.getAttribute("href"))), [
+    SOURCES[0].url,
+    SOURCES[1].url,
+  ]);
   await chat.answer.getByText("Also found (1)").click();
   await chat.answer.getByRole("link", { name: "Prices and plans" }).waitFor();
 }
@@ -89,7 +94,11 @@ export async function a_source_without_an_address_shows_its_passage_instead({ st
 }
 
 export async function the_whole_answer_replaces_pieces_that_were_taken_back({ stub, visitor }) {
-  stub.answer = (answer) => answer.begin().say("It is so [7].").done({ response: "It is so [1].", sources: [SOURCES[1]] });
+  stub.answer = (answer) =>
+    answer
+      .begin()
+      .say("It is so [7].")
+      .done({ response: "It is so [1].", sources: [SOURCES[1]] });
   const chat = await (await visitor()).open(stub.page({ body: "<rag-chat></rag-chat>" }));
   await chat.ask("Is it?");
   await chat.answered();
@@ -106,7 +115,10 @@ export async function a_follow_up_carries_the_conversation_on({ stub, visitor })
   const [first, second] = stub.asked;
   assert.equal(first.session_id, undefined);
   assert.equal(second.session_id, "session-1-0123456789abcdef");
-  assert.deepEqual(second.history.map(({ role }) => role), ["user", "assistant"]);
+  assert.deepEqual(
+    second.history.map(({ role }) => role),
+    ["user", "assistant"],
+  );
   assert.equal(second.history[0].content, "How long?");
 }
 
@@ -204,7 +216,10 @@ export async function numbers_lead_to_the_passages_that_they_stand_for_from_the_
   await chat.answered();
   assert.deepEqual(await addresses(), [SOURCES[1].url, SOURCES[0].url]);
   const chips = chat.answer.locator(".sources > ul .chip");
-  assert.deepEqual(await chips.evaluateAll((all) => all.map((one) => one.getAttribute("href"))), [SOURCES[1].url, SOURCES[0].url]);
+  assert.deepEqual(await chips.evaluateAll((all) => all.map((one) => one.getAttribute("href"))), [
+    SOURCES[1].url,
+    SOURCES[0].url,
+  ]);
 }
 
 export async function thumbs_vanish_where_the_server_takes_none({ stub, visitor }) {

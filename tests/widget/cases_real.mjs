@@ -9,14 +9,16 @@ async function demo({ visitor, given }, options) {
   const { context, open } = await visitor(options);
   await context.addInitScript(() => {
     window.violations = [];
-    addEventListener("securitypolicyviolation", (event) => window.violations.push(`${event.violatedDirective} ${event.blockedURI}`));
+    addEventListener("securitypolicyviolation", (event) =>
+      window.violations.push(`${event.violatedDirective} ${event.blockedURI}`),
+    );
   });
   const chat = await open(`${given.base_url}/demo`);
   await chat.field.waitFor();
   return chat;
 }
 
-export async function on_the_real_server_a_question_is_answered_and_its_source_opens_at_the_sentence(world) {
+export async function on_the_real_server_a_question_is_answered_with_its_source(world) {
   const chat = await demo(world);
   await chat.ask(QUESTION);
   await chat.answered();
@@ -28,6 +30,30 @@ export async function on_the_real_server_a_question_is_answered_and_its_source_o
   assert.equal(await chip.getAttribute("href"), address);
   assert.deepEqual(await chat.page.evaluate(() => window.violations), []);
   assert.deepEqual(await chat.faults(), []);
+}
+
+export async function a_click_on_a_citation_opens_the_page_at_the_cited_sentence(world) {
+  const chat = await demo(world);
+  await chat.page
+    .context()
+    .route("https://brinewell.example/**", (route) =>
+      route.fulfill({ contentType: "text/html; charset=utf-8", body: world.given.page }),
+    );
+  await chat.ask(QUESTION);
+  await chat.answered();
+  const opened = chat.page.context().waitForEvent("page");
+  await chat.prose
+    .getByRole("link", { name: /^Source 1/ })
+    .first()
+    .click();
+  const page = await opened;
+  const sentence = page.getByText("37 months");
+  await sentence.waitFor();
+  await eventually(async () => {
+    const { y } = await sentence.boundingBox();
+    assert.ok(y > 0 && y < 800, `the sentence stands at ${y} px`);
+  });
+  assert.equal(await page.evaluate(() => window.opener), null);
 }
 
 export async function on_the_real_server_a_conversation_outlives_a_reload_and_reaches_a_second_tab(world) {
@@ -110,7 +136,12 @@ export async function on_the_real_server_a_hostile_model_is_harmless(world) {
 }
 
 export async function on_the_real_server_a_phone_gets_the_whole_screen(world) {
-  const chat = await demo(world, { viewport: { width: 390, height: 780 }, hasTouch: true, isMobile: true, colorScheme: "dark" });
+  const chat = await demo(world, {
+    viewport: { width: 390, height: 780 },
+    hasTouch: true,
+    isMobile: true,
+    colorScheme: "dark",
+  });
   await chat.page.getByRole("button", { name: "Ask", exact: true }).click();
   await chat.settled();
   assert.deepEqual(await chat.dialog.boundingBox(), { x: 0, y: 0, width: 390, height: 780 });

@@ -34,7 +34,8 @@ async function faceHostility({ stub, visitor }, size) {
   context.on("request", (request) => {
     if (!request.url().startsWith(stub.origin) && !request.url().startsWith("data:,")) strange.push(request.url());
   });
-  stub.answer = (answer) => answer.whole(HOSTILE, [source("javascript:alert(7)", "<img src=x onerror=alert(8)>", "<b>x</b>")], { size });
+  stub.answer = (answer) =>
+    answer.whole(HOSTILE, [source("javascript:alert(7)", "<img src=x onerror=alert(8)>", "<b>x</b>")], { size });
   const chat = await open(stub.page({ body: "<rag-chat></rag-chat>" }));
   await chat.ask("<img src=x onerror=\"window.harmed='question'\">");
   await chat.answered();
@@ -43,7 +44,9 @@ async function faceHostility({ stub, visitor }, size) {
     const all = [...root.querySelectorAll("*")];
     return {
       harmed: window.harmed ?? null,
-      forbidden: all.map((node) => node.localName).filter((name) => /^(script|img|iframe|object|style|base|input|a:)$/.test(name)),
+      forbidden: all
+        .map((node) => node.localName)
+        .filter((name) => /^(script|img|iframe|object|style|base|input|a:)$/.test(name)),
       handlers: all.flatMap((node) => node.getAttributeNames()).filter((name) => name.startsWith("on")),
       links: all.filter((node) => node.hasAttribute("href")).map((node) => node.getAttribute("href")),
       sources: all.filter((node) => node.hasAttribute("src")).length,
@@ -56,8 +59,12 @@ async function faceHostility({ stub, visitor }, size) {
   assert.equal(found.sources, 0);
   assert.deepEqual(strange, []);
   for (const link of found.links) assert.match(link, /^(https?:|mailto:)/);
-  assert.ok(found.links.includes("https://docs.example/page") && found.links.includes("mailto:help@docs.example"), "sound links stay");
-  for (const words of ["<script>", "onerror", "remote", "nested", "anchor"]) assert.ok(found.text.includes(words), `${words} is shown as text`);
+  assert.ok(
+    found.links.includes("https://docs.example/page") && found.links.includes("mailto:help@docs.example"),
+    "sound links stay",
+  );
+  for (const words of ["<script>", "onerror", "remote", "nested", "anchor"])
+    assert.ok(found.text.includes(words), `${words} is shown as text`);
 }
 
 export async function a_hostile_answer_is_only_text(world) {
@@ -75,7 +82,10 @@ export async function a_hostile_answer_in_crooked_pieces_is_only_text(world) {
 export async function a_hostile_history_is_only_text({ stub, visitor }) {
   const { context, open } = await visitor();
   const id = "session-of-somebody-0123456789";
-  stub.sessions.set(id, [{ role: "user", content: "<b>hi</b>" }, { role: "assistant", content: HOSTILE }]);
+  stub.sessions.set(id, [
+    { role: "user", content: "<b>hi</b>" },
+    { role: "assistant", content: HOSTILE },
+  ]);
   stub.page({ body: "<rag-chat></rag-chat>" });
   await context.addInitScript(([key, value]) => localStorage.setItem(key, value), [`rag-chat:${stub.origin}/`, id]);
   const chat = await open(`${stub.origin}/page`);
@@ -85,7 +95,8 @@ export async function a_hostile_history_is_only_text({ stub, visitor }) {
 }
 
 export async function thousands_of_nested_quotes_do_not_stall_the_page({ stub, visitor }) {
-  stub.answer = (answer) => answer.whole(`${">".repeat(20_000)} deep\n\n${"- ".repeat(5000)}list\n\nand on.`, [], { size: 3000 });
+  stub.answer = (answer) =>
+    answer.whole(`${">".repeat(20_000)} deep\n\n${"- ".repeat(5000)}list\n\nand on.`, [], { size: 3000 });
   const chat = await (await visitor()).open(stub.page({ body: "<rag-chat></rag-chat>" }));
   await chat.ask("Deep?");
   await chat.answered();
@@ -98,12 +109,15 @@ export async function thousands_of_nested_quotes_do_not_stall_the_page({ stub, v
 }
 
 export async function a_strict_policy_is_kept_and_the_chat_still_looks_right({ stub, visitor }) {
-  const csp = `default-src 'none'; script-src ${stub.origin}; connect-src ${stub.origin}; img-src data:; base-uri 'none'; ` +
+  const csp =
+    `default-src 'none'; script-src ${stub.origin}; connect-src ${stub.origin}; img-src data:; base-uri 'none'; ` +
     "form-action 'none'; require-trusted-types-for 'script'; trusted-types 'none'";
   const { context, open } = await visitor();
   await context.addInitScript(() => {
     window.violations = [];
-    addEventListener("securitypolicyviolation", (event) => window.violations.push(`${event.violatedDirective} ${event.blockedURI}`));
+    addEventListener("securitypolicyviolation", (event) =>
+      window.violations.push(`${event.violatedDirective} ${event.blockedURI}`),
+    );
   });
   const script = `data-launcher data-accent="#0a7d4f"`;
   const chat = await open(stub.page({ csp, script, body: "<main><h1>A page</h1><rag-chat></rag-chat></main>" }));
@@ -113,14 +127,16 @@ export async function a_strict_policy_is_kept_and_the_chat_still_looks_right({ s
   await chat.dialog.getByText("The warranty lasts").first().waitFor();
   assert.deepEqual(await chat.page.evaluate(() => window.violations), []);
   const [corner, colour] = await chat.dialog.evaluate((node) => [
-    getComputedStyle(node).position, getComputedStyle(node.querySelector(".send:not([aria-disabled=true]), .question p")).backgroundColor,
+    getComputedStyle(node).position,
+    getComputedStyle(node.querySelector(".question > div")).backgroundColor,
   ]);
   assert.equal(corner, "fixed");
   assert.equal(colour, "rgb(10, 125, 79)");
 }
 
 export async function prices_and_variables_with_dollars_do_not_swallow_the_answer({ stub, visitor }) {
-  const answer = "Set $HOME and $PATH, costs $5 or \\$6.\n\n- **bold** in `echo $X` here\n\n```sh\necho $Y\n$Z\n```\n\n[link](https://docs.example/?a=$b)\n\nEnd $x";
+  const answer =
+    "Set $HOME and $PATH, costs $5 or \\$6.\n\n- **bold** in `echo $X` here\n\n```sh\necho $Y\n$Z\n```\n\n[link](https://docs.example/?a=$b)\n\nEnd $x";
   const seen = [];
   for (const size of [1, 4, 1000]) {
     stub.answer = (one) => one.whole(answer, [], { size });
@@ -135,12 +151,28 @@ export async function prices_and_variables_with_dollars_do_not_swallow_the_answe
   assert.deepEqual(seen, [expected, expected, expected]);
 }
 
+export async function code_inside_a_quote_is_shown_without_the_quotes_marks({ stub, visitor }) {
+  const answer =
+    "> ## Run\n> First:\n> \n> ```sh\n> a $X\n>\n>   b > c\n> ```\n> \n> After.\n\n[Docs](https://docs.example/) [1]\n\n> Next";
+  for (const size of [1, 3, 1000]) {
+    stub.answer = (one) => one.whole(answer, [], { size });
+    const chat = await (await visitor()).open(stub.page({ body: "<rag-chat></rag-chat>" }));
+    await chat.ask("How?");
+    await chat.answered();
+    assert.equal(await chat.prose.locator("pre").textContent(), "a $X\n\n  b > c");
+    const shape = await chat.prose.evaluate((node) => [...node.children].map((child) => child.localName));
+    assert.deepEqual(shape, ["blockquote", "p", "blockquote"], `in pieces of ${size}`);
+    assert.equal(await chat.prose.locator("blockquote blockquote").count(), 0);
+  }
+}
+
 export async function brackets_and_bare_addresses_are_read_as_people_mean_them({ stub, visitor }) {
-  stub.answer = (one) => one.whole("An [aside], a[0] item. See https://docs.example/x. (And [this](relative/page.md).)", [], { size: 3 });
+  stub.answer = (one) =>
+    one.whole("An [aside], a[0] item. See https://docs.example/x. (And [this](relative/page.md).)", [], { size: 3 });
   const chat = await (await visitor()).open(stub.page({ body: "<rag-chat></rag-chat>" }));
   await chat.ask("Brackets?");
   await chat.answered();
-  assert.equal(await text(chat.prose), "An [aside], a0 item. See https://docs.example/x. (And this.)".replace("a0", "a0"));
+  assert.equal(await text(chat.prose), "An [aside], a0 item. See https://docs.example/x. (And this.)");
   const links = await chat.prose.locator("[href]").evaluateAll((all) => all.map((one) => one.getAttribute("href")));
   assert.deepEqual(links, ["https://docs.example/x"]);
 }

@@ -19,7 +19,10 @@ export async function stop_keeps_what_was_written_and_tells_the_server({ stub, v
   await chat.answer.getByRole("button", { name: "Try again" }).click();
   await chat.answered();
   assert.equal(await chat.answers.count(), 1);
-  assert.deepEqual(stub.asked.map(({ message }) => message), ["How long?", "How long?"]);
+  assert.deepEqual(
+    stub.asked.map(({ message }) => message),
+    ["How long?", "How long?"],
+  );
   assert.deepEqual(stub.asked[1].history, []);
 }
 
@@ -54,9 +57,17 @@ export async function an_error_before_the_answer_says_what_the_server_said({ stu
 }
 
 export async function an_error_inside_the_answer_keeps_what_came_before_it({ stub, visitor }) {
-  const problem = { title: "Model too slow", status: 504, detail: "The language model did not answer in time.", code: "upstream_timeout" };
+  const problem = {
+    title: "Model too slow",
+    status: 504,
+    detail: "The language model did not answer in time.",
+    code: "upstream_timeout",
+  };
   stub.answer = (one) => {
-    one.begin().say("The warranty ").raw(`event: error\ndata: ${JSON.stringify(problem)}\n\n`);
+    one
+      .begin()
+      .say("The warranty ")
+      .raw(`event: error\ndata: ${JSON.stringify(problem)}\n\n`);
     one.response.end();
   };
   const chat = await (await visitor()).open(stub.page(INLINE));
@@ -114,7 +125,10 @@ export async function an_offline_question_is_sent_when_the_connection_is_back({ 
 }
 
 export async function a_degraded_answer_says_what_was_missing({ stub, visitor }) {
-  stub.answer = (one) => one.whole("> 37 months\n\n[Warranty](https://docs.example/warranty) [1]", SOURCES, { degraded: "chat model unavailable: passages are quoted" });
+  stub.answer = (one) =>
+    one.whole("> 37 months\n\n[Warranty](https://docs.example/warranty) [1]", SOURCES, {
+      degraded: "chat model unavailable: passages are quoted",
+    });
   const chat = await (await visitor()).open(stub.page(INLINE));
   await chat.ask("How long?");
   await chat.answer.getByText("Limited answer (chat model unavailable: passages are quoted)").waitFor();
@@ -126,7 +140,9 @@ export async function messages_that_cannot_be_loaded_are_not_passed_over_in_sile
   const chat = await open(stub.page(INLINE));
   await chat.ask("How long?");
   await chat.answered();
-  await context.route("**/history", (route) => route.fulfill({ status: 503, json: { code: "state_unavailable", detail: "x" } }));
+  await context.route("**/history", (route) =>
+    route.fulfill({ status: 503, json: { code: "state_unavailable", detail: "x" } }),
+  );
   await chat.page.reload();
   await chat.page.getByText("Earlier messages cannot be loaded right now.").waitFor();
   await context.unroute("**/history");
@@ -138,7 +154,11 @@ export async function without_storage_the_chat_works_and_forgets({ stub, visitor
   const { context, open } = await visitor();
   await context.addInitScript(() => {
     for (const name of ["localStorage", "sessionStorage"]) {
-      Object.defineProperty(window, name, { get() { throw new DOMException("denied", "SecurityError"); } });
+      Object.defineProperty(window, name, {
+        get() {
+          throw new DOMException("denied", "SecurityError");
+        },
+      });
     }
   });
   const chat = await open(stub.page(INLINE));
@@ -154,12 +174,20 @@ export async function an_answer_is_read_aloud_once_and_in_sentences({ stub, visi
   await chat.page.evaluate(() => {
     const live = document.querySelector("rag-chat").shadowRoot.querySelector("[aria-live]");
     window.heard = [];
-    new MutationObserver(() => window.heard.push(live.textContent)).observe(live, { childList: true, characterData: true, subtree: true });
+    new MutationObserver(() => window.heard.push(live.textContent)).observe(live, {
+      childList: true,
+      characterData: true,
+      subtree: true,
+    });
   });
-  stub.answer = (one) => one.whole("# Warranty\n\nIt lasts **37 months** [1].\n\n- Probes too\n- Not pumps", SOURCES, { size: 2 });
+  stub.answer = (one) =>
+    one.whole("# Warranty\n\nIt lasts **37 months** [1].\n\n- Probes too\n- Not pumps", SOURCES, { size: 2 });
   await chat.ask("How long?");
   await chat.answered();
-  await eventually(async () => assert.deepEqual(await chat.page.evaluate(() => window.heard), [
-    "Searching the pages …", "Warranty. It lasts 37 months. Probes too. Not pumps. 3 sources.",
-  ]));
+  await eventually(async () =>
+    assert.deepEqual(await chat.page.evaluate(() => window.heard), [
+      "Searching the pages …",
+      "Warranty. It lasts 37 months. Probes too. Not pumps. 3 sources.",
+    ]),
+  );
 }

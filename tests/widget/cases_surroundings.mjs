@@ -44,11 +44,18 @@ export async function the_visitors_dark_theme_is_followed_and_the_pages_own_wins
 }
 
 export async function any_accent_colour_stays_readable({ stub, visitor }) {
-  for (const [accent, colorScheme] of [["#ffe14d", "light"], ["#101040", "dark"], ["oklch(0.8 0.15 150)", "light"], ["#777", "dark"]]) {
-    const chat = await (await visitor({ colorScheme })).open(stub.page({ body: INLINE, head: `<style>:root { --rag-accent: ${accent} }</style>` }));
+  for (const [accent, colorScheme] of [
+    ["#ffe14d", "light"],
+    ["#101040", "dark"],
+    ["oklch(0.8 0.15 150)", "light"],
+    ["#777", "dark"],
+  ]) {
+    const chat = await (
+      await visitor({ colorScheme })
+    ).open(stub.page({ body: INLINE, head: `<style>:root { --rag-accent: ${accent} }</style>` }));
     await chat.ask("How long?");
     await chat.answered();
-    assert.deepEqual(await chat.faults(), [], accent);
+    assert.deepEqual(await chat.faults(["color-contrast"]), [], accent);
   }
 }
 
@@ -68,10 +75,22 @@ export async function keyboard_alone_reaches_everything_and_focus_comes_back({ s
     await keyboard.press("Tab");
     visited.add(await chat.focused());
   }
-  for (const name of ["New conversation", "Close the chat", "Conversation", "Helpful", "Not helpful", "Copy answer", "Send", "Type your question"]) {
+  for (const name of [
+    "New conversation",
+    "Close the chat",
+    "Conversation",
+    "Helpful",
+    "Not helpful",
+    "Copy answer",
+    "Send",
+    "Type your question",
+  ]) {
     assert.ok(visited.has(name), `${name} in ${[...visited].join(", ")}`);
   }
-  assert.ok([...visited].some((name) => name.startsWith("Source 1")), "citations are reached");
+  assert.ok(
+    [...visited].some((name) => name.startsWith("Source 1")),
+    "citations are reached",
+  );
   assert.ok(!visited.has("a link") && !visited.has("BODY"), "focus stays in the dialog");
   for (let i = 0; i < 12; i++) {
     await keyboard.press("Shift+Tab");
@@ -112,7 +131,9 @@ export async function styles_leak_neither_in_nor_out({ stub, visitor }) {
     div, p, button, textarea, section { display: none !important; border: 9px solid red !important }
     rag-chat { margin-top: 10px }
   </style>`;
-  const chat = await (await visitor()).open(stub.page({ head, body: "<h1>A page</h1><b class='chip'>untouched</b><rag-chat></rag-chat>" }));
+  const chat = await (
+    await visitor()
+  ).open(stub.page({ head, body: "<h1>A page</h1><b class='chip'>untouched</b><rag-chat></rag-chat>" }));
   await chat.ask("How long?");
   await chat.answered();
   const inside = await chat.prose.evaluate((node) => {
@@ -120,7 +141,9 @@ export async function styles_leak_neither_in_nor_out({ stub, visitor }) {
     return [style.color, style.fontSize, style.textTransform, style.letterSpacing, style.display, style.borderTopWidth];
   });
   assert.deepEqual(inside, ["rgb(26, 29, 36)", "15px", "none", "normal", "block", "0px"]);
-  const outside = await chat.page.locator("b.chip").evaluate((node) => [getComputedStyle(node).color, getComputedStyle(node).borderRadius]);
+  const outside = await chat.page
+    .locator("b.chip")
+    .evaluate((node) => [getComputedStyle(node).color, getComputedStyle(node).borderRadius]);
   assert.deepEqual(outside, ["rgb(255, 0, 0)", "0px"]);
 }
 
@@ -131,7 +154,10 @@ export async function a_page_written_from_right_to_left_is_mirrored({ stub, visi
   await chat.openDialog();
   await chat.ask("كم مدة الضمان؟");
   await chat.answered();
-  const [close, title] = [await chat.page.getByRole("button", { name: "Close the chat" }).boundingBox(), await chat.dialog.locator("h2").boundingBox()];
+  const [close, title] = [
+    await chat.page.getByRole("button", { name: "Close the chat" }).boundingBox(),
+    await chat.dialog.locator("h2").boundingBox(),
+  ];
   assert.ok(close.x < title.x, "the close button stands on the left");
 }
 
@@ -143,7 +169,9 @@ export async function the_pages_language_is_spoken_or_the_one_asked_for({ stub, 
   await german.page.getByRole("textbox", { name: "Ihre Frage" }).fill("Wie lange?");
   await german.page.keyboard.press("Enter");
   await german.page.getByText("Das Sprachmodell hat nicht rechtzeitig geantwortet.").first().waitFor();
-  const english = await (await visitor()).open(stub.page({ html: 'lang="de"', script: 'data-lang="en"', name: "english" }));
+  const english = await (
+    await visitor()
+  ).open(stub.page({ html: 'lang="de"', script: 'data-lang="en"', name: "english" }));
   await english.launcher.waitFor();
 }
 
@@ -168,14 +196,70 @@ export async function a_page_of_another_origin_may_embed_the_chat({ stub, visito
 
 export async function code_is_copied_as_it_was_written({ stub, visitor }) {
   const { context, open } = await visitor({ permissions: ["clipboard-read", "clipboard-write"] });
-  stub.answer = (one) => one.whole('Run:\n\n```bash\ncurl -H "X: $TOKEN" \\\n  http://x.example\n```\n', [], { size: 2 });
+  stub.answer = (one) =>
+    one.whole('Run:\n\n```bash\ncurl -H "X: $TOKEN" \\\n  http://x.example\n```\n', [], { size: 2 });
   const chat = await open(stub.page({ body: INLINE }));
   await chat.ask("How?");
   await chat.answered();
   await chat.answer.getByRole("button", { name: "Copy code" }).click();
   await chat.answer.getByRole("button", { name: "Copied" }).waitFor();
-  assert.equal(await chat.page.evaluate(() => navigator.clipboard.readText()), 'curl -H "X: $TOKEN" \\\n  http://x.example');
+  assert.equal(
+    await chat.page.evaluate(() => navigator.clipboard.readText()),
+    'curl -H "X: $TOKEN" \\\n  http://x.example',
+  );
   await context.close();
+}
+
+export async function who_goes_to_the_end_of_a_growing_answer_stays_there({ stub, visitor }) {
+  let answer;
+  const lines = (from) => Array.from({ length: 30 }, (_, i) => `Paragraph ${from + i}.\n\n`).join("");
+  stub.answer = (one) => (answer = one.begin([]).say(lines(0)));
+  const chat = await (await visitor()).open(stub.page({ body: INLINE }));
+  await chat.ask("Tell me everything");
+  await chat.page.getByRole("button", { name: "Go to the latest message" }).click();
+  const inSight = (words) =>
+    eventually(async () => {
+      const [log, line] = [
+        await chat.page.locator(".log").boundingBox(),
+        await chat.page.getByText(words).boundingBox(),
+      ];
+      assert.ok(line.y > log.y && line.y < log.y + log.height, `${words} at ${line.y}`);
+    });
+  await inSight("Paragraph 29.");
+  answer.say(lines(30)).done();
+  await chat.answered();
+  await inSight("Paragraph 59.");
+}
+
+export async function after_a_retry_the_keyboard_is_still_in_the_dialog({ stub, visitor }) {
+  stub.answer = (one) => one.refuse(503, "upstream_unavailable", "Down.");
+  const chat = await (await (await visitor()).open(stub.page())).openDialog();
+  await chat.ask("How long?");
+  await chat.answer.getByText("Down.").waitFor();
+  stub.answer = (one) => one.whole("37 months.", []);
+  await chat.answer.getByRole("button", { name: "Try again" }).press("Enter");
+  await chat.answered();
+  assert.equal(await chat.focused(), "Type your question");
+}
+
+export async function a_reload_shows_the_end_of_the_conversation({ stub, visitor }) {
+  const person = await visitor();
+  const chat = await person.open(stub.page({ body: INLINE }));
+  stub.answer = (one) => one.whole(Array.from({ length: 30 }, (_, i) => `Paragraph ${i}.`).join("\n\n"), []);
+  await chat.ask("First?");
+  await chat.answered();
+  stub.answer = (one) => one.whole("Short.", []);
+  await chat.ask("Second?");
+  await chat.answered(2);
+  await chat.page.reload();
+  await chat.answered(2);
+  await eventually(async () => {
+    const [log, answer] = [await chat.page.locator(".log").boundingBox(), await chat.prose.boundingBox()];
+    assert.ok(
+      answer.y > log.y && answer.y + answer.height < log.y + log.height,
+      `${answer.y} in ${log.y}+${log.height}`,
+    );
+  });
 }
 
 export async function a_long_answer_is_read_from_its_beginning({ stub, visitor }) {

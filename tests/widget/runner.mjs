@@ -11,13 +11,22 @@ const require = createRequire(`${widgetFolder}/package.json`);
 const playwright = require("playwright-core");
 const axe = require.resolve("axe-core/axe.min.js");
 const groups = ["asking", "safety", "states", "surroundings", "real"];
-const modules = await Promise.all(groups.map((name) => import(fileURLToPath(new URL(`./cases_${name}.mjs`, import.meta.url)))));
+const modules = await Promise.all(
+  groups.map((name) => import(fileURLToPath(new URL(`./cases_${name}.mjs`, import.meta.url)))),
+);
 const cases = Object.assign({}, ...modules);
 
 const browser = await playwright.chromium.launch({
   executablePath: chromium,
-  args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync"],
+  args: [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+  ],
 });
 
 async function run(name, given) {

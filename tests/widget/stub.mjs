@@ -15,7 +15,11 @@ export function source(url, title, text) {
 
 export class Stub {
   /** Settings of the next page. */
-  config = { site_name: "Brinewell", suggested_questions: ["How long does the warranty last?", "What does it cost?"], demo: false };
+  config = {
+    site_name: "Brinewell",
+    suggested_questions: ["How long does the warranty last?", "What does it cost?"],
+    demo: false,
+  };
   pages = new Map();
   /** Bodies of POST /chat/stream and of POST /feedback, as they came. */
   asked = [];
@@ -31,7 +35,9 @@ export class Stub {
   static async start(widgetFile) {
     const stub = new Stub();
     stub.widget = await readFile(widgetFile);
-    stub.server = createServer((request, response) => stub.#handle(request, response).catch((error) => response.destroy(error)));
+    stub.server = createServer((request, response) =>
+      stub.#handle(request, response).catch((error) => response.destroy(error)),
+    );
     await stub.listen(0);
     return stub;
   }
@@ -138,7 +144,11 @@ class Answer {
 
   remember(text) {
     const said = this.sessions.get(this.id) ?? [];
-    this.sessions.set(this.id, [...said, { role: "user", content: this.question }, { role: "assistant", content: text }]);
+    this.sessions.set(this.id, [
+      ...said,
+      { role: "user", content: this.question },
+      { role: "assistant", content: text },
+    ]);
   }
 
   /** All of it at once; `size` is how many characters a piece has. */

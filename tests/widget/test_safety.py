@@ -31,5 +31,9 @@ def test_prices_and_variables_with_dollars_do_not_swallow_the_answer(in_browser:
     in_browser()
 
 
+def test_code_inside_a_quote_is_shown_without_the_quotes_marks(in_browser: InBrowser) -> None:
+    in_browser()
+
+
 def test_brackets_and_bare_addresses_are_read_as_people_mean_them(in_browser: InBrowser) -> None:
     in_browser()

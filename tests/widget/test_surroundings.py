@@ -51,5 +51,17 @@ def test_code_is_copied_as_it_was_written(in_browser: InBrowser) -> None:
     in_browser()
 
 
+def test_who_goes_to_the_end_of_a_growing_answer_stays_there(in_browser: InBrowser) -> None:
+    in_browser()
+
+
+def test_after_a_retry_the_keyboard_is_still_in_the_dialog(in_browser: InBrowser) -> None:
+    in_browser()
+
+
+def test_a_reload_shows_the_end_of_the_conversation(in_browser: InBrowser) -> None:
+    in_browser()
+
+
 def test_a_long_answer_is_read_from_its_beginning(in_browser: InBrowser) -> None:
     in_browser()

@@ -20,7 +20,15 @@ const HISTORY_CHARS = 12_000; // What the server would use of it.
 
 /** @type {Turn} */
 const EMPTY = {
-  question: null, text: "", found: [], sources: [], state: "done", problem: null, degraded: null, retryAtMs: 0, rating: null,
+  question: null,
+  text: "",
+  found: [],
+  sources: [],
+  state: "done",
+  problem: null,
+  degraded: null,
+  retryAtMs: 0,
+  rating: null,
 };
 
 export class Conversation extends EventTarget {

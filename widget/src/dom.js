@@ -40,7 +40,11 @@ export function icon(name) {
   const svg = document.createElementNS(SVG, "svg");
   const path = document.createElementNS(SVG, "path");
   path.setAttribute("d", PATHS[name]);
-  for (const [key, value] of [["viewBox", "0 0 24 24"], ["aria-hidden", "true"], ["focusable", "false"]]) {
+  for (const [key, value] of [
+    ["viewBox", "0 0 24 24"],
+    ["aria-hidden", "true"],
+    ["focusable", "false"],
+  ]) {
     svg.setAttribute(key, value);
   }
   svg.append(path);
@@ -49,5 +53,9 @@ export function icon(name) {
 
 /** A button that is only an icon; `label` is its name and its tooltip. */
 export function iconButton(name, label, onclick, given = {}) {
-  return el("button", { type: "button", class: "icon", "aria-label": label, title: label, onclick, ...given }, icon(name));
+  return el(
+    "button",
+    { type: "button", class: "icon", "aria-label": label, title: label, onclick, ...given },
+    icon(name),
+  );
 }

@@ -19,10 +19,25 @@ export class Launcher {
     this.#makePanel = makePanel;
     const { t, label, left } = settings;
     this.#button = el(
-      "button", { class: "launch", type: "button", "aria-haspopup": "dialog", "aria-expanded": "false", onclick: () => this.open() },
-      icon("chat"), label ? el("span", {}, label) : el("span", { class: "hidden" }, t("open")),
+      "button",
+      {
+        class: "launch",
+        type: "button",
+        "aria-haspopup": "dialog",
+        "aria-expanded": "false",
+        onclick: () => this.open(),
+      },
+      icon("chat"),
+      label ? el("span", {}, label) : el("span", { class: "hidden" }, t("open")),
     );
-    this.#dialog = el("div", { class: "dialog", role: "dialog", "aria-modal": "true", "aria-labelledby": "title", tabindex: "-1", hidden: true });
+    this.#dialog = el("div", {
+      class: "dialog",
+      role: "dialog",
+      "aria-modal": "true",
+      "aria-labelledby": "title",
+      tabindex: "-1",
+      hidden: true,
+    });
     this.#dialog.addEventListener("keydown", (event) => this.#onKey(event));
     this.node = el("div", { class: left ? "left" : "right" }, this.#button, this.#dialog);
   }

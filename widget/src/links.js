@@ -2,7 +2,7 @@
 
 const SCHEMES = ["http:", "https:", "mailto:"];
 
-/** The address in its normal form, or null where it is relative, broken, or of a scheme that can run or hide something. */
+/** The address in its normal form; null where it is relative, broken, or of a scheme that can run or hide something. */
 export function safeHref(address) {
   try {
     const url = new URL(String(address).trim());

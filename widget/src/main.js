@@ -71,7 +71,9 @@ class RagChatLauncher extends Shadowed {
 
   build(settings) {
     this.#launcher = new Launcher({
-      host: this, settings, makePanel: (onclose) => new Panel({ ...shared(), settings, onclose }),
+      host: this,
+      settings,
+      makePanel: (onclose) => new Panel({ ...shared(), settings, onclose }),
     });
     return this.#launcher.node;
   }

@@ -11,12 +11,28 @@ const AFTER_URL = /[)\]}>.,;:!?'"*_]+$/;
 const CODE = [smd.CODE_BLOCK, smd.CODE_FENCE, smd.CODE_INLINE];
 
 const TAGS = {
-  [smd.BLOCKQUOTE]: "blockquote", [smd.PARAGRAPH]: "p", [smd.LINE_BREAK]: "br", [smd.RULE]: "hr",
-  [smd.HEADING_1]: "h3", [smd.HEADING_2]: "h3", [smd.HEADING_3]: "h3",
-  [smd.HEADING_4]: "h4", [smd.HEADING_5]: "h4", [smd.HEADING_6]: "h4",
-  [smd.ITALIC_AST]: "em", [smd.ITALIC_UND]: "em", [smd.STRONG_AST]: "strong", [smd.STRONG_UND]: "strong",
-  [smd.STRIKE]: "s", [smd.CODE_INLINE]: "code", [smd.LINK]: "a", [smd.RAW_URL]: "a",
-  [smd.LIST_UNORDERED]: "ul", [smd.LIST_ORDERED]: "ol", [smd.LIST_ITEM]: "li", [smd.EQUATION_BLOCK]: "p",
+  [smd.BLOCKQUOTE]: "blockquote",
+  [smd.PARAGRAPH]: "p",
+  [smd.LINE_BREAK]: "br",
+  [smd.RULE]: "hr",
+  [smd.HEADING_1]: "h3",
+  [smd.HEADING_2]: "h3",
+  [smd.HEADING_3]: "h3",
+  [smd.HEADING_4]: "h4",
+  [smd.HEADING_5]: "h4",
+  [smd.HEADING_6]: "h4",
+  [smd.ITALIC_AST]: "em",
+  [smd.ITALIC_UND]: "em",
+  [smd.STRONG_AST]: "strong",
+  [smd.STRONG_UND]: "strong",
+  [smd.STRIKE]: "s",
+  [smd.CODE_INLINE]: "code",
+  [smd.LINK]: "a",
+  [smd.RAW_URL]: "a",
+  [smd.LIST_UNORDERED]: "ul",
+  [smd.LIST_ORDERED]: "ol",
+  [smd.LIST_ITEM]: "li",
+  [smd.EQUATION_BLOCK]: "p",
 };
 
 export class Markdown {
@@ -24,6 +40,7 @@ export class Markdown {
   #open;
   #cite;
   #t;
+  #held = null;
 
   /** Writes below `root`. `cite(number)` returns a node; `t(key)` the words of the copy button. */
   constructor(root, { cite, t }) {
@@ -41,16 +58,38 @@ export class Markdown {
 
   /** A further piece, cut anywhere. */
   write(piece) {
-    for (const part of piece.split(/(\$)/)) {
-      // A lone dollar would open a formula that swallows the rest of the answer.
-      if (part) smd.parser_write(this.#parser, part === "$" && this.#inProse() ? "\\$" : part);
-    }
+    for (const part of piece.split(/([$\n])/)) if (part) this.#feed(part);
   }
 
   /** After the last piece: what was left open is closed. */
   finish() {
     smd.parser_end(this.#parser);
     while (this.#open.length > 1) this.#end();
+  }
+
+  // The parser takes the marks before code inside a quote for code, and loses count of quotes after it.
+  #feed(part) {
+    if (this.#held !== null) {
+      this.#held += part;
+      if (/^[> ]{0,80}$/.test(this.#held)) return;
+      part = this.#held;
+      this.#held = null;
+      for (let depth = this.#quotes; depth > 0; depth--) part = part.replace(/^ {0,3}> ?/, "");
+    }
+    const quoted = this.#inQuotedFence;
+    // A lone dollar would open a formula that swallows the rest of the answer.
+    smd.parser_write(this.#parser, part === "$" && this.#inProse() ? "\\$" : part);
+    if (!part.endsWith("\n")) return;
+    if (this.#inQuotedFence) this.#held = "";
+    else if (quoted) this.#parser.blockquote_idx = 0;
+  }
+
+  get #quotes() {
+    return this.#open.filter(({ type }) => type === smd.BLOCKQUOTE).length;
+  }
+
+  get #inQuotedFence() {
+    return this.#top.type === smd.CODE_FENCE && this.#quotes > 0;
   }
 
   #inProse() {

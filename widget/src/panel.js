@@ -24,7 +24,10 @@ export class Panel {
     this.#build(onclose);
     conversation.addEventListener("change", ({ detail }) => this.#schedule(detail));
     this.#renderAll();
-    config.then((given) => this.#greet(given), () => this.#greet({}));
+    config.then(
+      (given) => this.#greet(given),
+      () => this.#greet({}),
+    );
   }
 
   /** Where typing goes on; on a touch screen not the field, whose keyboard would cover what there is to read. */
@@ -42,7 +45,13 @@ export class Panel {
     const unread = el("p", { class: "note", hidden: true }, icon("info"), el("span", {}, t("unread")));
     const turns = el("div");
     log.append(hello, unread, turns);
-    const field = el("textarea", { rows: "1", dir: "auto", enterkeyhint: "send", autocomplete: "off", "aria-label": t("placeholder") });
+    const field = el("textarea", {
+      rows: "1",
+      dir: "auto",
+      enterkeyhint: "send",
+      autocomplete: "off",
+      "aria-label": t("placeholder"),
+    });
     field.placeholder = this.#settings.placeholder ?? t("placeholder");
     const send = el("button", { class: "send", type: "submit" });
     const latest = iconButton("latest", t("latest"), () => this.#follow(), { class: "icon latest", hidden: true });
@@ -51,7 +60,14 @@ export class Panel {
     const fresh = iconButton("fresh", t("fresh"), () => this.#restart());
     const close = onclose && iconButton("close", t("close"), onclose);
     this.#parts = { title: name, log, hello, unread, turns, field, send, latest, live, fresh };
-    this.node = el("section", { class: "panel", "aria-labelledby": "title" }, el("header", {}, title, fresh, close), log, el("footer", {}, latest, form), live);
+    this.node = el(
+      "section",
+      { class: "panel", "aria-labelledby": "title" },
+      el("header", {}, title, fresh, close),
+      log,
+      el("footer", {}, latest, form),
+      live,
+    );
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       if (this.#conversation.busy) this.#conversation.stop();
@@ -67,7 +83,8 @@ export class Panel {
       this.#following = this.#atEnd();
       latest.hidden = this.#following;
     });
-    new ResizeObserver(() => this.#following && this.#keepUp()).observe(log);
+    // A keyboard that opens, or a field that grows, must not push the last words out of sight.
+    new ResizeObserver(() => this.#following && (log.scrollTop = log.scrollHeight)).observe(log);
   }
 
   #greet({ site_name: site, suggested_questions: suggested }) {
@@ -75,12 +92,13 @@ export class Panel {
     const t = this.#t;
     this.#parts.title.textContent = title ?? site ?? t("title");
     const words = greeting ?? (site ? t("greeting", { site }) : t("greetingPlain"));
-    const questions = (suggestions ?? suggested ?? []).slice(0, 4);
+    const choices = (suggestions ?? suggested ?? []).slice(0, 4).map((question) => {
+      const button = { type: "button", onclick: () => this.#ask(question) };
+      return el("li", {}, el("button", button, el("span", { dir: "auto" }, question), icon("latest")));
+    });
     this.#parts.hello.replaceChildren(
       el("div", {}, el("p", { class: "big", dir: "auto" }, words), el("p", { class: "hint" }, t("hint"))),
-      questions.length > 0 && el("ul", { "aria-label": t("suggestions") }, ...questions.map((question) => el(
-        "li", {}, el("button", { type: "button", onclick: () => this.#ask(question) }, el("span", { dir: "auto" }, question), icon("latest")),
-      ))) || "",
+      ...(choices.length ? [el("ul", { "aria-label": t("suggestions") }, ...choices)] : []),
     );
   }
 
@@ -134,14 +152,21 @@ export class Panel {
     for (const turn of this.#pending) this.#views.get(turn)?.update(this.#conversation.takesFeedback);
     this.#pending.clear();
     this.#showSend();
-    if (this.#following) this.#keepUp();
+    if (this.#following && (this.#asking || this.#conversation.busy)) this.#keepUp();
   }
 
   #renderAll() {
     const { turns, takesFeedback, unread } = this.#conversation;
     const acts = {
-      retry: (turn) => this.#begin(this.#conversation.retry(turn)),
-      rate: (turn, rating, reason) => this.#conversation.rate(turn, rating, reason),
+      retry: (turn) => {
+        this.focus(); // The button that was pressed goes.
+        this.#begin(this.#conversation.retry(turn));
+      },
+      rate: async (turn, rating, reason) => {
+        const taken = await this.#conversation.rate(turn, rating, reason);
+        if (!this.#conversation.takesFeedback) this.focus();
+        return taken;
+      },
       say: (words) => this.#say(words),
     };
     for (const [turn, view] of this.#views) {
@@ -150,6 +175,7 @@ export class Panel {
       view.node.remove();
       this.#views.delete(turn);
     }
+    const fresh = turns.filter((turn) => !this.#views.has(turn));
     for (const turn of turns) {
       if (!this.#views.has(turn)) this.#views.set(turn, new TurnView(turn, this.#t, acts));
       const view = this.#views.get(turn);
@@ -160,7 +186,7 @@ export class Panel {
     this.#parts.unread.hidden = !unread;
     this.#parts.fresh.hidden = turns.length === 0 && !unread;
     this.#showSend();
-    if (this.#following) this.#keepUp();
+    if (fresh.length) this.#keepUp();
   }
 
   #showSend() {
@@ -187,14 +213,15 @@ export class Panel {
     return log.scrollHeight - log.scrollTop - log.clientHeight < NEAR_PX;
   }
 
-  // Follows the answer only until its question reaches the top: a long one is then read from its beginning.
+  // Follows the answer only until its question reaches the top: a long one is then read from its beginning, unless the
+  // reader has gone further.
   #keepUp() {
     const { log, turns, latest } = this.#parts;
     const last = turns.lastElementChild;
     if (!last) return;
     const top = last.getBoundingClientRect().top - log.getBoundingClientRect().top + log.scrollTop - 12;
     const end = log.scrollHeight - log.clientHeight;
-    log.scrollTop = this.#asking || this.#conversation.busy ? Math.min(end, top) : log.scrollTop;
+    log.scrollTop = log.scrollTop > top + 1 ? end : Math.min(end, top);
     latest.hidden = this.#atEnd();
   }
 

@@ -56,7 +56,7 @@ export class Server {
   async #request(path, given = {}) {
     let response;
     try {
-      response = await fetch(new URL(path, this.base), { credentials: "omit", ...given });
+      response = await fetch(new URL(path, this.base), given);
     } catch (error) {
       if (given.signal?.aborted) throw error;
       throw new Problem(navigator.onLine ? "unreachable" : "offline");
@@ -64,7 +64,11 @@ export class Server {
     if (response.ok) return response;
     const problem = await response.json().catch(() => ({}));
     const retryAfterS = response.status === 429 ? Number(response.headers.get("Retry-After")) || 30 : null;
-    throw new Problem(problem.code ?? "internal_error", { detail: problem.detail, status: response.status, retryAfterS });
+    throw new Problem(problem.code ?? "internal_error", {
+      detail: problem.detail,
+      status: response.status,
+      retryAfterS,
+    });
   }
 }
 

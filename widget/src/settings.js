@@ -20,6 +20,9 @@ export function settingsOf(host, scriptData) {
     accent: given("accent"),
     theme: ["light", "dark"].find((one) => one === given("theme")),
     left: given("position") ? given("position").includes("left") : direction === "rtl",
-    suggestions: given("suggestions")?.split("|").map((one) => one.trim()).filter(Boolean),
+    suggestions: given("suggestions")
+      ?.split("|")
+      .map((one) => one.trim())
+      .filter(Boolean),
   };
 }

@@ -85,7 +85,8 @@ const de = {
   answered: "{n} Quellen.",
   answeredOne: "1 Quelle.",
   offline: "Sie sind offline. Ihre Frage bleibt stehen und wird gesendet, sobald die Verbindung zurück ist.",
-  unreachable: "Der Chat ist gerade nicht erreichbar. Prüfen Sie die Verbindung oder versuchen Sie es gleich noch einmal.",
+  unreachable:
+    "Der Chat ist gerade nicht erreichbar. Prüfen Sie die Verbindung oder versuchen Sie es gleich noch einmal.",
   broken: "Die Verbindung ist abgerissen, bevor die Antwort vollständig war.",
   rate_limited: "Das waren viele Fragen in kurzer Zeit. Nach einer kurzen Pause geht es weiter.",
   content_filtered: "Diese Frage lässt sich so nicht beantworten. Bitte formulieren Sie sie anders.",

@@ -4,8 +4,6 @@ import { el, icon, iconButton } from "./dom.js";
 import { pointTo, safeHref } from "./links.js";
 import { copied, Markdown } from "./markdown.js";
 
-let made = 0;
-
 export class TurnView {
   turn;
   #t;
@@ -31,14 +29,20 @@ export class TurnView {
     this.turn = turn;
     this.#t = t;
     this.#acts = acts;
-    const id = `answer-${++made}`;
     this.#sources = el("div", { class: "sources", hidden: true });
     this.#note = el("p", { class: "note", hidden: true }, icon("info"), el("span"));
     this.#waiting = el("div", { class: "dots" }, el("i"), el("i"), el("i"), el("span", {}, t("searching")));
     this.#actions = el("div", { class: "actions", hidden: true });
     const answer = el(
-      "div", { class: "answer", role: "group", "aria-label": t("answer"), id },
-      this.#waiting, this.#body, this.#note, this.#sources, this.#trouble, this.#actions, this.#reason,
+      "div",
+      { class: "answer", role: "group", "aria-label": t("answer") },
+      this.#waiting,
+      this.#body,
+      this.#note,
+      this.#sources,
+      this.#trouble,
+      this.#actions,
+      this.#reason,
     );
     this.node = el("div", { class: "turn" }, answer);
     if (turn.question !== null) {
@@ -70,7 +74,11 @@ export class TurnView {
     const count = this.turn.sources.length;
     const sources = count ? this.#t(count === 1 ? "answeredOne" : "answered", { n: count }) : "";
     const note = this.#note.hidden ? "" : this.#note.textContent;
-    return [copy.textContent, note, sources].join(" ").replace(/\s+/g, " ").replace(/ (?=[.,;:!?])/g, "").trim();
+    return [copy.textContent, note, sources]
+      .join(" ")
+      .replace(/\s+/g, " ")
+      .replace(/ (?=[.,;:!?])/g, "")
+      .trim();
   }
 
   /** What stands in place of the answer when something went wrong; empty where nothing did. */
@@ -117,6 +125,8 @@ export class TurnView {
   #resolve(cite) {
     const number = Number(cite.dataset.number);
     const source = this.turn.sources[number - 1];
+    if (cite.source === source && source) return; // Made anew, it would lose the focus.
+    cite.source = source;
     const href = source && safeHref(source.url);
     for (const name of ["href", "target", "rel", "title", "aria-label", "role", "tabindex"]) cite.removeAttribute(name);
     if (!source) return;
@@ -146,7 +156,9 @@ export class TurnView {
     }
     this.#sources.append(el("h3", {}, this.#t("sources")), el("ul", {}, ...first));
     if (rest.length) {
-      this.#sources.append(el("details", {}, el("summary", {}, `${this.#t("more")} (${rest.length})`), el("ul", {}, ...rest)));
+      this.#sources.append(
+        el("details", {}, el("summary", {}, `${this.#t("more")} (${rest.length})`), el("ul", {}, ...rest)),
+      );
     }
   }
 
@@ -161,7 +173,11 @@ export class TurnView {
     }
     // The site's address is not known to the server: the passage itself is shown instead of its page.
     const passage = el("p", { class: "passage", hidden: true, dir: "auto" }, source.content_preview ?? "");
-    const chip = el("button", { class: "chip", type: "button", "data-number": number, "aria-expanded": "false" }, ...content);
+    const chip = el(
+      "button",
+      { class: "chip", type: "button", "data-number": number, "aria-expanded": "false" },
+      ...content,
+    );
     chip.addEventListener("click", () => {
       passage.hidden = !passage.hidden;
       chip.ariaExpanded = String(!passage.hidden);
@@ -180,7 +196,12 @@ export class TurnView {
     }
     const known = problem && (this.#t(problem.code) || (this.#t.lang === "en" && problem.detail));
     const words = problem ? known || problem.detail || this.#t("internal_error") : this.#t("stopped");
-    const again = el("button", { class: "pill", type: "button", onclick: () => this.#acts.retry(this.turn) }, icon("retry"), el("span"));
+    const again = el(
+      "button",
+      { class: "pill", type: "button", onclick: () => this.#acts.retry(this.turn) },
+      icon("retry"),
+      el("span"),
+    );
     this.#trouble.replaceChildren(
       problem
         ? el("div", { class: "note trouble" }, icon("warning"), el("div", {}, el("p", {}, words), again))
@@ -234,11 +255,15 @@ export class TurnView {
     this.#left = close;
     addEventListener("pagehide", this.#left);
     const form = el(
-      "form", { class: "reason", onsubmit: (event) => (event.preventDefault(), close()) },
+      "form",
+      { class: "reason", onsubmit: (event) => (event.preventDefault(), close()) },
       el("label", {}, this.#t("reason"), field),
-      el("div", {},
+      el(
+        "div",
+        {},
         el("button", { class: "pill main", type: "submit" }, this.#t("sendReason")),
-        el("button", { class: "pill", type: "button", onclick: () => ((field.value = ""), close()) }, this.#t("skip"))),
+        el("button", { class: "pill", type: "button", onclick: () => ((field.value = ""), close()) }, this.#t("skip")),
+      ),
     );
     this.#reason.replaceChildren(form);
     this.#actions.querySelector("[data-rating=down]").ariaPressed = "true";
