@@ -63,6 +63,11 @@ def create_app(settings: Settings) -> FastAPI:
     )  # fmt: skip
     for room in (site, answers, sessions, feedback, openai, ai_sdk):
         app.include_router(room.router)
+    if settings.demo:
+        # Only here, so that no other server loads a Markdown reader.
+        from rag.routes import demo_pages
+
+        app.include_router(demo_pages.router)
     app.mount("/static", StaticFiles(directory=site.STATIC), name="static")
     problems.install(app, document=lambda document: bodies.limit_questions(document, settings.max_message_length))
     # The last one added is the outermost.

@@ -73,6 +73,8 @@ def screen(findings: Sequence[Finding], environment: Mapping[str, str], *, termi
 def index_demo(target: Path) -> list[Finding]:
     """Index the project's own documentation; unchanged pages cost nothing. Returns a fault if that failed."""
     command = [sys.executable, "-m", "indexer", "build", str(ROOT / "docs"), "--output", str(target)]
+    # Where the demo shows these pages (rag/routes/demo_pages.py).
+    command += ["--site-url", "/demo/pages"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)  # noqa: S603
     if not done.returncode:

@@ -88,7 +88,6 @@ class AzureChat:
         """Pieces of the answer as they arrive, at last the whole where its tokens were counted.
 
         The deadline counts until the first piece.
-
         Fails before the first piece as `complete` does; after it, with an `UpstreamError` and never with a restart.
         """
 
@@ -96,7 +95,7 @@ class AzureChat:
             pieces, first = _pieces(response), ""
             async for piece in pieces:
                 first += piece if isinstance(piece, str) else ""
-                if not first.isspace():
+                if first.strip():
                     return first, pieces
             raise Unanswered("a stream without a token")
 
@@ -153,8 +152,7 @@ def _completion(body: bytes) -> Completion:
         answer = orjson.loads(body)
         choice = answer["choices"][0]
         text, reason = choice["message"].get("content"), choice.get("finish_reason")
-        usage = answer.get("usage") or {}
-        tokens = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
+        tokens = _tokens(answer.get("usage")) or (0, 0)
     except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
         raise Unanswered(f"an answer of a wrong form ({type(error).__name__})") from None
     if reason == "content_filter":
@@ -168,6 +166,14 @@ def _counts_streams(url: str) -> bool:
     """Whether the service there counts a stream's tokens: Azure refuses to be asked in versions before 2024-09."""
     version = re.search(r"[?&]api-version=(\d{4}-\d{2})", url)
     return version is None or version[1] >= "2024-09"
+
+
+def _tokens(usage: Any) -> tuple[int, int] | None:
+    """Of the prompt and of the answer; None where they were not counted in a known form, which spoils no answer."""
+    try:
+        return int(usage["prompt_tokens"]), int(usage["completion_tokens"])
+    except (TypeError, KeyError, ValueError, OverflowError):
+        return None
 
 
 async def _pieces(response: httpx.Response) -> AsyncGenerator[str | Completion, None]:
@@ -243,8 +249,7 @@ def _event(data: bytes | bytearray) -> tuple[str, str | None, tuple[int, int] | 
             filtered = "content_filter" in str(error.get("code"))
             failure: RagError = ContentFiltered("refused in the stream") if filtered else Unanswered("an error event")
             raise failure
-        usage = event.get("usage")
-        tokens = (int(usage["prompt_tokens"]), int(usage["completion_tokens"])) if usage else None
+        tokens = _tokens(event.get("usage"))
         if not (choices := event.get("choices")):
             return "", None, tokens
         text = (choices[0].get("delta") or {}).get("content") or ""

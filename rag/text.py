@@ -147,10 +147,11 @@ def is_foreign(text: str, languages: Sequence[str]) -> bool:
     return max(shared.values()) > max(shared.get(language, 0) for language in languages)
 
 
-def has_content(text: str) -> bool:
-    """Whether a question has more than function words; "what is this?" has not."""
-    found = {word for word, _ in words(text)}
-    return bool(found - function_words(found))
+def content_words(text: str) -> int:
+    """How many different words a question has beside function words; a spaceless script counts by its characters."""
+    found = set(words(text))
+    plain = {word for word, is_run in found if not is_run}
+    return len(plain - function_words(plain)) + sum(len(run) for run, is_run in found if is_run)
 
 
 def likely_language(text: str) -> str:

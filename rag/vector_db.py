@@ -16,7 +16,7 @@ from rag.duplicates import says_the_same
 from rag.errors import BuildDamaged, BuildMismatch, BuildMissing, IndexUnavailable
 from rag.lexical import Lexical
 from rag.models import Hit, Passage
-from rag.text import has_content, is_foreign, is_spaceless
+from rag.text import content_words, is_foreign, is_spaceless
 
 faiss.omp_set_num_threads(1)  # one search is short; the workers are what runs side by side
 
@@ -93,7 +93,8 @@ class Build:
 
     def has_something_on(self, question: str, hits: Sequence[Hit], *, by_words_alone: bool) -> bool:
         """Whether the best of `hits`, found for `question`, have anything to do with it: see `floor.is_on_topic`."""
-        if not self._has_floor or not has_content(question):
+        least_words = 1 if by_words_alone or self._unrelated is None else floor.LEAST_WORDS
+        if not self._has_floor or content_words(question) < least_words:
             return bool(hits)
         best = hits[: floor.CHECKED]
         return floor.is_on_topic(

@@ -8,11 +8,11 @@ from indexer.formats.decoding import decoded
 from indexer.formats.inline import plain
 from indexer.formats.markdown_blocks import Blocks, Heading
 from indexer.formats.markdown_lines import FENCE
+from rag.anchors import anchor as github_anchor
 
 DEFINITION = re.compile(r"^ {0,3}\[([^\[\]^][^\[\]]*)\]:[ \t]+\S")
 ANCHOR = re.compile(r"[ \t]*\{:?[ \t]*#([^\s{}]+)[^{}]*\}[ \t]*$")
 ATTRIBUTES = re.compile(r"[ \t]*\{:?[ \t]*[.#][^{}]*\}[ \t]*$")
-NOT_IN_SLUG = re.compile(r"[^\w\- ]")
 
 
 def read(data: bytes) -> Draft:
@@ -30,7 +30,7 @@ def drafted(parts: front_matter.FrontMatter, *, indented_code: bool) -> Draft:
         if isinstance(item, Heading):
             stated = ANCHOR.search(item.source)
             text = plain(ATTRIBUTES.sub("", item.source), references)
-            anchor = item.anchor or (stated[1] if stated else _slug(text, taken))
+            anchor = item.anchor or (stated[1] if stated else github_anchor(text, taken))
             taken.add(anchor)
             outline.heading(item.level, text, anchor)
         else:
@@ -64,14 +64,3 @@ def _without_definitions(lines: list[str]) -> tuple[list[str], set[str]]:
         else:
             kept.append(line)
     return kept, labels
-
-
-def _slug(text: str, taken: set[str]) -> str:
-    """GitHub's anchor for a heading: lower case, punctuation out, spaces to hyphens, repeated ones numbered."""
-    slug = NOT_IN_SLUG.sub("", text.strip().lower()).replace(" ", "-")
-    number = 0
-    unique = slug
-    while unique in taken:
-        number += 1
-        unique = f"{slug}-{number}"
-    return unique

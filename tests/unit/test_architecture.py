@@ -15,7 +15,7 @@ RANKS = {
     for rank, modules in enumerate(
         [
             # values, pure functions, and what stands alone
-            "errors models setting_types stopwords resilience fusion floor duplicates telemetry access",
+            "errors models setting_types stopwords resilience fusion floor duplicates telemetry access anchors",
             "settings text builds state upstream prompt citations redis_link worker",
             "lexical azure_openai local_embedder local_models follow_ups conversations feedback "
             "sqlite_limits redis_limits",
@@ -25,7 +25,7 @@ RANKS = {
             "chat",
             "routes.bodies routes.problems routes.rooms",
             "routes.middleware routes.streams",
-            "routes.answers routes.feedback routes.sessions routes.site",
+            "routes.answers routes.demo_pages routes.feedback routes.sessions routes.site",
             "routes.dialects",
             "routes.openai routes.ai_sdk",
         ]
@@ -157,7 +157,7 @@ def test_third_party_imports_are_only_those_that_the_requirements_name() -> None
     direct = {line.split("==")[0].lower() for line in lines.splitlines() if "==" in line}
     package_of = {
         "faiss": "faiss-cpu", "dotenv": "python-dotenv", "docx": "python-docx", "yaml": "pyyaml",
-        "httpx_aiohttp": "httpx-aiohttp", "uvicorn_worker": "uvicorn-worker",
+        "httpx_aiohttp": "httpx-aiohttp", "uvicorn_worker": "uvicorn-worker", "markdown_it": "markdown-it-py",
         # FastAPI's own floor: it is pinned with it, and its types are part of FastAPI's interface.
         "starlette": "fastapi", "pydantic": "fastapi",
     }  # fmt: skip

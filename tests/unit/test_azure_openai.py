@@ -96,7 +96,7 @@ def complete() -> Completion:
     return with_upstream(story)  # type: ignore[no-any-return]
 
 
-def stream(*, seconds: float = 5.0) -> tuple[list[str], Exception | None]:
+def stream(*, seconds: float = 5.0) -> tuple[list[Any], Exception | None]:
     """The pieces that came, and the error that ended them."""
 
     async def story(upstream: Upstream) -> Any:
@@ -132,6 +132,7 @@ def event(text: Any = None, finish: str | None = None, **more: Any) -> bytes:
 FIRST = b'data: {"choices":[],"prompt_filter_results":[]}\n\n' + event("")
 END = event(None, "stop")
 DONE = b"data: [DONE]\n\n"
+USAGE = b'data: {"choices":[],"usage":{"prompt_tokens":12,"completion_tokens":2}}\n\n'
 
 
 def test_vectors_are_asked_for_packed_and_come_as_unit_vectors_in_the_order_of_the_texts(wire: Wire) -> None:
@@ -202,7 +203,19 @@ def test_a_wrong_form_of_answer_is_asked_for_again_and_then_an_upstream_error(wi
     assert complete().text == "Hi"
 
 
-@pytest.mark.parametrize("usage", [None, [], {}, {"prompt_tokens": None}])
+def test_a_stream_whose_tokens_were_counted_ends_with_the_whole(wire: Wire) -> None:
+    received = wire(Chunks([FIRST, event("Hi"), event(" you"), END, USAGE, DONE]))
+    assert stream() == (["Hi", " you", Completion("Hi you", 12, 2)], None)
+    assert orjson.loads(received[0].content)["stream_options"] == {"include_usage": True}
+
+
+@pytest.mark.parametrize("usage", [[], {}, 7, "x", {"prompt_tokens": None, "completion_tokens": 1}])
+def test_a_count_of_an_unknown_form_spoils_no_stream(wire: Wire, usage: Any) -> None:
+    wire(Chunks([FIRST, event("Hi"), END, b"data: " + orjson.dumps({"choices": [], "usage": usage}) + b"\n\n", DONE]))
+    assert stream() == (["Hi"], None)
+
+
+@pytest.mark.parametrize("usage", [None, [], {}, 7, "x", {"prompt_tokens": None}])
 def test_an_answer_without_a_count_of_tokens_is_an_answer(wire: Wire, usage: Any) -> None:
     wire(orjson.dumps({"choices": [{"message": {"content": "Hi"}}], "usage": usage}))
     assert complete() == Completion("Hi", 0, 0)
@@ -264,7 +277,7 @@ def test_a_stream_that_breaks_off_after_a_token_ends_with_an_error_and_is_never_
 @pytest.mark.parametrize(
     "chunks",
     [
-        [], [FIRST], [FIRST, DONE], [FIRST, END, DONE], [CUT], [FIRST, CUT], [b"<html>"], [b'{"choices":[]}'],
+        [], [FIRST], [FIRST, DONE], [FIRST, END, DONE], [CUT], [FIRST, CUT], [FIRST, END, USAGE, DONE], [b"<html>"], [b'{"choices":[]}'],
         [FIRST, event(" "), event("\n"), END, DONE], [b'data: {"error":{"code":"500"}}\n\n'], [event(["x"])],
     ],
 )  # fmt: skip

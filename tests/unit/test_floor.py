@@ -18,15 +18,19 @@ def on_topic(similarity: float | None, coverage: float, unrelated: float | None 
 
 def test_a_passage_counts_by_its_cosine_and_by_the_words_it_shares() -> None:
     assert on_topic(0.5, 0.0)
-    assert on_topic(0.1, 0.9)
-    assert not on_topic(0.3, 0.0)
-    assert not on_topic(0.1, 0.4)
+    assert on_topic(0.33, 0.3)
+    assert not on_topic(0.33, 0.1)
+    assert not on_topic(0.1, 0.3)
+
+
+def test_words_that_speak_clearly_are_enough() -> None:
+    assert on_topic(-0.2, 0.4)
 
 
 def test_both_facts_have_to_be_of_one_passage() -> None:
     flags = {"in_spaceless_script": False, "is_foreign": False}
-    assert not is_on_topic(similarities=[0.3, 0.0], coverages=[0.0, 0.5], unrelated=0.0, **flags)
-    assert is_on_topic(similarities=[0.3, 0.0], coverages=[0.5, 0.0], unrelated=0.0, **flags)
+    assert not is_on_topic(similarities=[0.33, 0.0], coverages=[0.0, 0.3], unrelated=0.0, **flags)
+    assert is_on_topic(similarities=[0.33, 0.0], coverages=[0.3, 0.0], unrelated=0.0, **flags)
 
 
 @pytest.mark.parametrize(("similarity", "unrelated"), [(None, 0.0), (0.99, None)])

@@ -221,7 +221,7 @@ export async function who_goes_to_the_end_of_a_growing_answer_stays_there({ stub
     eventually(async () => {
       const [log, line] = [
         await chat.page.locator(".log").boundingBox(),
-        await chat.page.getByText(words).boundingBox(),
+        await chat.prose.getByText(words).boundingBox(),
       ];
       assert.ok(line.y > log.y && line.y < log.y + log.height, `${words} at ${line.y}`);
     });
