@@ -32,7 +32,7 @@ MEANING_FROM_WEIGHT = 0.3
 """Models with a smaller share in fusion know spelling, not meaning: their cosines tell nothing about a topic."""
 
 PAIRS = 20_000
-UNRELATED_SHARE = 0.2
+UNRELATED_SHARE = 0.05
 
 
 def unrelated_similarity(vectors: NDArray[np.floating], documents: Sequence[str]) -> float:

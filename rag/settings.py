@@ -19,6 +19,11 @@ from rag.models import Endpoint
 
 DEMO_ROOT = Path(".demo")
 """Where the demo keeps its index and its state, so that it never touches the real ones."""
+DEMO_QUESTIONS = (
+    "How do I index my own site?",
+    "What happens when Azure is down?",
+    "Which file formats can be indexed?",
+)
 
 
 def _setting(variable: str, parser: Callable[[str], Any], default: Any, meaning: str, secret: bool = False) -> Any:
@@ -170,6 +175,7 @@ class Settings:
             values.setdefault("vector_db_path", DEMO_ROOT / "vector_db")
             values.setdefault("state_dir", DEMO_ROOT / "state")
             values.setdefault("site_name", "RAG Server demo")
+            values.setdefault("suggested_questions", DEMO_QUESTIONS)
         settings = cls(**values)
         faults += settings._endpoint_faults("CHAT") + settings._endpoint_faults("EMBEDDINGS")
         if faults:

@@ -1,5 +1,6 @@
 """The project's own documentation as pages, so that the demo's sources can be opened. Mounted in the demo alone."""
 
+import re
 from html import escape
 from itertools import pairwise
 from pathlib import Path
@@ -22,6 +23,8 @@ PAGE = """<!doctype html>
 <article class="page">{content}</article></body></html>
 """
 
+_FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
+
 router = APIRouter(prefix=PREFIX)
 
 
@@ -39,7 +42,7 @@ async def page(path: str) -> HTMLResponse:
 def rendered(text: str, *, title: str) -> str:
     """A page of HTML; raw HTML in `text` is shown, not obeyed."""
     reader = MarkdownIt("commonmark", {"html": False}).enable("table")
-    tokens = reader.parse(text)
+    tokens = reader.parse(_FRONT_MATTER.sub("", text))
     taken: set[str] = set()
     for opening, content in pairwise(tokens):
         if opening.type == "heading_open":

@@ -55,3 +55,7 @@ def test_html_in_a_page_is_shown_and_not_obeyed() -> None:
     assert "<script>" not in page
     assert "&lt;script&gt;" in page
     assert 'href="javascript' not in page
+
+
+def test_front_matter_is_not_shown() -> None:
+    assert "title:" not in demo_pages.rendered("---\ntitle: Kettle\n---\n# Kettle\n", title="t")

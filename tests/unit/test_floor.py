@@ -89,7 +89,7 @@ def test_the_measure_is_the_same_every_time() -> None:
 @pytest.mark.parametrize("cone", [0.0, 0.75])
 @pytest.mark.parametrize(
     ("site", "elsewhere", "least_refused"),
-    [("squad2_dev", "anthropic_codebase", 0.75), ("anthropic_codebase", "squad2_dev", 0.9)],
+    [("squad2_dev", "anthropic_codebase", 0.6), ("anthropic_codebase", "squad2_dev", 0.85)],
 )
 def test_public_questions_are_told_apart_also_where_the_model_has_a_cone(
     corpora: Path, tmp_path: Path, site: str, elsewhere: str, least_refused: float, cone: float

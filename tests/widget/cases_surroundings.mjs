@@ -92,10 +92,12 @@ export async function keyboard_alone_reaches_everything_and_focus_comes_back({ s
     "citations are reached",
   );
   assert.ok(!visited.has("a link") && !visited.has("BODY"), "focus stays in the dialog");
-  for (let i = 0; i < 12; i++) {
+  const backwards = new Set();
+  for (let i = 0; i < 24; i++) {
     await keyboard.press("Shift+Tab");
-    assert.ok(visited.has(await chat.focused()), await chat.focused());
+    backwards.add(await chat.focused());
   }
+  assert.deepEqual([...backwards].sort(), [...visited].sort());
   await keyboard.press("Escape");
   assert.equal(await chat.dialog.count(), 0);
   assert.equal(await chat.focused(), "Open the chat");
