@@ -1,6 +1,6 @@
 # On a bare machine with Python 3.11 or newer, `make demo` is all it takes.
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check bench clean programs
+.PHONY: help demo run test check fuzz bench clean programs
 MAKEFLAGS += --no-print-directory
 
 VENV := .venv
@@ -38,6 +38,9 @@ programs:
 	else \
 	  echo "The tests need$$missing; on Debian and Ubuntu: sudo apt-get install$$missing" >&2; exit 1; \
 	fi
+
+fuzz: $(VENV)/dev ## 20,000 made-up requests against the API's own description (about half an hour)
+	@exec $(BIN)/python scripts/fuzz
 
 bench: $(VENV)/dev ## The benchmarks, each as a ratio against its floor
 	@set -e; found=; \

@@ -37,7 +37,7 @@ class RagWorker(Worker):
     CONFIG_KWARGS: ClassVar[dict[str, Any]] = {
         **Worker.CONFIG_KWARGS,
         "timeout_graceful_shutdown": _finish_s,
-        # gunicorn's own list refuses networks with host bits, and never reaches the address rewriting.
+        # gunicorn's own list never reaches the address rewriting.
         "forwarded_allow_ips": access.trusted_proxies(_settings.forwarded_allow_ips),
     }
 

@@ -92,7 +92,9 @@ def asked_over_the_socket(one: Served) -> list[list[str]]:
     return rankings
 
 
-def ranked_offline(one: Build, questions: Sequence[str], vectors: Sequence[np.ndarray] | None) -> dict[str, list]:
+def ranked_offline(
+    one: Build, questions: Sequence[str], vectors: Sequence[np.ndarray] | None
+) -> dict[str, list[list[str]]]:
     """The usual ways to rank, from the same build: documents for each question, best first."""
     sources = [passage.source for passage in one.passages()]
     words = [one.lexical.scores(one.lexical.words(question)) for question in questions]

@@ -59,12 +59,11 @@ def refusal(status: int, phrase: str) -> bytes:
 
 
 def trusted_proxies(value: str) -> list[str]:
-    """`FORWARDED_ALLOW_IPS` as uvicorn understands it: exact networks, each also in the form that `::` sees.
+    """The networks of `FORWARDED_ALLOW_IPS`, each also in the form that a listener on `::` sees.
 
-    uvicorn takes a network with host bits (172.17.0.1/12) for a name that never matches, and a listener on `::` sees
-    the proxy 172.17.0.1 as ::ffff:172.17.0.1. In both cases all visitors would share the proxy's own bucket.
+    To it the proxy 172.17.0.1 is ::ffff:172.17.0.1; not believed, all visitors would share the proxy's own bucket.
     """
-    networks = [ipaddress.ip_network(part.strip(), strict=False) for part in value.split(",") if part.strip()]
+    networks = [ipaddress.ip_network(part.strip()) for part in value.split(",") if part.strip()]
     mapped = [f"::ffff:{one.network_address}/{96 + one.prefixlen}" for one in networks if one.version == 4]
     return [*map(str, networks), *mapped]
 

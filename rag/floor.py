@@ -22,7 +22,7 @@ CLEAR_COVERAGE = 0.35
 refuse none of the public sets' own questions; without this, a lower LEAST refuses 6 % more of those of strangers."""
 LEAST_WORDS = 2
 """Fewer words with a meaning of their own are no question to judge ("hello"); where there are vectors they pass."""
-LEAST_COVERAGE = 0.15
+LEAST_COVERAGE = 0.18
 """Where only words can be weighed."""
 LEAST_COVERAGE_OF_RUNS = 0.1
 """The same for scripts without spaces: one unknown word breaks three bigrams."""

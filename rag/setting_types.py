@@ -66,10 +66,11 @@ def rate_limit(value: str) -> str:
 def proxies(value: str) -> str:
     for part in listed(",")(value):
         try:
-            ipaddress.ip_network(part, strict=False)
+            # Strict, because gunicorn reads the same variable for itself and stops at 172.17.0.1/12.
+            ipaddress.ip_network(part)
         except ValueError:
             raise ValueError(
-                "addresses or networks of your proxies, comma-separated (* would believe anyone)"
+                "addresses or networks of your proxies, comma-separated, such as 172.16.0.0/12 (* would believe anyone)"
             ) from None
     return value
 

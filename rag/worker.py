@@ -80,7 +80,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
             return
-        if self.timeout_keep_alive_task is not None:
+        if self._complete and self.timeout_keep_alive_task is not None:
             # Idle until now; uvicorn stops its own clock at the first byte, be it half a line break.
             self.due_s = self.loop.time() + HEAD_TIMEOUT_S
         self._framing_bytes += len(data)

@@ -277,7 +277,8 @@ def test_a_stream_that_breaks_off_after_a_token_ends_with_an_error_and_is_never_
 @pytest.mark.parametrize(
     "chunks",
     [
-        [], [FIRST], [FIRST, DONE], [FIRST, END, DONE], [CUT], [FIRST, CUT], [FIRST, END, USAGE, DONE], [b"<html>"], [b'{"choices":[]}'],
+        [], [FIRST], [FIRST, DONE], [FIRST, END, DONE], [CUT], [FIRST, CUT],
+        [FIRST, END, USAGE, DONE], [b"<html>"], [b'{"choices":[]}'],
         [FIRST, event(" "), event("\n"), END, DONE], [b'data: {"error":{"code":"500"}}\n\n'], [event(["x"])],
     ],
 )  # fmt: skip

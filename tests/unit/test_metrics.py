@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from indexer.metrics import mrr_at_10, ndcg_at_10, recall_at_5
+from indexer.metrics import interval_95, mrr_at_10, ndcg_at_10, recall_at_5
 
 TEN = [str(number) for number in range(1, 13)]
 
@@ -39,3 +39,14 @@ def test_passages_of_one_document_use_up_one_rank() -> None:
 def test_nothing_found_or_nothing_relevant_is_zero(metric: type) -> None:
     assert metric([], {"a"}) == 0.0
     assert metric(["a"], set()) == 0.0
+
+
+def test_an_interval_holds_the_mean_and_narrows_with_more_questions() -> None:
+    few, many = interval_95([0.0, 0.5, 1.0] * 4), interval_95([0.0, 0.5, 1.0] * 60)
+    assert few[0] < 0.5 < few[1]
+    assert few[0] < many[0] < 0.5 < many[1] < few[1]
+
+
+def test_an_interval_of_equal_differences_is_a_point() -> None:
+    assert interval_95([0.25] * 5) == (0.25, 0.25)
+    assert interval_95([0.1, -0.1, 0.2]) == interval_95([0.1, -0.1, 0.2])

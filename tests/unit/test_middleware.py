@@ -63,7 +63,7 @@ def app() -> App:
 @pytest.fixture
 def port(app: App, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """A server of one thread with the worker's protocol, every bound a fraction of a second."""
-    for name, value in {"HEAD_TIMEOUT_S": 0.5, "LINGER_S": 0.5, "UNSENT_TIMEOUT_S": 0.5, "TICKS_PER_S": 1}.items():
+    for name, value in {"HEAD_TIMEOUT_S": 2.0, "LINGER_S": 0.2, "UNSENT_TIMEOUT_S": 0.5, "TICKS_PER_S": 1}.items():
         monkeypatch.setattr(worker, name, value)
     port = free_port()
     config = Config(
@@ -152,19 +152,20 @@ def test_a_connection_that_says_nothing_is_closed(port: int) -> None:
 def test_a_head_that_comes_byte_by_byte_is_not_waited_for(port: int) -> None:
     got, after_s = drip(port, b"GET / HTTP/1.1\r\nX-Slow: ", b"a")
     assert got == b""
-    assert after_s < 3.0
+    assert after_s < 5.0
 
 
 def test_line_breaks_between_requests_keep_no_connection_alive(port: int) -> None:
     got, after_s = drip(port, REQUEST, b"\r\n")
     assert got.startswith(b"HTTP/1.1 200")
-    assert after_s < 3.0
+    assert after_s < 5.0
 
 
 def test_an_answered_request_may_not_send_its_body_for_ever(port: int) -> None:
     got, after_s = drip(port, b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n\r\n", b"x")
     assert got.endswith(b"2\r\nok\r\n0\r\n\r\n")
-    assert after_s < 3.0
+    # The time for a new head must not begin with the rest of an old body.
+    assert after_s < 1.8
 
 
 def test_a_reader_who_stops_reading_loses_the_connection_and_the_answer_stops(port: int, app: App) -> None:

@@ -93,6 +93,18 @@ export async function a_source_without_an_address_shows_its_passage_instead({ st
   assert.equal(await chat.answer.getByRole("link").count(), 0);
 }
 
+export async function a_page_of_the_servers_own_is_linked_wherever_the_chat_stands({ stub, visitor }) {
+  stub.cors = true;
+  const address = "/demo/pages/api/#limits:~:text=at%20most";
+  stub.answer = (answer) => answer.whole(`See [API](${address}) [1].`, [source(address, "API", "At most 12.")], { size: 3 });
+  const from = `http://localhost:${stub.port}`;
+  const chat = await (await visitor()).open(stub.page({ from, body: "<rag-chat></rag-chat>" }));
+  await chat.ask("Where?");
+  await chat.answered();
+  const links = await chat.answer.locator("[href]").evaluateAll((all) => all.map((one) => one.getAttribute("href")));
+  assert.deepEqual(links, Array(3).fill(from + address));
+}
+
 export async function the_whole_answer_replaces_pieces_that_were_taken_back({ stub, visitor }) {
   stub.answer = (answer) =>
     answer

@@ -168,11 +168,16 @@ export async function code_inside_a_quote_is_shown_without_the_quotes_marks({ st
 
 export async function brackets_and_bare_addresses_are_read_as_people_mean_them({ stub, visitor }) {
   stub.answer = (one) =>
-    one.whole("An [aside], a[0] item. See https://docs.example/x. (And [this](relative/page.md).)", [], { size: 3 });
+    one.whole(
+      "An [aside], a[0] item. See https://docs.example/x. " +
+        "(And [this](relative/page.md), [that](//evil.example), [those](/\\\\evil.example).)",
+      [],
+      { size: 3 },
+    );
   const chat = await (await visitor()).open(stub.page({ body: "<rag-chat></rag-chat>" }));
   await chat.ask("Brackets?");
   await chat.answered();
-  assert.equal(await text(chat.prose), "An [aside], a0 item. See https://docs.example/x. (And this.)");
+  assert.equal(await text(chat.prose), "An [aside], a0 item. See https://docs.example/x. (And this, that, those.)");
   const links = await chat.prose.locator("[href]").evaluateAll((all) => all.map((one) => one.getAttribute("href")));
   assert.deepEqual(links, ["https://docs.example/x"]);
 }

@@ -31,6 +31,10 @@ def test_a_source_without_an_address_shows_its_passage_instead(in_browser: InBro
     in_browser()
 
 
+def test_a_page_of_the_servers_own_is_linked_wherever_the_chat_stands(in_browser: InBrowser) -> None:
+    in_browser()
+
+
 def test_the_whole_answer_replaces_pieces_that_were_taken_back(in_browser: InBrowser) -> None:
     in_browser()
 

@@ -2,10 +2,14 @@
 
 const SCHEMES = ["http:", "https:", "mailto:"];
 
-/** The address in its normal form; null where it is relative, broken, or of a scheme that can run or hide something. */
-export function safeHref(address) {
+/**
+ * The address in its normal form; null where it is broken, relative to an unknown page, or of a scheme that can run or
+ * hide something. A path from the root is one of the server's own pages, at `base`.
+ */
+export function safeHref(address, base) {
   try {
-    const url = new URL(String(address).trim());
+    const text = String(address).trim();
+    const url = /^\/(?![/\\])/.test(text) ? new URL(text, base) : new URL(text);
     return SCHEMES.includes(url.protocol) ? url.href : null;
   } catch {
     return null;

@@ -36,7 +36,7 @@ class Shadowed extends HTMLElement {
 
   connectedCallback() {
     if (!this.#root) {
-      const settings = settingsOf(this, scriptData);
+      const settings = settingsOf(this, scriptData, base);
       this.#root = el("div", { class: "root", lang: settings.t.lang, dir: settings.direction }, this.build(settings));
       // Adopted sheets need neither a nonce nor 'unsafe-inline' under a strict content security policy.
       const sheet = new CSSStyleSheet();
@@ -57,7 +57,7 @@ class Shadowed extends HTMLElement {
     if (this.#root) this.#dress();
   }
 
-  #dress = () => dress(this.#root, settingsOf(this, scriptData));
+  #dress = () => dress(this.#root, settingsOf(this, scriptData, base));
 }
 
 class RagChat extends Shadowed {

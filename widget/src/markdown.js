@@ -40,12 +40,14 @@ export class Markdown {
   #open;
   #cite;
   #t;
+  #base;
   #held = null;
 
-  /** Writes below `root`. `cite(number)` returns a node; `t(key)` the words of the copy button. */
-  constructor(root, { cite, t }) {
+  /** Writes below `root`. `cite(number)` returns a node; `t(key)` gives words; `base` is the server's address. */
+  constructor(root, { cite, t, base }) {
     this.#cite = cite;
     this.#t = t;
+    this.#base = base;
     this.#open = [{ node: root, type: smd.DOCUMENT }];
     this.#parser = smd.parser({
       data: null,
@@ -162,7 +164,7 @@ export class Markdown {
   #rawUrl(node) {
     const [after] = node.textContent.match(AFTER_URL) ?? [""];
     const address = node.textContent.slice(0, node.textContent.length - after.length);
-    const href = safeHref(address);
+    const href = safeHref(address, this.#base);
     if (href) {
       node.textContent = address;
       pointTo(node, href);
@@ -184,7 +186,7 @@ export class Markdown {
     const top = this.#top;
     if (type === smd.HREF && top.type === smd.LINK) {
       top.href = value;
-      const href = safeHref(value.trim().split(/\s/)[0]);
+      const href = safeHref(value.trim().split(/\s/)[0], this.#base);
       if (href) pointTo(top.node, href);
     } else if (type === smd.START && top.type === smd.LIST_ORDERED) {
       top.node.setAttribute("start", String(parseInt(value, 10) || 1));

@@ -177,7 +177,7 @@ export class Panel {
     }
     const fresh = turns.filter((turn) => !this.#views.has(turn));
     for (const turn of turns) {
-      if (!this.#views.has(turn)) this.#views.set(turn, new TurnView(turn, this.#t, acts));
+      if (!this.#views.has(turn)) this.#views.set(turn, new TurnView(turn, this.#settings, acts));
       const view = this.#views.get(turn);
       view.update(takesFeedback);
       if (this.#parts.turns.children[turns.indexOf(turn)] !== view.node) this.#parts.turns.append(view.node);

@@ -5,14 +5,16 @@ import { translator } from "./strings.js";
 /**
  * @param {HTMLElement} host  the element on the page
  * @param {DOMStringMap} scriptData  the script tag's data attributes
+ * @param {URL} base  where the server is
  */
-export function settingsOf(host, scriptData) {
+export function settingsOf(host, scriptData, base) {
   const given = (name) => host.dataset[name] ?? scriptData[name];
   const page = host.closest("[lang]")?.lang || document.documentElement.lang || navigator.language || "en";
   const direction = getComputedStyle(host).direction;
   return {
     t: translator(given("lang") || page),
     direction,
+    base,
     title: given("title"),
     greeting: given("greeting"),
     placeholder: given("placeholder"),

@@ -7,6 +7,7 @@ import { copied, Markdown } from "./markdown.js";
 export class TurnView {
   turn;
   #t;
+  #base;
   #acts;
   #written = "";
   #markdown = null;
@@ -25,9 +26,10 @@ export class TurnView {
   #shownTrouble = null;
 
   /** `acts` has retry(turn), rate(turn, rating, reason) and say(text). */
-  constructor(turn, t, acts) {
+  constructor(turn, { t, base }, acts) {
     this.turn = turn;
     this.#t = t;
+    this.#base = base;
     this.#acts = acts;
     this.#sources = el("div", { class: "sources", hidden: true });
     this.#note = el("p", { class: "note", hidden: true }, icon("info"), el("span"));
@@ -98,7 +100,7 @@ export class TurnView {
       this.#cites = [];
       this.#written = "";
       this.#finished = false;
-      this.#markdown = new Markdown(this.#body, { t: this.#t, cite: (number) => this.#cite(number) });
+      this.#markdown = new Markdown(this.#body, { t: this.#t, base: this.#base, cite: (number) => this.#cite(number) });
     }
     const piece = text.slice(this.#written.length);
     this.#written = text;
@@ -127,7 +129,7 @@ export class TurnView {
     const source = this.turn.sources[number - 1];
     if (cite.source === source && source) return; // Made anew, it would lose the focus.
     cite.source = source;
-    const href = source && safeHref(source.url);
+    const href = source && safeHref(source.url, this.#base);
     for (const name of ["href", "target", "rel", "title", "aria-label", "role", "tabindex"]) cite.removeAttribute(name);
     if (!source) return;
     const label = this.#t("source", { n: number, title: source.title });
@@ -164,7 +166,7 @@ export class TurnView {
 
   #chip(source, number) {
     const content = [el("b", {}, String(number)), el("span", { dir: "auto" }, source.title || source.url)];
-    const href = safeHref(source.url);
+    const href = safeHref(source.url, this.#base);
     if (href) {
       const chip = el("a", { class: "chip", title: source.content_preview }, ...content);
       chip.append(el("span", { class: "hidden" }, `, ${this.#t("newTab")}`));
