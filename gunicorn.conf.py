@@ -17,8 +17,8 @@ if str(ROOT) not in sys.path:
     # The working directory belongs to the operator (.env and relative paths are read there); the code is here.
     sys.path.insert(0, str(ROOT))
 
-from rag import access  # noqa: E402
-from rag.errors import ConfigError  # noqa: E402
+from rag import access, builds  # noqa: E402
+from rag.errors import BuildMismatch, ConfigError, IndexUnavailable  # noqa: E402
 from rag.settings import Settings  # noqa: E402
 from rag.telemetry import logging_config  # noqa: E402
 from rag.worker import DRAIN_S, ProcessLog, Worker  # noqa: E402
@@ -92,10 +92,31 @@ accesslog = None
 
 
 def on_starting(server: Any) -> None:
-    """Guard SIGHUP: settings or an index that cannot work must not take the running server down.
+    """Refuse to start without a good build, and let nothing that cannot work take the running server down later."""
+    try:
+        _require_a_good_build()
+    except IndexUnavailable as error:
+        # A worker starts without one, because it may replace another; from the beginning that helps nobody.
+        print("Nothing was started:", error, sep="\n  ", file=sys.stderr)
+        raise SystemExit(1) from None
+    _guard_reload(server)
 
-    gunicorn would leave on the first worker that does not boot, and the old workers with it.
-    """
+
+def _require_a_good_build() -> None:
+    """Raises `IndexUnavailable`. Opens no build: what faiss holds must not be there when workers are forked."""
+    root = _settings.vector_db_path
+    manifest = builds.verify(builds.folder_of(root, builds.live_id(root)))
+    made_with = manifest.get("embedding", {}).get("model")
+    for endpoint in () if _settings.demo else _settings.embeddings_endpoints[:1]:
+        if made_with != endpoint.model_name:
+            raise BuildMismatch(
+                f"the build in {root} was made with the embedding model {made_with!r}, the settings name "
+                f"{endpoint.model_name!r}; run: python -m indexer build SOURCE, or set the model it was made with"
+            )
+
+
+def _guard_reload(server: Any) -> None:
+    """gunicorn would leave on the first worker that does not boot, and the old workers with it."""
     reload = server.handle_hup
 
     def reload_if_sound() -> None:

@@ -20,6 +20,7 @@ from rag.chat import Chat, ChatModel
 from rag.conversations import Conversations, SqliteConversations
 from rag.errors import StateUnavailable
 from rag.feedback import FeedbackStore
+from rag.follow_ups import Rewriter
 from rag.live_index import LiveIndex
 from rag.local_embedder import LocalEmbedder
 from rag.local_models import QuotingChat
@@ -107,6 +108,8 @@ async def open_rooms(settings: Settings, rate_limits: RateLimits, stack: AsyncEx
         retriever=retriever, model=model, conversations=conversations, prompts=_prompts(settings),
         max_results=settings.max_vector_results, timeout_s=settings.request_timeout_s,
         degraded_answers=settings.degraded_answers,
+        # The model that quotes words no queries.
+        rewriter=Rewriter(model=model) if settings.query_rewrite == "model" and not settings.demo else None,
     )  # fmt: skip
     await _in_background(stack, index.watch)
 
@@ -160,7 +163,9 @@ async def _models(settings: Settings, stack: AsyncExitStack) -> tuple[Embedder, 
 def _prompts(settings: Settings) -> PromptWriter:
     file = settings.system_prompt_file
     return PromptWriter(
-        site_name=settings.site_name, instructions=file.read_text("utf-8").strip() if file else INSTRUCTIONS
+        site_name=settings.site_name,
+        instructions=file.read_text("utf-8").strip() if file else INSTRUCTIONS,
+        suggested_questions=settings.suggested_questions,
     )
 
 

@@ -122,17 +122,27 @@ def publish(root: Path, staging: Path, manifest: dict[str, Any]) -> str:
     complete = {"format": FORMAT, "id": build_id, "created_at": datetime.now(UTC).isoformat(), **manifest}
     _write(staging / "manifest.json", orjson.dumps({**complete, "files": files}, option=orjson.OPT_INDENT_2))
     _sync(staging)
-    staging.rename(folder_of(root, build_id))
-    _sync(root / "builds")
-    # After a rollback the build that was live is not the newest one, but it is the one known to be good.
-    kept = [build_id, *_live_ids(root), *kept_ids(root)]
-    make_live(root, build_id)
-    for old in set(kept) - set(list(dict.fromkeys(kept))[:KEPT]):
-        # Under another name first: half a build must never look like a whole one.
-        removed = root / "builds" / f".staging-{old}"
-        folder_of(root, old).rename(removed)
-        shutil.rmtree(removed)
+    with _naming(root):
+        staging.rename(folder_of(root, build_id))
+        _sync(root / "builds")
+        # After a rollback the build that was live is not the newest one, but it is the one known to be good.
+        last_live = _live_ids(root)
+        make_live(root, build_id)
+        by_worth = sorted(kept_ids(root), key=lambda kept_id: (kept_id == build_id, kept_id in last_live, kept_id))
+        for old in by_worth[:-KEPT]:
+            # Under another name first: half a build must never look like a whole one.
+            removed = root / "builds" / f".staging-{old}"
+            folder_of(root, old).rename(removed)
+            shutil.rmtree(removed)
     return build_id
+
+
+@contextmanager
+def _naming(root: Path) -> Iterator[None]:
+    """One process at a time: a rollback must not name a build that a publisher is about to remove."""
+    with (root / ".naming.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _live_ids(root: Path) -> list[str]:
@@ -156,6 +166,13 @@ def rollback(root: Path, build_id: str | None = None) -> str:
 
     Raises `BuildMissing` where there is none to return to, `BuildDamaged` for one that is not sound.
     """
+    if not kept_ids(root):
+        raise BuildMissing(f"no build is kept in {root}; run: python -m indexer build SOURCE")
+    with _naming(root):
+        return _rollback(root, build_id)
+
+
+def _rollback(root: Path, build_id: str | None) -> str:
     kept = kept_ids(root)
     if build_id is None:
         # "~" sorts after every id: without a live build the newest kept one is the one to return to.

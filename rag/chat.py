@@ -13,11 +13,12 @@ from typing import Any, Protocol
 from rag.citations import Citations
 from rag.conversations import Conversations
 from rag.errors import ContentFiltered, StateUnavailable, UpstreamError
+from rag.follow_ups import Rewriter, search_query
 from rag.local_models import QuotingChat
 from rag.models import Completion, Hit, Message, Prompt
 from rag.prompt import PromptWriter
 from rag.resilience import Deadline
-from rag.retrieval import Retriever, search_query
+from rag.retrieval import Retriever
 
 log = logging.getLogger(__name__)
 
@@ -104,6 +105,8 @@ class Chat:
     max_results: int
     timeout_s: float
     degraded_answers: bool
+    rewriter: Rewriter | None = None
+    """Words what a follow-up searches for; None leaves it to rules."""
 
     async def answer(
         self, question: str, *, session_id: str | None, claimed: Sequence[Message] = (), stream: bool
@@ -119,7 +122,10 @@ class Chat:
         deadline = Deadline(self.timeout_s)
         course = _Course()
         history = await self._recall(session_id, claimed, course)
-        retrieved = await self.retriever.search(search_query(question, history), k=self.max_results, deadline=deadline)
+        query = search_query(question, history)
+        if self.rewriter is not None:
+            query = await self.rewriter.query(question, history, deadline=deadline)
+        retrieved = await self.retriever.search(query, k=self.max_results, deadline=deadline)
         course.missing += [retrieved.degraded] if retrieved.degraded else []
         hits = tuple(self.retriever.relevant(retrieved))
         citations = Citations(hits)
@@ -135,7 +141,7 @@ class Chat:
                         yield Delta(text, tuple(citations.order))
             rest = citations.end()
         else:
-            rest = self.prompts.nothing_found
+            rest = self.prompts.nothing_found_but(retrieved.hits)
         if rest:
             course.text += rest
             yield Delta(rest, tuple(citations.order))

@@ -19,7 +19,7 @@ LEAST = 0.42
 """Of scaled cosine plus weighted coverage. benchmarks/retrieval.py measures what it refuses, rightly and wrongly."""
 CLEAR_COVERAGE = 0.35
 """From here on the words alone speak for a passage, however weak the embedding model. Measured, LEAST and this together
-refuse none of the public sets' own questions; without this, a lower LEAST refuses 6 % more of those of strangers."""
+refuse 1 of 748 public questions on topic, and 77 % and 93 % of those about something else."""
 LEAST_WORDS = 2
 """Fewer words with a meaning of their own are no question to judge ("hello"); where there are vectors they pass."""
 LEAST_COVERAGE = 0.18

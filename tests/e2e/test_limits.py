@@ -41,7 +41,10 @@ def ask(server: RagServer, forwarded: str | None, path: str = "/chat", method: s
     headers = {"Connection": "close"} | ({"X-Forwarded-For": forwarded} if forwarded else {})
     body = {"query": "warranty"} if path == "/search" else QUESTION
     content = None if method == "GET" else body
-    return httpx.request(method, f"{server.base_url}{path}", json=content, headers=headers, timeout=60, trust_env=False)
+    # A TLS context is 14 ms of CPU a client, and nobody speaks TLS here.
+    return httpx.request(
+        method, f"{server.base_url}{path}", json=content, headers=headers, timeout=60, trust_env=False, verify=False
+    )
 
 
 def statuses(server: RagServer, forwarded: list[str | None], path: str = "/chat", method: str = "POST") -> Counter[int]:
@@ -94,12 +97,14 @@ def test_a_refused_chat_asks_no_model(limited: RagServer, azure: AzureEmulator, 
 def test_a_bad_request_counts_like_any_other(limited: RagServer, visitor: str) -> None:
     headers = {"X-Forwarded-For": visitor}
     url = f"{limited.base_url}/chat"
-    answers = [httpx.post(url, content=b"{", headers=headers, trust_env=False).status_code for _ in range(21)]
+    answers = [
+        httpx.post(url, content=b"{", headers=headers, trust_env=False, verify=False).status_code for _ in range(21)
+    ]
     assert answers == [422] * 20 + [429]
 
 
 def test_health_from_loopback_is_never_limited_and_from_elsewhere_it_is(limited: RagServer, visitor: str) -> None:
-    assert statuses(limited, [None] * 150, "/health", "GET") == {200: 150}
+    assert statuses(limited, [None] * 80, "/health", "GET") == {200: 80}
     assert statuses(limited, [visitor] * 70, "/health", "GET") == {200: 60, 429: 10}
 
 
@@ -155,7 +160,9 @@ def test_a_limit_survives_a_restart(start_server: StartServer) -> None:
 @pytest.mark.parametrize("origin", [ALLOWED, "http://localhost:3000"])
 def test_an_allowed_origin_may_call(limited: RagServer, visitor: str, origin: str) -> None:
     headers = {"Origin": origin, "X-Forwarded-For": visitor}
-    answer = httpx.post(f"{limited.base_url}/chat", json=QUESTION, headers=headers, timeout=20, trust_env=False)
+    answer = httpx.post(
+        f"{limited.base_url}/chat", json=QUESTION, headers=headers, timeout=20, trust_env=False, verify=False
+    )
     assert answer.headers["access-control-allow-origin"] == origin
     assert "access-control-allow-credentials" not in answer.headers
     assert "origin" in answer.headers["vary"].lower()
@@ -176,7 +183,9 @@ def test_an_allowed_origin_may_call(limited: RagServer, visitor: str, origin: st
 )  # fmt: skip
 def test_another_origin_may_not_call(limited: RagServer, visitor: str, origin: str) -> None:
     headers = {"Origin": origin, "X-Forwarded-For": visitor}
-    answer = httpx.post(f"{limited.base_url}/search", json={"query": "x"}, headers=headers, trust_env=False)
+    answer = httpx.post(
+        f"{limited.base_url}/search", json={"query": "x"}, headers=headers, trust_env=False, verify=False
+    )
     assert "access-control-allow-origin" not in answer.headers
     preflight = preflight_of(limited, origin)
     assert preflight.status_code == 400
@@ -185,18 +194,18 @@ def test_another_origin_may_not_call(limited: RagServer, visitor: str, origin: s
 
 def preflight_of(server: RagServer, origin: str) -> httpx.Response:
     asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
-    return httpx.options(f"{server.base_url}/chat", headers={"Origin": origin, **asked}, trust_env=False)
+    return httpx.options(f"{server.base_url}/chat", headers={"Origin": origin, **asked}, trust_env=False, verify=False)
 
 
 def test_an_allowed_page_can_read_why_it_was_refused(limited: RagServer, visitor: str) -> None:
     statuses(limited, [visitor] * 20)
     headers = {"Origin": ALLOWED, "X-Forwarded-For": visitor}
     for content, status in ((b"{}", 429), (b"x" * 70_000, 429)):
-        answer = httpx.post(f"{limited.base_url}/chat", content=content, headers=headers, trust_env=False)
+        answer = httpx.post(f"{limited.base_url}/chat", content=content, headers=headers, trust_env=False, verify=False)
         assert answer.status_code == status
         assert answer.headers["access-control-allow-origin"] == ALLOWED
 
 
 def test_without_allowed_origins_no_page_may_call(server: RagServer) -> None:
-    answer = httpx.get(server.base_url, headers={"Origin": ALLOWED}, trust_env=False)
+    answer = httpx.get(server.base_url, headers={"Origin": ALLOWED}, trust_env=False, verify=False)
     assert not [name for name in answer.headers if name.startswith("access-control")]

@@ -74,7 +74,7 @@ class Load:
 
     def _ask(self) -> None:
         while not self._stop.is_set():
-            with httpx.Client(base_url=self._server.base_url, timeout=20, trust_env=False) as client:
+            with httpx.Client(base_url=self._server.base_url, timeout=20, trust_env=False, verify=False) as client:
                 for _ in range(5):
                     asked_at = time.monotonic()
                     try:
@@ -153,7 +153,7 @@ def test_a_damaged_build_is_refused_with_its_reason_while_the_old_one_serves(
     with no_visitor_notices(server) as load:
         builds.make_live(owner.root, bad)
         wait_until(lambda: logged(server, "build refused, the live one keeps serving") == 2, 10, "both workers refuse")
-        ready = httpx.get(f"{server.base_url}/ready", trust_env=False)
+        ready = httpx.get(f"{server.base_url}/ready", trust_env=False, verify=False)
         assert ready.status_code == 200
         index = ready.json()["index"]
         assert (index["status"], index["build"]) == ("ok", good)
@@ -187,7 +187,7 @@ def test_builds_of_another_model_or_format_and_a_nonsense_name_are_refused(
     server = start_server(workers=1, VECTOR_DB_PATH=owner.root)
 
     def refused() -> dict[str, str]:
-        index = httpx.get(f"{server.base_url}/ready", trust_env=False).json()["index"]
+        index = httpx.get(f"{server.base_url}/ready", trust_env=False, verify=False).json()["index"]
         assert index["build"] == good
         found: dict[str, str] = index.get("refused", {})
         return found
@@ -210,7 +210,10 @@ def test_builds_of_another_model_or_format_and_a_nonsense_name_are_refused(
     manifest.write_text(manifest.read_text().replace('"format": 1', '"format": 99'))
     builds.make_live(owner.root, foreign)
     wait_until(lambda: "format 99, this version reads 1" in server.output, 10, "a newer format is refused")
-    assert httpx.post(f"{server.base_url}/chat", json={"message": QUESTION}, trust_env=False).status_code == 200
+    assert (
+        httpx.post(f"{server.base_url}/chat", json={"message": QUESTION}, trust_env=False, verify=False).status_code
+        == 200
+    )
 
     builds.make_live(owner.root, good)
     wait_until(lambda: refused() == {}, 10, "the good build needs no refusal")
@@ -220,9 +223,9 @@ def test_the_served_build_survives_its_own_removal(start_server: StartServer, ow
     good = owner.publish("6.50")
     server = start_server(workers=1, VECTOR_DB_PATH=owner.root)
     shutil.rmtree(owner.root)
-    answer = httpx.post(f"{server.base_url}/search", json={"query": QUESTION}, trust_env=False)
+    answer = httpx.post(f"{server.base_url}/search", json={"query": QUESTION}, trust_env=False, verify=False)
     assert "6.50" in answer.json()["results"][0]["content"]
-    assert httpx.get(f"{server.base_url}/ready", trust_env=False).json()["index"]["build"] == good
+    assert httpx.get(f"{server.base_url}/ready", trust_env=False, verify=False).json()["index"]["build"] == good
 
 
 def test_workers_share_the_memory_of_one_build(start_server: StartServer, owner: Owner) -> None:
@@ -247,7 +250,7 @@ def test_a_killed_worker_is_replaced_and_serves_the_live_build(start_server: Sta
     wait_until(lambda: victim not in server.worker_pids() and len(server.worker_pids()) == 2, 20, "a new worker")
     wait_until(lambda: logged(server, "worker is ready") == 3, 20, "the new worker is ready")
     answers = Counter(
-        "7.25" in httpx.post(f"{server.base_url}/search", json={"query": QUESTION}, trust_env=False).text
+        "7.25" in httpx.post(f"{server.base_url}/search", json={"query": QUESTION}, trust_env=False, verify=False).text
         for _ in range(20)
     )
     assert answers == {True: 20}

@@ -29,7 +29,7 @@ from tests.support.waiting import REPOSITORY, wait_until
 JSON = {"Content-Type": "application/json"}
 CROSS_SESSION_ATTEMPTS = int(os.environ.get("CROSS_SESSION_ATTEMPTS", "500"))
 """`make soak` asks for 100,000."""
-GROWTH_BYTES = 8 << 20
+GROWTH_BYTES = 4 << 20
 """What a worker may grow by in 2,000 hostile requests: caches that fill, far below one body for each."""
 
 

@@ -236,6 +236,28 @@ def test_a_reader_always_finds_a_sound_build_while_others_publish_and_roll_back(
     assert read > 0
 
 
+def test_rollbacks_beside_publishers_never_leave_a_name_without_its_build(tmp_path: Path) -> None:
+    for number in range(3):
+        publish(tmp_path, str(number))
+    code = (
+        "import sys; from pathlib import Path; from rag import builds; from rag.errors import BuildMissing\n"
+        f"root = Path({str(tmp_path)!r})\n"
+        "for _ in range(150):\n"
+        "    try: builds.rollback(root, builds.kept_ids(root)[-1])\n"
+        "    except BuildMissing: pass\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, stderr=subprocess.PIPE) as other:
+        number = 0
+        while other.poll() is None:
+            number += 1
+            publish(tmp_path, f"build {number}")
+            assert builds.verify(builds.folder_of(tmp_path, builds.live_id(tmp_path)))
+        assert other.stderr is not None
+        assert (other.returncode, other.stderr.read().decode()) == (0, "")
+    assert number > 3
+    assert len(builds.kept_ids(tmp_path)) <= builds.KEPT
+
+
 def test_nothing_of_ours_can_unpickle() -> None:
     ours = [*(REPOSITORY / "rag").rglob("*.py"), *(REPOSITORY / "indexer").rglob("*.py")]
     assert len(ours) > 40

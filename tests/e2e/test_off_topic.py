@@ -1,0 +1,50 @@
+"""Questions that have nothing to do with the site, and follow-ups worded by the model, through the whole server."""
+
+import httpx
+
+from tests.conftest import StartServer
+from tests.support.azure import AzureEmulator
+from tests.support.small_site import OFF_TOPIC, SITE_URL
+
+
+def ask(base_url: str, message: str, **more: object) -> dict[str, object]:
+    answer = httpx.post(f"{base_url}/chat", json={"message": message, **more}, timeout=30.0, trust_env=False)
+    assert answer.status_code == 200, answer.text
+    found: dict[str, object] = answer.json()
+    return found
+
+
+def test_an_off_topic_question_is_answered_without_the_model_and_with_what_the_site_has(
+    start_server: StartServer, azure: AzureEmulator
+) -> None:
+    server = start_server(workers=1, SUGGESTED_QUESTIONS="What does it cost?|How long is the warranty?")
+    answer = ask(server.base_url, OFF_TOPIC)
+    assert azure.requests("chat") == []
+    assert answer["sources"] == []
+    assert str(answer["response"]).startswith("I could not find anything about this")
+    assert f"]({SITE_URL}/" in str(answer["response"])
+    assert "- How long is the warranty?" in str(answer["response"])
+    assert answer["degraded"] is None
+
+
+def test_an_off_topic_question_is_told_apart_by_words_while_embeddings_are_down(
+    start_server: StartServer, azure: AzureEmulator
+) -> None:
+    server = start_server(workers=1)
+    azure.fail("status", target="embeddings", status=500)
+    assert ask(server.base_url, OFF_TOPIC)["sources"] == []
+    assert ask(server.base_url, "How long does the warranty last?")["sources"] != []
+    assert len(azure.requests("chat")) == 1
+
+
+def test_with_query_rewrite_the_model_words_the_search_of_a_follow_up(
+    start_server: StartServer, azure: AzureEmulator
+) -> None:
+    server = start_server(workers=1, QUERY_REWRITE="model")
+    session_id = str(ask(server.base_url, "Which port does the REST API listen on?")["session_id"])
+    assert len(azure.requests("chat")) == 1
+    azure.behave(reply="How long does the warranty last?")
+    answer = ask(server.base_url, "And how long are things covered?", session_id=session_id)
+    assert len(azure.requests("chat")) == 3
+    assert "How long does the warranty last?" in azure.requests("embeddings")[-1]["body"]["input"]
+    assert str(answer["sources"][0]["url"]).startswith(f"{SITE_URL}/warranty/")  # type: ignore[index]
