@@ -127,7 +127,7 @@ class Chat:
             query = await self.rewriter.query(question, history, deadline=deadline)
         retrieved = await self.retriever.search(query, k=self.max_results, deadline=deadline)
         course.missing += [retrieved.degraded] if retrieved.degraded else []
-        hits = tuple(self.retriever.relevant(retrieved))
+        hits = tuple(self.retriever.relevant(retrieved, in_conversation=bool(history)))
         citations = Citations(hits)
         yield Sources(hits)
 

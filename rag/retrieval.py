@@ -92,14 +92,15 @@ class Retriever:
         timings = {"embed_ms": round((embedded - began) * 1000, 1), "search_ms": round((found - embedded) * 1000, 1)}
         return Retrieved(hits, degraded, timings, on_topic)
 
-    def relevant(self, retrieved: Retrieved) -> list[Hit]:
+    def relevant(self, retrieved: Retrieved, *, in_conversation: bool) -> list[Hit]:
         """The hits that may go into a prompt, within its budget; none where the question is off-topic.
 
         A threshold that is set decides in place of the build's floor, passage by passage, where it can be applied.
+        The floor judges only what opens a conversation: later turns ("what did I ask first?") may be about that.
         """
         if self._threshold is not None and not retrieved.degraded:
             return within_budget([hit for hit in retrieved.hits if hit.similarity >= self._threshold])
-        return within_budget(retrieved.hits) if retrieved.on_topic else []
+        return within_budget(retrieved.hits) if retrieved.on_topic or in_conversation else []
 
 
 def _find(build: Build, query: str, vector: np.ndarray | None, k: int) -> tuple[list[Hit], bool]:

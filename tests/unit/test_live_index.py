@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rag import builds, live_index, vector_db
-from rag.errors import BuildDamaged, BuildMismatch, BuildMissing
+from rag.errors import IndexUnavailable
 from rag.live_index import LiveIndex
 from rag.models import Passage
 
@@ -58,15 +58,43 @@ def test_two_looks_are_close_enough_for_five_seconds() -> None:
     assert "LOOK_EVERY_S = 1.0" in source
 
 
-def test_opening_without_a_sound_build_raises(tmp_path: Path) -> None:
-    with pytest.raises(BuildMissing):
-        LiveIndex(root=tmp_path, model=MODEL)
+def spoil(root: Path, build_id: str) -> None:
+    (builds.folder_of(root, build_id) / "passages.npy").unlink()
+
+
+def test_a_worker_without_any_sound_build_starts_and_says_that_it_cannot_serve(tmp_path: Path) -> None:
+    def is_unavailable(model: str, reason: str) -> bool:
+        index = LiveIndex(root=tmp_path, model=model)
+        with pytest.raises(IndexUnavailable):
+            index.build.search("words", vector=None, k=1)
+        return index.health()["status"] == "unavailable" and index.health()["refused"]["reason"] == reason
+
+    assert is_unavailable(MODEL, "missing")
     build_id = publish(tmp_path, "one")
-    with pytest.raises(BuildMismatch):
-        LiveIndex(root=tmp_path, model="another-model")
-    (builds.folder_of(tmp_path, build_id) / "passages.npy").unlink()
-    with pytest.raises(BuildDamaged):
-        LiveIndex(root=tmp_path, model=MODEL)
+    assert is_unavailable("another-model", "another model or format")
+    spoil(tmp_path, build_id)
+    assert is_unavailable(MODEL, "damaged")
+
+
+def test_a_worker_that_starts_beside_a_damaged_build_serves_the_newest_sound_one(tmp_path: Path) -> None:
+    first, second, third = (publish(tmp_path, text) for text in ("one", "two", "three"))
+    spoil(tmp_path, third)
+    index = LiveIndex(root=tmp_path, model=MODEL)
+    assert (said(index), index.health()["refused"]) == ("two", {"build": third, "reason": "damaged"})
+    spoil(tmp_path, second)
+    assert LiveIndex(root=tmp_path, model=MODEL).build.id == first
+
+
+async def wait_for_one(tmp_path: Path) -> None:
+    async with watched(tmp_path) as index:
+        assert index.health()["status"] == "unavailable"
+        publish(tmp_path, "one")
+        await until(lambda: index.health()["status"] == "ok")
+        assert said(index) == "one"
+
+
+def test_a_worker_without_a_build_takes_up_the_first_one(tmp_path: Path) -> None:
+    asyncio.run(wait_for_one(tmp_path))
 
 
 def test_health_says_what_is_served(tmp_path: Path) -> None:

@@ -97,9 +97,18 @@ def test_a_large_build_is_searched_in_a_thread_with_the_same_outcome(
     assert search(index, FakeEmbedder(axis(0)), "heater").hits == inline.hits
 
 
-def relevant(index: LiveIndex, threshold: float | None, retrieved: Retrieved) -> list[str]:
+def relevant(
+    index: LiveIndex, threshold: float | None, retrieved: Retrieved, *, in_conversation: bool = False
+) -> list[str]:
     retriever = Retriever(index=index, embedder=FakeEmbedder(axis(0)), threshold=threshold)
-    return [hit.passage.text for hit in retriever.relevant(retrieved)]
+    return [hit.passage.text for hit in retriever.relevant(retrieved, in_conversation=in_conversation)]
+
+
+def test_the_floor_judges_what_opens_a_conversation_and_not_what_continues_it(index: LiveIndex) -> None:
+    found = search(index, FakeEmbedder(axis(1)), "zzz")
+    off_topic = Retrieved(hits=found.hits, on_topic=False)
+    assert relevant(index, None, off_topic) == []
+    assert len(relevant(index, None, off_topic, in_conversation=True)) == 3
 
 
 def test_below_the_threshold_nothing_is_relevant(index: LiveIndex) -> None:
