@@ -1,6 +1,6 @@
 # On a bare machine with Python 3.11 or newer, `make demo` is all it takes.
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check fuzz bench clean programs
+.PHONY: help demo run test check fuzz soak bench clean programs
 MAKEFLAGS += --no-print-directory
 
 VENV := .venv
@@ -41,6 +41,11 @@ programs:
 
 fuzz: $(VENV)/dev ## 20,000 made-up requests against the API's own description (about half an hour)
 	@exec $(BIN)/python scripts/fuzz
+
+# Who leaves in the middle has its long form beside its short one.
+LEAVERS := tests/e2e/test_upstream_faults.py::test_visitors_who_leave_cancel_their_upstream_calls_within_a_second_and_no_connection_is_lost
+soak: $(VENV)/dev ## What has to survive, in the numbers of docs/reliability.md (about half an hour)
+	@SOAK_DISCONNECTS=1000 exec $(BIN)/python -m pytest -q -s tests/soak/soak_*.py $(LEAVERS)
 
 bench: $(VENV)/dev ## The benchmarks, each as a ratio against its floor
 	@set -e; found=; \

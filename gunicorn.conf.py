@@ -5,10 +5,13 @@
 gunicorn runs this file at the start and again on SIGHUP.
 """
 
+import atexit
 import math
 import os
+import shutil
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,11 +20,14 @@ if str(ROOT) not in sys.path:
     # The working directory belongs to the operator (.env and relative paths are read there); the code is here.
     sys.path.insert(0, str(ROOT))
 
-from rag import access, builds  # noqa: E402
+from rag import access, builds, metric_files  # noqa: E402
 from rag.errors import BuildMismatch, ConfigError, IndexUnavailable  # noqa: E402
 from rag.settings import Settings  # noqa: E402
 from rag.telemetry import logging_config  # noqa: E402
 from rag.worker import DRAIN_S, ProcessLog, Worker  # noqa: E402
+
+COUNT_TOGETHER = "PROMETHEUS_MULTIPROC_DIR"
+"""Where it names a folder, prometheus-client counts in files there; it looks once, when it is imported."""
 
 try:
     _settings = Settings.from_environment()
@@ -46,11 +52,16 @@ class RagWorker(Worker):
         # over a .env that is being edited. Imported here, in the worker, so that a reload takes up new code.
         from rag_server import create_app
 
-        self.wsgi = create_app(_settings)
+        self.wsgi = create_app(_settings, metrics_folder=Path(os.environ[COUNT_TOGETHER]))
 
 
 class RagLog(ProcessLog):
-    CONFIG: ClassVar[dict[str, Any]] = logging_config(_settings.log_level, _settings.log_format, _settings.secrets)
+    CONFIG: ClassVar[dict[str, Any]] = logging_config(
+        _settings.log_level, _settings.log_format, _settings.secrets,
+        colour=sys.stdout.isatty() and not os.environ.get("NO_COLOR"),
+        file=_settings.log_file, max_bytes=int(_settings.log_max_size_mb * 1_000_000),
+        backups=_settings.log_backup_count,
+    )  # fmt: skip
 
 
 bind = f"[{_settings.host}]:{_settings.port}" if ":" in _settings.host else f"{_settings.host}:{_settings.port}"
@@ -99,7 +110,17 @@ def on_starting(server: Any) -> None:
         # A worker starts without one, because it may replace another; from the beginning that helps nobody.
         print("Nothing was started:", error, sep="\n  ", file=sys.stderr)
         raise SystemExit(1) from None
+    _open_metrics()
+    _import_libraries()
     _guard_reload(server)
+
+
+def child_exit(server: Any, worker: Any) -> None:
+    """Keep what a worker counted that has ended. Nothing may come out of here: it would end the server."""
+    try:
+        metric_files.retire(Path(os.environ[COUNT_TOGETHER]), alive=server.WORKERS)
+    except Exception:
+        server.log.exception("counts of an ended worker are not retired yet")
 
 
 def _require_a_good_build() -> None:
@@ -113,6 +134,33 @@ def _require_a_good_build() -> None:
                 f"the build in {root} was made with the embedding model {made_with!r}, the settings name "
                 f"{endpoint.model_name!r}; run: python -m indexer build SOURCE, or set the model it was made with"
             )
+
+
+def _open_metrics() -> None:
+    """Once in the life of a master, and not where this file is read again on SIGHUP: counters must not start over."""
+    try:
+        folder = metric_files.open_folder(_settings.state_dir)
+    except OSError as error:
+        print("Nothing was started:", f"there is no place for the metrics: {error}", sep="\n  ", file=sys.stderr)
+        raise SystemExit(1) from None
+    os.environ[COUNT_TOGETHER] = str(folder)
+    atexit.register(_remove, folder, os.getpid())
+
+
+def _remove(folder: Path, master: int) -> None:
+    # Workers inherit what is to be done at the end; only the end of the master is the end.
+    if os.getpid() == master:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _import_libraries() -> None:
+    """Once, for all workers: one that replaces a dead one serves sooner, and they share the memory.
+
+    Only what starts no thread, which a fork would lose (numpy and faiss do), and none of our own code, which a reload
+    has to take up anew.
+    """
+    for library in ("fastapi.openapi.utils", "httpx_aiohttp", "slowapi", "starlette.middleware.cors", "uvicorn"):
+        import_module(library)
 
 
 def _guard_reload(server: Any) -> None:

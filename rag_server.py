@@ -5,8 +5,9 @@ The only place of the server where adapters are constructed.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
@@ -24,11 +25,25 @@ from rag.follow_ups import Rewriter
 from rag.live_index import LiveIndex
 from rag.local_embedder import LocalEmbedder
 from rag.local_models import QuotingChat
+from rag.metrics import Metrics
+from rag.models import Endpoint
 from rag.prompt import INSTRUCTIONS, PromptWriter
 from rag.rate_limits import RateLimitMiddleware, RateLimits, sqlite_storage_uri
 from rag.resilience import RetryBudget
 from rag.retrieval import Embedder, Retriever
-from rag.routes import ai_sdk, answers, bodies, dialects, feedback, middleware, openai, problems, sessions, site
+from rag.routes import (
+    ai_sdk,
+    answers,
+    bodies,
+    dialects,
+    feedback,
+    metrics,
+    middleware,
+    openai,
+    problems,
+    sessions,
+    site,
+)  # fmt: skip
 from rag.routes.rooms import Rooms
 from rag.settings import Settings
 from rag.state import Clocks
@@ -42,8 +57,22 @@ LIMITED = {("POST", "/chat"): "chat", ("POST", "/chat/stream"): "chat", ("POST",
 """Which limit a route counts against."""
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """The application for these settings; resources are opened when its lifespan begins."""
+MEASURE_MEMORY_EVERY_S = 15.0
+
+
+def create_app(settings: Settings, *, metrics_folder: Path | None = None) -> FastAPI:
+    """The application for these settings; resources are opened when its lifespan begins.
+
+    `metrics_folder` is where all workers of a server count together; None counts for this process alone.
+    """
+    counts = Metrics(folder=metrics_folder)
+    counts.expect(
+        endpoints=[] if settings.demo else [
+            *(("chat", one.name) for one in settings.chat_endpoints),
+            *(("embeddings", one.name) for one in settings.embeddings_endpoints),
+        ],
+        limits=sorted(set(LIMITED.values())),
+    )  # fmt: skip
     rate_limits = RateLimits(
         limits={"chat": settings.rate_limit_chat, "search": settings.rate_limit_search,
                 "health": settings.rate_limit_health},
@@ -56,13 +85,13 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(rate_limits.close)
-            yield {"rooms": await open_rooms(settings, rate_limits, stack)}
+            yield {"rooms": await open_rooms(settings, rate_limits, counts, stack)}
 
     app = FastAPI(
         title=settings.site_name, version=site.VERSION, lifespan=lifespan, docs_url=None, redoc_url=None,
         description="Answers questions about a site's own documents, with their sources.",
     )  # fmt: skip
-    for room in (site, answers, sessions, feedback, openai, ai_sdk):
+    for room in (site, answers, sessions, feedback, openai, ai_sdk, metrics):
         app.include_router(room.router)
     if settings.demo:
         # Only here, so that no other server loads a Markdown reader.
@@ -74,8 +103,9 @@ def create_app(settings: Settings) -> FastAPI:
     # The last one added is the outermost.
     app.add_middleware(middleware.BodyLimit)
     app.add_middleware(
-        RateLimitMiddleware, limits=rate_limits, routes=LIMITED, bucket=_bucket, problem=problems.rate_limit_problem
-    )
+        RateLimitMiddleware, limits=rate_limits, routes=LIMITED, bucket=_bucket,
+        problem=problems.rate_limit_problem, metrics=counts,
+    )  # fmt: skip
     if settings.allowed_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -90,24 +120,24 @@ def create_app(settings: Settings) -> FastAPI:
             max_age=3600,
         )
     app.add_middleware(dialects.ProblemsReworded, prefix=openai.PREFIX, reword=openai.reworded)
-    app.add_middleware(middleware.RequestContext, route_name=_route_name)
+    app.add_middleware(middleware.RequestContext, route_name=_route_name, metrics=counts)
     return app
 
 
-async def open_rooms(settings: Settings, rate_limits: RateLimits, stack: AsyncExitStack) -> Rooms:
+async def open_rooms(settings: Settings, rate_limits: RateLimits, counts: Metrics, stack: AsyncExitStack) -> Rooms:
     """Open everything that answering needs; `stack` closes it in reverse order."""
-    embedder, model = await _models(settings, stack)
+    embedder, model = await _models(settings, counts, stack)
     index = LiveIndex(root=settings.vector_db_path, model=embedder.name)
     conversations = _conversations(settings)
     stack.push_async_callback(conversations.close)
     thumbs = FeedbackStore(path=settings.state_dir / "feedback.sqlite3", clocks=Clocks.system())
     stack.push_async_callback(thumbs.close)
-    retriever = Retriever(index=index, embedder=embedder, threshold=settings.similarity_threshold)
+    retriever = Retriever(index=index, embedder=embedder, threshold=settings.similarity_threshold, metrics=counts)
     stack.callback(retriever.close)
     chat = Chat(
         retriever=retriever, model=model, conversations=conversations, prompts=_prompts(settings),
         max_results=settings.max_vector_results, timeout_s=settings.request_timeout_s,
-        degraded_answers=settings.degraded_answers,
+        degraded_answers=settings.degraded_answers, metrics=counts,
         # The model that quotes words no queries.
         rewriter=Rewriter(model=model) if settings.query_rewrite == "model" and not settings.demo else None,
     )  # fmt: skip
@@ -117,10 +147,18 @@ async def open_rooms(settings: Settings, rate_limits: RateLimits, stack: AsyncEx
         await _prune_forever(conversations, rate_limits, settings.cleanup_interval_minutes * 60)
 
     await _in_background(stack, prune)
+    counts.worker_began()
+
+    async def measure() -> None:
+        while True:
+            await asyncio.sleep(MEASURE_MEMORY_EVERY_S)
+            await asyncio.to_thread(counts.measure_memory)
+
+    await _in_background(stack, measure)
     log.info("worker is ready", extra={"build": index.build.id, "passages": index.build.count})
     return Rooms(
         settings=settings, index=index, retriever=retriever, chat=chat, model=model, embedder=embedder,
-        conversations=conversations, feedback=thumbs, rate_limits=rate_limits,
+        conversations=conversations, feedback=thumbs, rate_limits=rate_limits, metrics=counts,
     )  # fmt: skip
 
 
@@ -146,14 +184,17 @@ def _conversations(settings: Settings) -> Conversations:
     return RedisConversations(url=settings.redis_url, **bounds)
 
 
-async def _models(settings: Settings, stack: AsyncExitStack) -> tuple[Embedder, ChatModel]:
+async def _models(settings: Settings, counts: Metrics, stack: AsyncExitStack) -> tuple[Embedder, ChatModel]:
     if settings.demo:
         opening = "This demo runs without a language model: it quotes the passages that fit your question best."
         return LocalEmbedder(), QuotingChat(degraded="no language model: passages are quoted", opening=opening)
     client = await stack.enter_async_context(http_client())
     budget = RetryBudget()
-    chat = Upstream(kind="chat", endpoints=settings.chat_endpoints, client=client, budget=budget)
-    embeddings = Upstream(kind="embeddings", endpoints=settings.embeddings_endpoints, client=client, budget=budget)
+
+    def upstream(kind: str, endpoints: Sequence[Endpoint]) -> Upstream:
+        return Upstream(kind=kind, endpoints=endpoints, client=client, budget=budget, observer=counts)
+
+    chat, embeddings = upstream("chat", settings.chat_endpoints), upstream("embeddings", settings.embeddings_endpoints)
     return (
         AzureEmbedder(upstream=embeddings, name=settings.embeddings_endpoints[0].model_name),
         AzureChat(upstream=chat, temperature=settings.chat_temperature, max_tokens=settings.chat_max_tokens),
@@ -202,7 +243,12 @@ def _bucket(scope: Scope) -> str | None:
 
 def _route_name(scope: Scope) -> str:
     route = scope.get("route")
-    return getattr(route, "path", None) or "unmatched"
+    if path := getattr(route, "path", None):
+        return str(path)
+    if mounted_at := scope.get("root_path"):
+        return str(mounted_at)
+    # Refused before the routes: too many requests, or too large a body. Only paths of ours, for a label has to be.
+    return scope["path"] if (scope["method"], scope["path"]) in LIMITED else "unmatched"
 
 
 def __getattr__(name: str) -> Any:

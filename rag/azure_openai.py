@@ -17,11 +17,12 @@ import httpx
 import numpy as np
 import orjson
 
+from rag.calls import Unanswered
 from rag.errors import ContentFiltered, RagError, UpstreamError, UpstreamTimeout
 from rag.fusion import DENSE_WEIGHT
 from rag.models import Completion, Prompt
 from rag.resilience import Deadline
-from rag.upstream import Unanswered, Upstream, read_body
+from rag.upstream import Upstream, read_body
 
 log = logging.getLogger(__name__)
 

@@ -5,28 +5,33 @@ Yields events that a route spells as JSON, as a stream, or in another dialect. K
 
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from rag.citations import Citations
 from rag.conversations import Conversations
-from rag.errors import ContentFiltered, StateUnavailable, UpstreamError
+from rag.errors import ContentFiltered, RagError, StateUnavailable, UpstreamError
 from rag.follow_ups import Rewriter, search_query
 from rag.local_models import QuotingChat
+from rag.metrics import Metrics
 from rag.models import Completion, Hit, Message, Prompt
 from rag.prompt import PromptWriter
 from rag.resilience import Deadline
-from rag.retrieval import Retriever
+from rag.retrieval import WITHOUT_EMBEDDINGS, Retriever
+from rag.telemetry import note
 
 log = logging.getLogger(__name__)
 
 WITHOUT_MEMORY = "memory unavailable: this conversation is not remembered"
+WITHOUT_MODEL = "chat model unavailable: passages are quoted"
 QUOTED_INSTEAD = QuotingChat(
-    degraded="chat model unavailable: passages are quoted",
+    degraded=WITHOUT_MODEL,
     opening="The language model cannot be reached right now. These passages fit your question best:",
 )
+REASONS = {WITHOUT_MODEL: "model", WITHOUT_EMBEDDINGS: "embeddings", WITHOUT_MEMORY: "memory"}
+"""What metrics call each way in which an answer can be degraded; a model that is degraded by nature is `no_model`."""
 
 
 class ChatModel(Protocol):
@@ -84,6 +89,15 @@ class _Course:
     """Whether the model has begun to answer: from then on nothing is started over."""
     text: str = ""
     fields: dict[str, Any] = field(default_factory=dict)
+    outcome: str = "answered"
+    """What becomes of the question once it is `done`."""
+    done: bool = False
+    began_s: float = field(default_factory=time.perf_counter)
+
+    @property
+    def seconds(self) -> float:
+        """Since the question came."""
+        return time.perf_counter() - self.began_s
 
     @property
     def degraded(self) -> str | None:
@@ -105,6 +119,7 @@ class Chat:
     max_results: int
     timeout_s: float
     degraded_answers: bool
+    metrics: Metrics
     rewriter: Rewriter | None = None
     """Words what a follow-up searches for; None leaves it to rules."""
 
@@ -118,51 +133,74 @@ class Chat:
         `ContentFiltered`; `UpstreamError` where degraded answers are switched off, or after the first delta. What
         broke off is not remembered.
         """
-        began = time.perf_counter()
-        deadline = Deadline(self.timeout_s)
         course = _Course()
-        history = await self._recall(session_id, claimed, course)
-        query = search_query(question, history)
-        if self.rewriter is not None:
-            query = await self.rewriter.query(question, history, deadline=deadline)
-        retrieved = await self.retriever.search(query, k=self.max_results, deadline=deadline)
-        course.missing += [retrieved.degraded] if retrieved.degraded else []
-        hits = tuple(self.retriever.relevant(retrieved, in_conversation=bool(history)))
-        citations = Citations(hits)
-        yield Sources(hits)
+        with self._accounted(course):
+            deadline = Deadline(self.timeout_s)
+            history = await self._recall(session_id, claimed, course)
+            query = search_query(question, history)
+            if self.rewriter is not None:
+                query = await self.rewriter.query(question, history, deadline=deadline)
+            retrieved = await self.retriever.search(query, k=self.max_results, deadline=deadline)
+            course.missing += [retrieved.degraded] if retrieved.degraded else []
+            hits = tuple(self.retriever.relevant(retrieved, in_conversation=bool(history)))
+            citations = Citations(hits)
+            yield Sources(hits)
 
-        asked = time.perf_counter()
-        if hits:
-            prompt = self.prompts.write(question, history=history, hits=hits)
-            async with aclosing(self._ask(prompt, deadline, course, stream=stream)) as pieces:
-                async for piece in pieces:
-                    if text := citations.feed(piece):
-                        course.text += text
-                        yield Delta(text, tuple(citations.order))
-            rest = citations.end()
-        else:
-            rest = self.prompts.nothing_found_but(retrieved.hits)
-        if rest:
-            course.text += rest
-            yield Delta(rest, tuple(citations.order))
-        answered = time.perf_counter()
+            asked = time.perf_counter()
+            if hits:
+                prompt = self.prompts.write(question, history=history, hits=hits)
+                async with aclosing(self._ask(prompt, deadline, course, stream=stream)) as pieces:
+                    async for piece in pieces:
+                        if text := citations.feed(piece):
+                            if stream and not course.text:
+                                self.metrics.first_token(course.seconds)
+                                course.fields["first_token_ms"] = round(course.seconds * 1000, 1)
+                            course.text += text
+                            yield Delta(text, tuple(citations.order))
+                rest = citations.end()
+            else:
+                course.outcome = "nothing_found"
+                rest = self.prompts.nothing_found_but(retrieved.hits)
+            if rest:
+                course.text += rest
+                yield Delta(rest, tuple(citations.order))
+            course.fields |= {
+                "model_ms": round((time.perf_counter() - asked) * 1000, 1),
+                "hits": len(hits),
+                "cited": len(citations.order),
+            }
+            if session_id is not None:
+                await self._remember(session_id, question, course)
+            course.done = True
+            yield Done(
+                course.text, citations.sorted(hits), len(citations.order), course.degraded,
+                prompt_tokens=course.fields.get("prompt_tokens", 0),
+                completion_tokens=course.fields.get("completion_tokens", 0),
+            )  # fmt: skip
 
-        if session_id is not None:
-            await self._remember(session_id, question, course)
-        course.fields |= {
-            **retrieved.timings_ms,
-            "model_ms": round((answered - asked) * 1000, 1),
-            "total_ms": round((time.perf_counter() - began) * 1000, 1),
-            "hits": len(hits),
-            "cited": len(citations.order),
-            "degraded": course.degraded,
-        }
-        log.info("answered", extra=course.fields)
-        yield Done(
-            course.text, citations.sorted(hits), len(citations.order), course.degraded,
-            prompt_tokens=course.fields.get("prompt_tokens", 0),
-            completion_tokens=course.fields.get("completion_tokens", 0),
-        )  # fmt: skip
+    @contextmanager
+    def _accounted(self, course: _Course) -> Iterator[None]:
+        """Counts what became of the question, and puts what is known of it into the request's line of the log."""
+        failure = "left"
+        try:
+            yield
+        except ContentFiltered:
+            failure = "filtered"
+            raise
+        except Exception as error:
+            failure = "failed"
+            if isinstance(error, RagError):
+                course.fields["error"] = error.code
+            raise
+        finally:
+            # Whoever wants the whole answer stops listening at `Done`: that is no visitor who left.
+            outcome = course.outcome if course.done else failure
+            self.metrics.answer_ended(
+                outcome, degraded=[REASONS.get(one, "no_model") for one in course.missing],
+                prompt_tokens=course.fields.get("prompt_tokens", 0),
+                completion_tokens=course.fields.get("completion_tokens", 0),
+            )  # fmt: skip
+            note(**course.fields, degraded=course.degraded, outcome=outcome)
 
     async def _recall(self, session_id: str | None, claimed: Sequence[Message], course: _Course) -> list[Message]:
         if session_id is None:
@@ -190,6 +228,7 @@ class Chat:
             if course.began or not self.degraded_answers:
                 raise
             log.warning("model not reached, passages are quoted", extra={"reason": str(error)})
+            course.outcome = "quoted"
             async with aclosing(self._pieces(QUOTED_INSTEAD, prompt, deadline, course, stream=stream)) as pieces:
                 async for text in pieces:
                     yield text

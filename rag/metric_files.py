@@ -36,11 +36,12 @@ def open_folder(state_dir: Path) -> Path:
     parent.mkdir(parents=True, exist_ok=True)
     for left in parent.glob(f"{_PREFIX}*"):
         _remove_if_left(left)
-    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
-    owner = os.open(folder / "owner", os.O_RDWR | os.O_CREAT, 0o600)
+    # Under another name until it is held, or a server that starts at the same moment could take it for a left one.
+    unheld = Path(tempfile.mkdtemp(prefix=f".{_PREFIX}", dir=parent))
+    owner = os.open(unheld / "owner", os.O_RDWR | os.O_CREAT, 0o600)
     # Never closed: master and workers hold it together, the last of them lets go of it by ending.
     fcntl.flock(owner, fcntl.LOCK_EX)
-    return folder
+    return unheld.rename(unheld.with_name(unheld.name[1:]))
 
 
 def _remove_if_left(folder: Path) -> None:
@@ -107,7 +108,7 @@ def _add(source: Path, target: Path) -> None:
     from prometheus_client.mmap_dict import MmapedDict
 
     try:
-        counted = list(MmapedDict.read_all_values_from_file(str(source)))
+        counted = list(MmapedDict.read_all_values_from_file(str(source)))  # type: ignore[no-untyped-call]
     except Exception:
         log.exception("counts of a dead worker are lost", extra={"file": source.name})
         return

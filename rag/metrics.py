@@ -4,9 +4,10 @@ Made once and handed to whoever has something to tell. A label holds names that 
 visitor sent: no words, no ids, no addresses; so the number of series is bounded. Knows no HTTP beyond its words.
 """
 
+import asyncio
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -15,16 +16,16 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.metrics_core import GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from rag import metric_files
-from rag.errors import ContentFiltered, UpstreamTimeout
+from rag import calls, metric_files
 
 log = logging.getLogger(__name__)
 
 SECONDS = (0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
 """Upper bounds of what takes as long as a model: from a page to the longest stream; 8 is the alert's."""
 SEARCH_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 10.0)
+FRESH_S = 1.0
+"""Far below the pause between two scrapes: an older text from the next worker would look like a reset."""
 METHODS = frozenset({"GET", "HEAD", "POST", "DELETE", "OPTIONS"})
-UPSTREAM_OUTCOMES = ("ok", "failed", "timeout", "throttled", "refused", "filtered", "abandoned")
 ANSWER_OUTCOMES = ("answered", "quoted", "nothing_found", "filtered", "failed", "left")
 DEGRADED_REASONS = ("model", "embeddings", "memory", "no_model")
 RATINGS = ("up", "down")
@@ -38,8 +39,8 @@ class Now:
     version: str
     build: str
     embedding_model: str
-    created_at_s: float
-    """When the live build was made, in seconds since 1970; 0 where it does not say."""
+    created_at_s: float | None
+    """When the live build was made, in seconds since 1970; None where there is none, or it does not say."""
     passages: int
     refused: bool
     """Whether a published build is refused, and an earlier one served."""
@@ -55,6 +56,7 @@ class Metrics:
         if (folder is not None) != values.ValueClass._multiprocess:
             raise RuntimeError(f"the metrics' folder is {folder}, but the process was started for another mode")
         self._folder = folder
+        self._turn, self._text, self._fresh_until_s = asyncio.Lock(), b"", 0.0
         self._registry = CollectorRegistry()
         self._requests = self._counter("rag_http_requests", "Requests that ended", "method", "route", "status")
         self._durations = self._histogram(
@@ -104,7 +106,7 @@ class Metrics:
             self._retries.labels(upstream)
             self._breakers.labels(upstream, endpoint).set(0)
             self._call_durations.labels(upstream, endpoint)
-            for outcome in UPSTREAM_OUTCOMES:
+            for outcome in calls.OUTCOMES:
                 self._calls.labels(upstream, endpoint, outcome)
         for limit in limits:
             self._limited.labels(limit)
@@ -162,10 +164,18 @@ class Metrics:
         self._calls.labels(upstream, endpoint, outcome).inc()
         self._call_durations.labels(upstream, endpoint).observe(seconds)
 
+    async def text(self, look_up: Callable[[], Awaitable[Now]]) -> bytes:
+        """As `render`, made once a second at most: whoever asks without pause must not keep a worker busy."""
+        async with self._turn:
+            if time.monotonic() >= self._fresh_until_s:
+                self._text = await asyncio.to_thread(self.render, await look_up())
+                self._fresh_until_s = time.monotonic() + FRESH_S
+        return self._text
+
     def render(self, now: Now) -> bytes:
         """Everything in Prometheus's text format (0.0.4), for the sum of all workers. Reads files: for a thread."""
         shown = CollectorRegistry(auto_describe=False)
-        shown.register(_Shown([*self._counted(), *_looked_up(now)]))  # type: ignore[arg-type]
+        shown.register(_Shown([*self._counted(), *_looked_up(now)]))
         return generate_latest(shown)
 
     def _counted(self) -> list[Metric]:
@@ -199,20 +209,7 @@ class _Call:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         seconds = time.perf_counter() - self._began
-        self._metrics.call_ended(self._upstream, self._endpoint, _outcome(error), seconds)
-
-
-def _outcome(error: BaseException | None) -> str:
-    if error is None:
-        return "ok"
-    if isinstance(error, UpstreamTimeout):
-        return "timeout"
-    if isinstance(error, ContentFiltered):
-        return "filtered"
-    # The other kinds of failure are upstream's own, and known here by name alone.
-    return {"Throttled": "throttled", "TooSlow": "timeout", "Unanswered": "failed", "Refused": "refused"}.get(
-        type(error).__name__, "abandoned"
-    )
+        self._metrics.call_ended(self._upstream, self._endpoint, calls.outcome_of(error), seconds)
 
 
 class _Shown:
@@ -235,10 +232,11 @@ def _looked_up(now: Now) -> list[Metric]:
             "rag_index_build", "The build of the index that is served",
             value={"build": now.build, "embedding_model": now.embedding_model},
         ),
-        gauge("rag_index_created_timestamp_seconds", "When the live build was made", now.created_at_s),
         gauge("rag_index_passages", "Passages of the live build", now.passages),
         gauge("rag_index_refused", "1 while a published build is refused, and an earlier one served", now.refused),
     ]  # fmt: skip
+    if now.created_at_s is not None:
+        families.append(gauge("rag_index_created_timestamp_seconds", "When the live build was made", now.created_at_s))
     if now.sessions is not None:
         families.append(gauge("rag_sessions", "Conversations that are remembered", now.sessions))
     return families
@@ -260,5 +258,3 @@ def _resident_bytes() -> int:
         return int(Path("/proc/self/statm").read_text("ascii").split()[1]) * 4096
     except OSError:
         return 0
-
-

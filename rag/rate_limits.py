@@ -25,6 +25,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rag.errors import ConfigError, RateLimited, StateUnavailable
+from rag.metrics import Metrics
 from rag.sqlite_limits import SqliteStorage as SqliteStorage  # makes its URIs known to slowapi
 from rag.sqlite_limits import sqlite_storage_uri as sqlite_storage_uri
 from rag.state import Clocks
@@ -189,6 +190,7 @@ class RateLimitMiddleware:
     routes: Mapping[tuple[str, str], str]
     bucket: Callable[[Scope], str | None]
     problem: Callable[[Scope, RateLimited], ASGIApp]
+    metrics: Metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         name = self.routes.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
@@ -200,6 +202,7 @@ class RateLimitMiddleware:
         try:
             headers = await self.limits.check(name, bucket)
         except LimitExceeded as error:
+            self.metrics.rate_limited(name)
             app, headers = self.problem(scope, error), error.headers | {"Retry-After": f"{error.retry_after_s:.0f}"}
 
         async def send_with_headers(message: Message) -> None:

@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,9 +17,11 @@ from rag import floor
 from rag.errors import BuildMismatch, UpstreamError
 from rag.follow_ups import search_query as search_query
 from rag.live_index import LiveIndex
+from rag.metrics import Metrics
 from rag.models import Hit
 from rag.prompt import within_budget
 from rag.resilience import Deadline
+from rag.telemetry import note
 from rag.vector_db import Build
 
 log = logging.getLogger(__name__)
@@ -47,12 +49,11 @@ class Embedder(Protocol):
 
 @dataclass(slots=True)
 class Retrieved:
-    """The outcome of one search, with what went missing on the way and how long it took."""
+    """The outcome of one search, with what went missing on the way."""
 
     hits: list[Hit]
     """The best passages, best first, whether or not they have anything to do with the question."""
     degraded: str | None = None
-    timings_ms: dict[str, float] = field(default_factory=dict)
     on_topic: bool = True
     """False where even the best ones have nothing to do with it: see `rag.floor`."""
 
@@ -60,11 +61,12 @@ class Retrieved:
 class Retriever:
     """Searches the live build."""
 
-    def __init__(self, *, index: LiveIndex, embedder: Embedder, threshold: float | None) -> None:
+    def __init__(self, *, index: LiveIndex, embedder: Embedder, threshold: float | None, metrics: Metrics) -> None:
         """`threshold` is the cosine similarity below which a passage does not answer; None takes the build's floor."""
         self._index = index
         self._embedder = embedder
         self._threshold = threshold
+        self._metrics = metrics
         self._threads = ThreadPoolExecutor(SEARCH_THREADS, thread_name_prefix="search")
 
     def close(self) -> None:
@@ -89,8 +91,9 @@ class Retriever:
             loop = asyncio.get_running_loop()
             hits, on_topic = await loop.run_in_executor(self._threads, _find, build, query, vector, k)
         found = time.perf_counter()
-        timings = {"embed_ms": round((embedded - began) * 1000, 1), "search_ms": round((found - embedded) * 1000, 1)}
-        return Retrieved(hits, degraded, timings, on_topic)
+        self._metrics.searched(embed_s=embedded - began, search_s=found - embedded)
+        note(embed_ms=round((embedded - began) * 1000, 1), search_ms=round((found - embedded) * 1000, 1))
+        return Retrieved(hits, degraded, on_topic)
 
     def relevant(self, retrieved: Retrieved, *, in_conversation: bool) -> list[Hit]:
         """The hits that may go into a prompt, within its budget; none where the question is off-topic.

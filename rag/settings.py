@@ -72,6 +72,11 @@ class Settings:
         "LOG_LEVEL", parse.choice("debug", "info", "warning", "error", "critical"), "info", "what is logged"
     )
     log_format: str = _setting("LOG_FORMAT", parse.choice("json", "text"), "json", "json for machines, text for people")
+    log_file: Path | None = _setting("LOG_FILE", Path, None, "a file for the log, beside the standard output")
+    log_max_size_mb: float = _setting(
+        "LOG_MAX_SIZE_MB", parse.number(float, 0.01, 100_000), 100.0, "megabytes after which a new LOG_FILE is begun"
+    )
+    log_backup_count: int = _setting("LOG_BACKUP_COUNT", parse.number(int, 1, 1000), 10, "full log files that are kept")
     allowed_origins: tuple[str, ...] = _setting(
         "ALLOWED_ORIGINS", parse.origins, (), "origins of the pages that may call the API, comma-separated"
     )

@@ -7,12 +7,26 @@ import json
 import logging
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import orjson
 
+from rag.log_file import SharedFile
+
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 """The id of the request being answered, for every line that is logged meanwhile."""
+
+request_fields: ContextVar[dict[str, Any] | None] = ContextVar("request_fields", default=None)
+"""What is collected for the one line that a request gets when it ends."""
+
+
+def note(**fields: Any) -> None:
+    """Put fields into the line of the request being answered; outside of one they are lost."""
+    noted = request_fields.get()
+    if noted is not None:
+        noted.update(fields)
+
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 
@@ -57,16 +71,50 @@ class JsonFormatter(_Formatter):
 
 
 class TextFormatter(_Formatter):
-    """`12:00:00 warning rag.upstream  upstream call failed, trying again  attempt=1 delay_ms=180`"""
+    """`12:00:00.120 warning  upstream       upstream call failed, trying again            attempt=1  #4f2a91c0`
+
+    In columns: when, how bad, who says so, what happened, its fields, in which request. The line of a request says what
+    was asked and what came of it: `12:00:00.120 info     access_log     200 POST /chat  2512.0 ms   hits=5  #4f2a91c0`.
+    """
+
+    def __init__(self, *, secrets: tuple[str, ...] = (), colour: bool = False) -> None:
+        super().__init__(secrets=secrets)
+        self._colour = colour
 
     def format(self, record: logging.LogRecord) -> str:
-        time = datetime.fromtimestamp(record.created).astimezone()
-        fields = " ".join(f"{name}={_one_line(value)}" for name, value in self.fields(record).items())
-        line = f"{time:%H:%M:%S} {record.levelname.lower():7} {record.name}  {_one_line(record.getMessage())}"
-        line += f"  {fields}" if fields else ""
+        moment = datetime.fromtimestamp(record.created).astimezone()
+        fields, message = self.fields(record), _one_line(record.getMessage())
+        if fields.keys() >= _OF_REQUESTS:
+            message = f"{fields['status']} {fields['method']} {fields['route']}"
+            message = f"{_one_line(message):{MESSAGE_WIDTH - 12}}{fields['duration_ms']:9.1f} ms"
+            fields = {name: value for name, value in fields.items() if name not in _OF_REQUESTS}
+        said = " ".join(f"{name}={_quoted(value)}" for name, value in fields.items() if value is not None)
+        parts = [
+            self._painted("2", f"{moment:%H:%M:%S}.{int(record.msecs):03d}"),
+            self._painted(_PAINT.get(record.levelno, "0"), f"{record.levelname.lower():8}"),
+            self._painted("2", f"{record.name.removeprefix('rag.'):15}"),
+            f"{message:{MESSAGE_WIDTH}}  {said}" if said else message,
+            self._painted("2", f" #{request_id.get()[:8]}") if request_id.get() else "",
+        ]
+        line = " ".join(filter(None, parts))
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
         return self.blank(line)
+
+    def _painted(self, paint: str, text: str) -> str:
+        return f"\x1b[{paint}m{text}\x1b[0m" if self._colour else text
+
+
+MESSAGE_WIDTH = 46
+"""Where fields begin; most sentences are shorter."""
+_OF_REQUESTS = {"method", "route", "status", "duration_ms"}
+_PAINT = {logging.DEBUG: "2", logging.INFO: "32", logging.WARNING: "33", logging.ERROR: "31", logging.CRITICAL: "1;31"}
+"""Of levels, as ANSI attributes."""
+
+
+def _quoted(value: object) -> str:
+    text = _one_line(value)
+    return f'"{text}"' if " " in text else text
 
 
 def _one_line(value: object) -> str:
@@ -75,17 +123,35 @@ def _one_line(value: object) -> str:
     return text if text.isprintable() else ascii(text)
 
 
-def logging_config(level: str, log_format: str, secrets: tuple[str, ...] = ()) -> dict[str, Any]:
-    """A `logging.config.dictConfig` for every process of the server: all lines to stdout, in one form."""
-    formatter = JsonFormatter if log_format == "json" else TextFormatter
+def logging_config(
+    level: str,
+    log_format: str,
+    secrets: tuple[str, ...] = (),
+    *,
+    colour: bool = False,
+    file: Path | None = None,
+    max_bytes: int = 100_000_000,
+    backups: int = 10,
+) -> dict[str, Any]:
+    """A `logging.config.dictConfig` for every process of the server: all lines to stdout, in one form.
+
+    `colour` paints the text form. With `file` they go there as well, unpainted.
+    """
+    json_lines = {"()": JsonFormatter, "secrets": secrets}
+    text_lines = {"()": TextFormatter, "secrets": secrets}
+    stdout = {"class": "logging.StreamHandler", "stream": "ext://sys.stdout", "formatter": "stdout"}
+    in_file = {"()": SharedFile, "path": file, "max_bytes": max_bytes, "backups": backups, "formatter": "file"}
     quiet = {"level": "WARNING", "propagate": True, "handlers": []}
     ours = {"level": level.upper(), "propagate": True, "handlers": []}
     return {
         "version": 1,
         "disable_existing_loggers": False,
-        "formatters": {"line": {"()": formatter, "secrets": secrets}},
-        "handlers": {"stdout": {"class": "logging.StreamHandler", "stream": "ext://sys.stdout", "formatter": "line"}},
-        "root": {"level": "WARNING", "handlers": ["stdout"]},
+        "formatters": {
+            "stdout": json_lines if log_format == "json" else {**text_lines, "colour": colour},
+            "file": json_lines if log_format == "json" else text_lines,
+        },
+        "handlers": {"stdout": stdout} | ({"file": in_file} if file else {}),
+        "root": {"level": "WARNING", "handlers": ["stdout", *(["file"] if file else [])]},
         "loggers": {
             "rag": ours,
             "rag_server": ours,

@@ -17,7 +17,8 @@ import orjson
 from httpx_aiohttp import AiohttpTransport
 from tenacity import AsyncRetrying, RetryCallState
 
-from rag.errors import ContentFiltered, UpstreamError, UpstreamRejected, UpstreamTimeout
+from rag.calls import UNOBSERVED, CallObserver, Refused, Throttled, TooSlow, Unanswered
+from rag.errors import ContentFiltered, UpstreamError, UpstreamTimeout
 from rag.models import Endpoint
 from rag.resilience import Breaker, Clock, Deadline, RetryBudget, RetryShare, full_jitter, retry_after_s
 
@@ -45,18 +46,6 @@ PASSING_STATUSES = frozenset({408, 409, 425, 429})
 """The statuses below 500 that may be gone at the next attempt; all others would be the same again."""
 ELSEWHERE_STATUSES = frozenset({401, 403, 404})
 """Refused for this endpoint's key or deployment: another endpoint may still answer."""
-
-
-class Unanswered(UpstreamError):
-    """One attempt failed in a way that another attempt may mend."""
-
-
-class Refused(UpstreamRejected):
-    """The request was refused for good; `elsewhere` tells whether another endpoint may see it differently."""
-
-    def __init__(self, private: str, *, elsewhere: bool) -> None:
-        super().__init__(private)
-        self.elsewhere = elsewhere
 
 
 @dataclass(eq=False)
@@ -108,6 +97,7 @@ class Upstream:
         endpoints: Sequence[Endpoint],
         client: httpx.AsyncClient,
         budget: RetryBudget,
+        observer: CallObserver = UNOBSERVED,
         clock: Clock = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         jitter: Callable[..., float] = full_jitter,
@@ -116,6 +106,7 @@ class Upstream:
         self.targets = [Target(endpoint, Breaker(clock=clock)) for endpoint in endpoints]
         self._client = client
         self._budget = budget
+        self._observer = observer
         self._clock = clock
         self._sleep = sleep
         self._jitter = jitter
@@ -161,34 +152,37 @@ class Upstream:
             patience_s = min(remaining_s * PATIENCE_SHARE, PROBE_PATIENCE_S if probing else remaining_s)
         breaker = target.breaker
         era, settle = breaker.begin(), breaker.abandoned
-        try:
-            async with asyncio.timeout(patience_s):
-                answer = await self._exchange(target, course.body, read)
-            settle = breaker.succeeded
-            return answer
-        except TimeoutError:
-            settle = breaker.failed
-            private = f"{target.endpoint.name}: no answer within {patience_s:.1f} s"
-            raise (UpstreamTimeout(private) if patience_s == remaining_s else Unanswered(private)) from None
-        except (httpx.HTTPError, aiohttp.ClientError) as error:
-            settle = breaker.failed
-            raise Unanswered(f"{target.endpoint.name}: {type(error).__name__}") from None
-        except Unanswered:
-            # Throttling counts too: else an outage that looks like it would cost two calls for every question.
-            settle = breaker.failed
-            raise
-        except Refused as error:
-            course.refused.append(target)
-            # A question that is refused everywhere says nothing about the endpoint that read it.
-            settle = breaker.failed if error.elsewhere else breaker.succeeded
-            raise
-        except ContentFiltered:
-            settle = breaker.succeeded
-            raise
-        finally:
-            if settle(era):
-                log.warning("endpoint's breaker changed", extra={
-                    "upstream": self.kind, "endpoint": target.endpoint.name, "breaker": breaker.state})  # fmt: skip
+        with self._observer.call(self.kind, target.endpoint.name):
+            try:
+                async with asyncio.timeout(patience_s):
+                    answer = await self._exchange(target, course.body, read)
+                settle = breaker.succeeded
+                return answer
+            except TimeoutError:
+                settle = breaker.failed
+                private = f"{target.endpoint.name}: no answer within {patience_s:.1f} s"
+                raise (UpstreamTimeout(private) if patience_s == remaining_s else TooSlow(private)) from None
+            except (httpx.HTTPError, aiohttp.ClientError) as error:
+                settle = breaker.failed
+                raise Unanswered(f"{target.endpoint.name}: {type(error).__name__}") from None
+            except Unanswered:
+                # Throttling counts too: else an outage that looks like it would cost two calls for every question.
+                settle = breaker.failed
+                raise
+            except Refused as error:
+                course.refused.append(target)
+                # A question that is refused everywhere says nothing about the endpoint that read it.
+                settle = breaker.failed if error.elsewhere else breaker.succeeded
+                raise
+            except ContentFiltered:
+                settle = breaker.succeeded
+                raise
+            finally:
+                if settle(era):
+                    closed = breaker.state == "closed"
+                    self._observer.breaker_changed(self.kind, target.endpoint.name, closed=closed)
+                    log.warning("endpoint's breaker changed", extra={
+                        "upstream": self.kind, "endpoint": target.endpoint.name, "breaker": breaker.state})  # fmt: skip
 
     async def _exchange(self, target: Target, body: dict[str, Any], read: Read[T]) -> T:
         model = target.endpoint.model
@@ -219,6 +213,7 @@ class Upstream:
         if status == 429 or asked_s is not None:
             pause_s = UNSAID_THROTTLE_S if asked_s is None else min(asked_s, LONGEST_THROTTLE_S)
             target.throttled_until = self._clock() + pause_s
+            raise Throttled(private, retry_after_s=asked_s)
         raise Unanswered(private, retry_after_s=asked_s)
 
     def _usable(self, course: _Course) -> list[Target]:
@@ -263,6 +258,7 @@ class Upstream:
         return self._jitter(state.attempt_number, first_s=FIRST_BACKOFF_S, longest_s=LONGEST_BACKOFF_S)
 
     def _log_retry(self, course: _Course, state: RetryCallState) -> None:
+        self._observer.retried(self.kind)
         fields = {
             "upstream": self.kind,
             "endpoint": course.tried[-1].endpoint.name,

@@ -123,9 +123,21 @@ def open_build(root: Path, *, model: str | None = None, build_id: str | None = N
 
     Raises `BuildMissing`, `BuildDamaged`, or `BuildMismatch` for one that was made with another model than `model`.
     """
-    if build_id is not None and build_id not in builds.kept_ids(root):
-        raise BuildMissing(f"no build {build_id} in {root}; run: python -m indexer info")
-    folder = builds.folder_of(root, build_id or builds.live_id(root))
+    if build_id is not None:
+        if build_id not in builds.kept_ids(root):
+            raise BuildMissing(f"no build {build_id} in {root}; run: python -m indexer info")
+        return _opened(builds.folder_of(root, build_id), model)
+    while True:
+        live = builds.live_id(root)
+        try:
+            return _opened(builds.folder_of(root, live), model)
+        except IndexUnavailable:
+            # Others may have been published meanwhile, and this one removed while it was being read.
+            if builds.live_id(root) == live:
+                raise
+
+
+def _opened(folder: Path, model: str | None) -> Build:
     build = Build(folder=folder, manifest=builds.verify(folder))
     if model is not None and build.model != model:
         raise BuildMismatch(

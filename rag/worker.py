@@ -256,6 +256,7 @@ class ProcessLog(Logger):  # type: ignore[misc]
         super().setup(cfg)
         # After a reload `self` is still of the first class; the configuration carries the new one.
         logging.config.dictConfig(cfg.logger_class.CONFIG)
+        logging.captureWarnings(True)
         for log in (self.error_log, self.access_log):
             log.handlers = []
             log.propagate = True

@@ -43,6 +43,7 @@ async def give(body: FeedbackRequest, rooms: InRooms) -> Response:
     if about is not None:
         question, answer = about
         await rooms.feedback.add(Feedback(rating=body.rating, reason=body.reason, question=question, answer=answer))
+        rooms.metrics.rated(body.rating)
     return Response(status_code=204)
 
 

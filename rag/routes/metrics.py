@@ -1,12 +1,13 @@
 """What Prometheus reads: all workers together, whichever answers. Open to those who can reach the server."""
 
 import asyncio
+from contextlib import suppress
 from datetime import datetime
 
 from fastapi import APIRouter, Response
 from fastapi.responses import PlainTextResponse
 
-from rag.errors import StateUnavailable
+from rag.errors import IndexUnavailable, StateUnavailable
 from rag.metrics import Now
 from rag.routes.rooms import InRooms, Rooms
 from rag.routes.site import VERSION
@@ -18,7 +19,7 @@ router = APIRouter()
 
 @router.get("/metrics", summary="Figures for Prometheus, all workers together", response_class=PlainTextResponse)
 async def metrics(rooms: InRooms) -> Response:
-    text = await rooms.scrapes.text(lambda: _now(rooms))
+    text = await rooms.metrics.text(lambda: _now(rooms))
     return Response(text, headers={"Content-Type": CONTENT_TYPE})
 
 
@@ -29,11 +30,12 @@ async def _now(rooms: Rooms) -> Now:
     except (StateUnavailable, TimeoutError):
         sessions = None
     build = rooms.index.build
-    try:
-        created_at_s = datetime.fromisoformat(str(build.manifest.get("created_at"))).timestamp()
-    except ValueError:
-        created_at_s = 0.0
+    model, created_at_s = "", None
+    # Where nothing can be served, or a build of an early version is, there is less to tell, and it is told.
+    with suppress(IndexUnavailable, KeyError, ValueError):
+        model = build.model
+        created_at_s = datetime.fromisoformat(build.manifest["created_at"]).timestamp()
     return Now(
-        version=VERSION, build=build.id, embedding_model=build.model, created_at_s=created_at_s,
+        version=VERSION, build=build.id, embedding_model=model, created_at_s=created_at_s,
         passages=build.count, refused="refused" in rooms.index.health(), sessions=sessions,
     )  # fmt: skip

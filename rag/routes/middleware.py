@@ -7,15 +7,17 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rag import access
-from rag.errors import BodyTooLarge, InvalidRequest, RagError
+from rag.errors import BodyTooLarge, InvalidRequest, RagError, VisitorLeft
+from rag.metrics import Metrics
 from rag.routes.problems import problem
-from rag.telemetry import request_id
+from rag.telemetry import request_fields, request_id
 
 log = logging.getLogger("rag.access_log")
 
@@ -25,14 +27,15 @@ BODY_TIMEOUT_S = 10.0
 
 
 class RequestContext:
-    """Gives a request its id, answers what nobody else did, and writes its line in the log.
+    """Gives a request its id, answers what nobody else did, counts it, and writes its line in the log.
 
-    `route_name` names the route of a path for the log, where a path itself may hold a visitor's id.
+    `route_name` names the route of a path for log and metrics, where a path itself may hold a visitor's id.
     """
 
-    def __init__(self, app: ASGIApp, *, route_name: Callable[[Scope], str]) -> None:
+    def __init__(self, app: ASGIApp, *, route_name: Callable[[Scope], str], metrics: Metrics) -> None:
         self._app = app
         self._route_name = route_name
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -44,7 +47,8 @@ class RequestContext:
             scope = {**scope, "method": "GET"}
         began = time.perf_counter()
         identity = access.request_id(Headers(scope=scope).get("x-request-id"))
-        token = request_id.set(identity)
+        noted: dict[str, Any] = {}
+        tokens = request_id.set(identity), request_fields.set(noted)
         status = 0
 
         async def send_with_headers(message: Message) -> None:
@@ -68,12 +72,13 @@ class RequestContext:
             if not status:
                 await problem(RagError())(scope, receive, send_with_headers)
         finally:
-            fields = {
-                "method": method, "route": self._route_name(scope), "status": status or 499,
-                "duration_ms": round((time.perf_counter() - began) * 1000, 1),
-            }  # fmt: skip
-            log.info("request", extra=fields)
-            request_id.reset(token)
+            seconds, route = time.perf_counter() - began, self._route_name(scope)
+            status = status or VisitorLeft.status
+            self._metrics.request_ended(method=method, route=route, status=status, seconds=seconds)
+            fields = {"method": method, "route": route, "status": status, "duration_ms": round(seconds * 1000, 1)}
+            log.info("request", extra=fields | noted)
+            request_id.reset(tokens[0])
+            request_fields.reset(tokens[1])
 
 
 class BodyLimit:

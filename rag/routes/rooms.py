@@ -12,6 +12,7 @@ from rag.conversations import Conversations
 from rag.errors import NotFound, Unauthorized
 from rag.feedback import FeedbackStore
 from rag.live_index import LiveIndex
+from rag.metrics import Metrics
 from rag.rate_limits import RateLimits
 from rag.retrieval import Embedder, Retriever
 from rag.settings import Settings
@@ -30,6 +31,7 @@ class Rooms:
     conversations: Conversations
     feedback: FeedbackStore
     rate_limits: RateLimits
+    metrics: Metrics
 
 
 async def _rooms(request: Request) -> Rooms:

@@ -1,1 +1,1 @@
-"""What survives, in long forms: `make soak`. Plain pytest does not collect the files here; `tests/e2e` runs short forms."""
+"""What survives, in long forms: `make soak`. Plain pytest collects nothing here; `tests/e2e` has short forms."""

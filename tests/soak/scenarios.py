@@ -37,8 +37,8 @@ def kills(server: RagServer, times: int, workers: int) -> str:
     assert len(server.worker_pids()) == workers
     median_s = statistics.median(replaced_s)
     measured = (
-        f"{times} kills, {visitors.answered} answers, {len(visitors.failures)} requests lost, none that was not in the "
-        f"hands of the killed worker; a new worker ready after {median_s:.2f} s (median), {max(replaced_s):.2f} s (most)"
+        f"{times} kills, {visitors.answered} answers, {len(visitors.failures)} requests lost, all in the hands of a "
+        f"killed worker; a new one ready after {median_s:.2f} s (median), {max(replaced_s):.2f} s (most)"
     )
     print(measured)
     assert median_s < READY_WITHIN_S

@@ -16,6 +16,7 @@ import pytest
 from uvicorn.config import Config
 
 from rag import worker
+from rag.metrics import Metrics
 from rag.routes import middleware
 from rag.worker import BoundedProtocol, GentleServer
 from tests.support.waiting import free_port, wait_until
@@ -355,7 +356,9 @@ async def _never(scope: Any, receive: Any, send: Any) -> None:
 
 
 def in_context(app: Any, *, headers: list[tuple[bytes, bytes]] | None = None, method: str = "GET") -> Any:
-    context = middleware.RequestContext(app, route_name=lambda scope: f"{scope['method']} /route")
+    context = middleware.RequestContext(
+        app, route_name=lambda scope: f"{scope['method']} /route", metrics=Metrics(folder=None)
+    )
     sent = asgi(context, {"headers": headers or [], "method": method}, [])
     return sent[0]["status"], dict(sent[0]["headers"]), sent[-1].get("body", b"")
 

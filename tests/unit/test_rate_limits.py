@@ -18,6 +18,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Scope
 
 from rag.errors import ConfigError, RateLimited, StateUnavailable
+from rag.metrics import Metrics
 from rag.rate_limits import LimitExceeded, RateLimitMiddleware, RateLimits, SqliteStorage, sqlite_storage_uri
 from rag.state import Clocks
 from tests.support.waiting import REPOSITORY, wait_until
@@ -393,6 +394,7 @@ def middleware(limits: RateLimits) -> Callable[..., tuple[int, dict[str, str], b
         routes={("POST", "/chat"): "chat"},
         bucket=lambda scope: scope["visitor"],
         problem=problem,
+        metrics=Metrics(folder=None),
     )
 
     def call(method: str, route: str, visitor: str | None = "192.0.2.1") -> tuple[int, dict[str, str], bool]:

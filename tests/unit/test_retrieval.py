@@ -11,9 +11,11 @@ import pytest
 from rag import builds, retrieval, vector_db
 from rag.errors import ContentFiltered, UpstreamError, UpstreamTimeout
 from rag.live_index import LiveIndex
+from rag.metrics import Metrics
 from rag.models import Message, Passage
 from rag.resilience import Deadline
 from rag.retrieval import WITHOUT_EMBEDDINGS, Retrieved, Retriever, search_query
+from rag.telemetry import request_fields
 
 TEXTS = ["The impeller is blocked by sand.", "The heater needs 24 volts.", "Invoices are due in 14 days."]
 
@@ -56,7 +58,7 @@ def index(tmp_path: Path) -> LiveIndex:
 
 def search(index: LiveIndex, embedder: FakeEmbedder, query: str, threshold: float | None = None) -> Retrieved:
     async def run() -> Retrieved:
-        retriever = Retriever(index=index, embedder=embedder, threshold=threshold)
+        retriever = Retriever(index=index, embedder=embedder, threshold=threshold, metrics=Metrics(folder=None))
         try:
             return await retriever.search(query, k=3, deadline=Deadline(10.0))
         finally:
@@ -67,10 +69,13 @@ def search(index: LiveIndex, embedder: FakeEmbedder, query: str, threshold: floa
 
 def test_meaning_and_words_are_searched_together(index: LiveIndex) -> None:
     embedder = FakeEmbedder(axis(1))
+    noted: dict[str, object] = {}
+    token = request_fields.set(noted)
     found = search(index, embedder, "zzz")
+    request_fields.reset(token)
     assert found.hits[0].passage.text == TEXTS[1]
     assert found.degraded is None
-    assert found.timings_ms.keys() == {"embed_ms", "search_ms"}
+    assert noted.keys() == {"embed_ms", "search_ms"}
     ((asked, remaining_s),) = embedder.asked
     assert asked == ["zzz"]
     assert 3.5 < remaining_s <= 10.0 * retrieval.EMBEDDING_SHARE
@@ -100,7 +105,9 @@ def test_a_large_build_is_searched_in_a_thread_with_the_same_outcome(
 def relevant(
     index: LiveIndex, threshold: float | None, retrieved: Retrieved, *, in_conversation: bool = False
 ) -> list[str]:
-    retriever = Retriever(index=index, embedder=FakeEmbedder(axis(0)), threshold=threshold)
+    retriever = Retriever(
+        index=index, embedder=FakeEmbedder(axis(0)), threshold=threshold, metrics=Metrics(folder=None)
+    )
     return [hit.passage.text for hit in retriever.relevant(retrieved, in_conversation=in_conversation)]
 
 

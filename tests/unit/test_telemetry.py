@@ -3,13 +3,18 @@
 import json
 import logging
 import logging.config
+import re
+import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rag.telemetry import JsonFormatter, TextFormatter, logging_config, request_id
+from rag.log_file import SharedFile
+from rag.telemetry import JsonFormatter, TextFormatter, logging_config, note, request_fields, request_id
+from tests.support.server import clean_environment
 
 KEY = "s3cret-key-0123456789"
 
@@ -96,12 +101,30 @@ def test_an_exception_stands_inside_its_line() -> None:
 def test_a_text_line_stays_one_line_whatever_a_field_holds(evil: str) -> None:
     line = TextFormatter().format(record(f"said {evil}", path=evil))
     assert line.isprintable()
-    assert "rag.chat" in line
+    assert " chat " in line
 
 
 def test_a_text_line_names_time_level_logger_and_fields() -> None:
     line = TextFormatter().format(record("upstream call failed", logging.WARNING, attempt=1, delay_ms=180))
-    assert line.endswith("warning rag.chat  upstream call failed  attempt=1 delay_ms=180")
+    assert line[13:].split() == ["warning", "chat", "upstream", "call", "failed", "attempt=1", "delay_ms=180"]
+
+
+def test_text_lines_are_columns(in_request: str) -> None:
+    access = {"method": "POST", "route": "/chat", "status": 200, "duration_ms": 2512.34}
+    lines = [
+        TextFormatter().format(record("upstream call failed", logging.WARNING, attempt=1)),
+        TextFormatter().format(record("request", **access, hits=5, degraded=None, note="two words")),
+    ]
+    assert lines[1].endswith('200 POST /chat                       2512.3 ms  hits=5 note="two words"  #trace-01')
+    assert len({line.index(word) for line, word in zip(lines, ("upstream", "200"), strict=True)}) == 1
+    assert len({line.index(word) for line, word in zip(lines, ("attempt", "hits"), strict=True)}) == 1
+
+
+def test_colours_are_there_when_asked_for_and_change_no_word() -> None:
+    made = record("upstream call failed", logging.WARNING, attempt=1)
+    plain, coloured = TextFormatter().format(made), TextFormatter(colour=True).format(made)
+    assert "\x1b[33m" in coloured
+    assert re.sub(r"\x1b\[[\d;]*m", "", coloured) == plain
 
 
 @pytest.fixture
@@ -132,3 +155,110 @@ def test_the_configuration_sends_our_lines_to_stdout_and_keeps_libraries_quiet(
     assert "[secret]" in said[0]
     assert KEY not in said[0]
     assert "a library warns" in said[1]
+
+
+def test_fields_are_noted_for_the_request_that_is_answered_and_lost_outside_of_one() -> None:
+    note(hits=1)
+    noted: dict[str, Any] = {}
+    token = request_fields.set(noted)
+    note(hits=5, search_ms=0.3)
+    request_fields.reset(token)
+    note(hits=7)
+    assert noted == {"hits": 5, "search_ms": 0.3}
+
+
+# --- A log file ---
+
+WRITER = """
+import logging, sys
+from pathlib import Path
+from rag.log_file import SharedFile
+
+name, path, lines = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+logger = logging.getLogger("writer")
+logger.addHandler(SharedFile(path=path, max_bytes=40_000, backups=20))
+sys.stdin.readline()
+for number in range(lines):
+    logger.warning("%s %d %s", name, number, name * 60)
+"""
+
+
+def files_of(path: Path) -> list[Path]:
+    return sorted(file for file in path.parent.glob(f"{path.name}*") if file.suffix != ".lock")
+
+
+def test_four_processes_that_turn_one_file_over_neither_lose_nor_tear_a_line(tmp_path: Path) -> None:
+    path, count = tmp_path / "logs" / "server.log", 1500
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", WRITER, name, str(path), str(count)],
+            stdin=subprocess.PIPE, env=clean_environment(tmp_path, {}),
+        )
+        for name in "abcd"
+    ]  # fmt: skip
+    for writer in writers:
+        assert writer.stdin is not None
+        writer.stdin.write(b"go\n")
+        writer.stdin.flush()
+    for writer in writers:
+        writer.communicate(timeout=60)
+        assert writer.returncode == 0
+    files = files_of(path)
+    lines = [line for file in files for line in file.read_text().splitlines()]
+    assert sorted(lines) == sorted(f"{name} {number} {name * 60}" for name in "abcd" for number in range(count))
+    # Turned over once each time: every full file is full, and none is more than that.
+    assert len(files) > 9
+    assert all(39_900 < file.stat().st_size <= 40_000 for file in files if file != path)
+
+
+@pytest.fixture
+def writing(tmp_path: Path) -> Iterator[tuple[logging.Logger, Path]]:
+    """A logger that writes 100 bytes a file and keeps two full ones."""
+    logger, path = logging.getLogger("test.log_file"), tmp_path / "server.log"
+    handler = SharedFile(path=path, max_bytes=100, backups=2)
+    logger.addHandler(handler)
+    yield logger, path
+    logger.removeHandler(handler)
+    handler.close()
+
+
+def test_only_so_many_full_files_are_kept_and_the_newest_lines_are_in_the_first(
+    writing: tuple[logging.Logger, Path],
+) -> None:
+    logger, path = writing
+    for number in range(10):
+        logger.warning("%02d %s", number, "x" * 56)  # one of these fills more than half of a file
+    assert [(file.name, file.read_text()[:2]) for file in files_of(path)] == [
+        ("server.log", "09"), ("server.log.1", "08"), ("server.log.2", "07"),
+    ]  # fmt: skip
+
+
+def test_a_line_longer_than_a_file_is_written_whole(writing: tuple[logging.Logger, Path]) -> None:
+    logger, path = writing
+    logger.warning("first")
+    logger.warning("y" * 500)
+    assert path.read_text() == "y" * 500 + "\n"
+    assert path.with_name("server.log.1").read_text() == "first\n"
+
+
+def test_a_file_that_was_moved_away_is_begun_anew(writing: tuple[logging.Logger, Path]) -> None:
+    logger, path = writing
+    logger.warning("before")
+    path.rename(path.with_name("moved"))
+    logger.warning("after")
+    assert (path.with_name("moved").read_text(), path.read_text()) == ("before\n", "after\n")
+
+
+def test_a_file_that_cannot_be_written_is_reported_once_and_used_again_later(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "logs"
+    folder.write_text("a file where the folder should be")
+    handler = SharedFile(path=folder / "server.log", max_bytes=100, backups=2)
+    for _ in range(3):
+        handler.handle(record("lost"))
+    assert [line.message for line in caplog.records] == ["log file cannot be written"]
+    folder.unlink()
+    handler.handle(record("kept"))
+    handler.close()
+    assert (folder / "server.log").read_text() == "kept\n"

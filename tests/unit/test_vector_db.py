@@ -227,3 +227,32 @@ def test_a_build_of_one_passage_works(tmp_path: Path) -> None:
     build = open_build(tmp_path)
     assert isinstance(build, Build)
     assert [hit.row for hit in build.search("pumps", vector=build.vector(0), k=5)] == [0]
+
+
+def test_a_reader_always_opens_a_sound_build_while_others_publish_and_roll_back(root: Path) -> None:
+    failures: list[str] = []
+    opened = 0
+    stop = threading.Event()
+
+    def read_on() -> None:
+        nonlocal opened
+        while not stop.is_set():
+            try:
+                found = open_build(root, model=MODEL)
+                assert found.passage(0).text
+                opened += 1
+            except BaseException as error:  # whatever it is, the test has to hear of it
+                failures.append(repr(error))
+
+    readers = [threading.Thread(target=read_on) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    for number in range(25):
+        publish(root, [passage(number, f"edition {number}")], unit_vectors(1))
+        if number % 3 == 0:
+            builds.rollback(root)
+    stop.set()
+    for reader in readers:
+        reader.join()
+    assert failures == []
+    assert opened > 0
