@@ -1,281 +1,136 @@
-"""Backups while the server runs: `python -m rag.backup create | list | verify | restore`.
+"""The command line of backups: `python -m rag.backup create | list | verify | restore`.
 
-One archive holds conversations, feedback and the live build of the index, with a manifest of checksums in front.
-Conversations and feedback are copied by SQLite's online backup: one moment of each file, whoever writes meanwhile.
-It must not know what is in the files, nor anything of HTTP and models; of the server it needs nothing running.
-
-    rag-server-<UTC time>.tar.gz
-        manifest.json           format, when, and size and SHA-256 of every other member
-        state/<name>.sqlite3    one file, without a write-ahead log beside it
-        index/<build>/<file>    the live build
+Reads from the settings where state and index are; what an archive is stands in `backup_archive`.
 """
 
 import argparse
-import fcntl
-import hashlib
-import io
-import os
-import re
-import shutil
 import sys
-import tarfile
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-import apsw
-import orjson
-
-from rag import builds
-from rag.errors import BuildDamaged, ConfigError, RagError
+from rag.backup_archive import RATE_LIMITS, STATE_FILES, BackupRefused, archives, create, prune, restore, verify
+from rag.errors import ConfigError, RagError
 from rag.settings import Settings
 
-FORMAT = 1
-"""Rises when the archive changes its meaning; another one is refused."""
 KEPT = 14
 """Archives that stay in a folder: two weeks of a daily timer."""
-STATE_FILES = ("conversations.sqlite3", "feedback.sqlite3")
-RATE_LIMITS = "rate_limits.sqlite3"
-"""Minutes old at most, and worthless an hour later: only kept where it is asked for."""
-
-_ARCHIVE = re.compile(r"rag-server-\d{8}T\d{6}\.\d{6}Z\.tar\.gz")
-_STATE_MEMBER = re.compile(r"state/[a-z_]+\.sqlite3")
-_INDEX_MEMBER = re.compile(rf"index/({builds.ID.pattern})/[A-Za-z0-9_-][A-Za-z0-9._-]*")
-_CHUNK_BYTES = 1 << 20
-_COMPRESSION = 3
-"""Vectors do not shrink, texts do at the lowest levels already."""
 
 
-class BackupRefused(RagError):
-    """A backup that cannot be made, trusted or put back; `str(error)` says why and what to do."""
+def _arguments(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m rag.backup", description="Backups, while the server runs.")
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    def command(name: str, meaning: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=meaning, description=meaning)
+        added.add_argument(
+            "--folder", type=Path, default=Path("backups"), metavar="FOLDER", help="the archives; default: backups"
+        )
+        return added
+
+    making = command("create", "write an archive of conversations, feedback and the live index")
+    making.add_argument("--keep", type=_at_least_one, default=KEPT, metavar="N", help=f"newest kept; default {KEPT}")
+    making.add_argument("--without-index", action="store_true", help="conversations and feedback only")
+    making.add_argument(
+        "--with-rate-limits", action="store_true", help="what visitors have used up of their limits too"
+    )
+    command("list", "the archives, newest first")
+    checking = command("verify", "compute every checksum of an archive again")
+    checking.add_argument("archive", nargs="?", type=Path, metavar="ARCHIVE", help="default: the newest one")
+    restoring = command("restore", "put an archive back into empty places; the server must be stopped")
+    restoring.add_argument("archive", nargs="?", type=Path, metavar="ARCHIVE", help="default: the newest one")
+    restoring.add_argument("--state-dir", type=Path, metavar="FOLDER", help="default: STATE_DIR")
+    restoring.add_argument("--index", type=Path, metavar="FOLDER", help="default: VECTOR_DB_PATH")
+    restoring.add_argument("--only", choices=("state", "index"), help="put back this part alone")
+    return parser.parse_args(argv)
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
-    """One file of an archive that is being written."""
-
-    name: str
-    content: IO[bytes]
-    bytes: int
-    sha256: str
+def _at_least_one(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise ValueError(text)
+    return number
 
 
-def create(*, state_dir: Path, index: Path | None, target: Path, names: Sequence[str] = STATE_FILES) -> Path:
-    """Write one archive into `target` and return it. `index` None leaves the index out.
-
-    State files that do not exist yet are left out. The archive appears under its name when it is whole and on disk.
-    Raises `BackupRefused`, `IndexUnavailable`, `OSError`; `BlockingIOError` while another backup runs there.
-    """
-    target.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with _alone(target), ExitStack() as stack:
-        for left in target.glob(".writing-*"):
-            shutil.rmtree(left)
-        work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=".writing-", dir=target)))
-        members = [_member(f"state/{name}", _copied(state_dir / name, work / name), stack)
-                   for name in names if (state_dir / name).exists()]  # fmt: skip
-        members += _live_build(index, stack) if index is not None else []
-        if not members:
-            raise BackupRefused(f"there is nothing to back up in {state_dir}; set STATE_DIR as the server has it")
-        now = datetime.now(UTC)
-        files = {member.name: {"bytes": member.bytes, "sha256": member.sha256} for member in members}
-        manifest = {"format": FORMAT, "created_at": now.isoformat(timespec="seconds"), "files": files}
-        unfinished = work / "archive"
-        with unfinished.open("xb") as file:
-            unfinished.chmod(0o600)
-            with tarfile.open(fileobj=file, mode="w:gz", compresslevel=_COMPRESSION) as archive:
-                head = orjson.dumps(manifest, option=orjson.OPT_INDENT_2)
-                _add(archive, "manifest.json", io.BytesIO(head), len(head), now)
-                for member in members:
-                    _add(archive, member.name, member.content, member.bytes, now)
-            file.flush()
-            os.fsync(file.fileno())
-        whole = target / f"rag-server-{now:%Y%m%dT%H%M%S.%fZ}.tar.gz"
-        unfinished.rename(whole)
-        _sync(target)
-        return whole
+def _create(options: argparse.Namespace, settings: Settings) -> int:
+    started_s = time.monotonic()
+    made = create(
+        state_dir=settings.state_dir,
+        index=None if options.without_index else settings.vector_db_path,
+        target=options.folder,
+        names=(*STATE_FILES, RATE_LIMITS) if options.with_rate_limits else STATE_FILES,
+    )
+    manifest = verify(made)
+    print(f"{_described(made, manifest)}, {time.monotonic() - started_s:.1f} s")
+    if settings.redis_url:
+        print("conversations are in Redis: back that up too", file=sys.stderr)
+    for gone in prune(options.folder, keep=options.keep):
+        print(f"removed {gone}, older than the {options.keep} newest")
+    return 0
 
 
-def archives(folder: Path) -> list[Path]:
-    """The archives in a folder, newest first."""
-    found = [path for path in folder.iterdir() if _ARCHIVE.fullmatch(path.name)] if folder.is_dir() else []
-    return sorted(found, key=lambda path: path.name, reverse=True)
-
-
-def prune(folder: Path, *, keep: int) -> list[Path]:
-    """Remove all but the `keep` newest archives; return what was removed. Other files are nobody's business."""
-    gone = archives(folder)[keep:]
-    for path in gone:
-        path.unlink()
-    return gone
-
-
-def verify(archive: Path, *, into: Path | None = None) -> dict[str, Any]:
-    """The manifest, after every checksum was computed again; with `into`, the members are written there on the way.
-
-    Raises `BackupRefused` for an archive that is not what was written.
-    """
-    try:
-        with tarfile.open(archive, "r:gz") as opened:
-            members = iter(opened)
-            manifest = _manifest(archive, opened, next(members, None))
-            wanted = dict(manifest["files"])
-            for member in members:
-                about = wanted.pop(member.name, None)
-                content = opened.extractfile(member) if about and member.isreg() else None
-                if content is None:
-                    raise _damaged(archive, f"{member.name!r} does not belong there")
-                found = _written(content, into / member.name if into else None)
-                if found != (about["bytes"], about["sha256"]):
-                    raise _damaged(archive, f"{member.name} does not have the checksum of the manifest")
-    except FileNotFoundError:
-        raise BackupRefused(f"there is no {archive}") from None
-    except (tarfile.TarError, EOFError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _damaged(archive, type(error).__name__) from error
-    if wanted:
-        raise _damaged(archive, f"{', '.join(sorted(wanted))} is missing")
-    return manifest
-
-
-def restore(archive: Path, *, state_dir: Path | None, index: Path | None) -> dict[str, Any]:
-    """Put back what `archive` holds, after checking all of it; return its manifest. None leaves that part out.
-
-    Nothing is ever overwritten: a place that is taken is refused before anything is written. The server must be
-    stopped. Raises `BackupRefused`, `OSError`.
-    """
-    manifest = verify(archive)
-    state_names = [name.removeprefix("state/") for name in manifest["files"] if _STATE_MEMBER.fullmatch(name)]
-    if state_dir is not None:
-        taken = [name for name in state_names for tail in ("", "-wal", "-shm") if (state_dir / (name + tail)).exists()]
-        _refuse_taken(state_dir, taken)
-    if index is not None:
-        _refuse_taken(index, [name for name in ("CURRENT", "builds") if (index / name).exists()])
-    parts = {state_dir: "state", index: "index"}
-    for folder, part in ((folder, part) for folder, part in parts.items() if folder is not None):
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700 if part == "state" else 0o755)
-        # Beside its place, so that each file arrives there by a rename.
-        with tempfile.TemporaryDirectory(prefix=".restoring-", dir=folder) as work:
-            verify(archive, into=Path(work))
-            if part == "state":
-                for name in state_names:
-                    (Path(work) / "state" / name).rename(folder / name)
-                _sync(folder)
-            for build in (Path(work) / "index").glob("*") if part == "index" else ():
-                (folder / "builds").mkdir()
-                build.chmod(0o755)
-                build.rename(builds.folder_of(folder, build.name))
-                _sync(folder / "builds")
-                builds.verify(builds.folder_of(folder, build.name))
-                builds.make_live(folder, build.name)
-    return manifest
-
-
-def _copied(source: Path, copy: Path) -> IO[bytes]:
-    """A sound copy of a SQLite file that others may be writing."""
-    try:
-        with closing(apsw.Connection(str(source), flags=apsw.SQLITE_OPEN_READWRITE)) as live:
-            live.set_busy_timeout(10_000)
-            with closing(apsw.Connection(str(copy))) as copied:
-                copy.chmod(0o600)
-                with copied.backup("main", live, "main") as running:
-                    # All pages in one step: one read transaction, which no writer waits for.
-                    running.step(-1)
-                copied.execute("PRAGMA journal_mode = DELETE")
-                if (found := copied.execute("PRAGMA integrity_check").get) != "ok":
-                    raise BackupRefused(f"{source} is damaged: {found}; restore it from an earlier backup")
-    except apsw.Error as error:
-        raise BackupRefused(f"{source} cannot be copied: {type(error).__name__}: {error}") from error
-    return copy.open("rb")
-
-
-def _live_build(root: Path, stack: ExitStack) -> list[Member]:
-    """The files of the live build, held open: a publisher that removes it meanwhile takes nothing away from us."""
-    for attempt in range(3):
-        folder = builds.folder_of(root, builds.live_id(root))
+def _list(options: argparse.Namespace) -> int:
+    found = archives(options.folder)
+    for archive in found:
         try:
-            manifest = builds.read_manifest(folder)
-            opened = [(name, (folder / name).open("rb")) for name in ("manifest.json", *manifest["files"])]
-            break
-        except (OSError, BuildDamaged):
-            if attempt == 2 or folder.exists():
-                raise
-    members = [_member(f"index/{folder.name}/{name}", content, stack) for name, content in opened]
-    for member, about in zip(members[1:], manifest["files"].values(), strict=True):
-        if member.sha256 != about["sha256"]:
-            raise BuildDamaged(f"{folder}: {member.name} does not have its checksum; run: python -m indexer rollback")
-    return members
+            print(_described(archive, verify(archive)))
+        except BackupRefused as error:
+            print(error)
+    if not found:
+        print(f"no archive in {options.folder}; run: python -m rag.backup create")
+    return 0
 
 
-def _member(name: str, content: IO[bytes], stack: ExitStack) -> Member:
-    stack.enter_context(content)
-    sha256 = hashlib.file_digest(content, "sha256").hexdigest()  # type: ignore[arg-type]
-    size = content.tell()
-    content.seek(0)
-    return Member(name, content, size, sha256)
+def _restore(options: argparse.Namespace, settings: Settings) -> int:
+    archive = _chosen(options)
+    state_dir = None if options.only == "index" else options.state_dir or settings.state_dir
+    index = None if options.only == "state" else options.index or settings.vector_db_path
+    started_s = time.monotonic()
+    manifest = restore(archive, state_dir=state_dir, index=index)
+    places = " and ".join(str(place) for place in (state_dir, index) if place is not None)
+    print(f"{_described(archive, manifest)}\nput back into {places}, {time.monotonic() - started_s:.1f} s")
+    return 0
 
 
-def _add(archive: tarfile.TarFile, name: str, content: IO[bytes], size: int, now: datetime) -> None:
-    about = tarfile.TarInfo(name)
-    about.size, about.mode, about.mtime = size, 0o600, int(now.timestamp())
-    archive.addfile(about, content)
+def _chosen(options: argparse.Namespace) -> Path:
+    if options.archive is not None:
+        return Path(options.archive)
+    if found := archives(options.folder):
+        return found[0]
+    raise BackupRefused(f"no archive in {options.folder}; run: python -m rag.backup create")
 
 
-def _manifest(archive: Path, opened: tarfile.TarFile, first: tarfile.TarInfo | None) -> dict[str, Any]:
-    content = opened.extractfile(first) if first and first.name == "manifest.json" and first.isreg() else None
-    if content is None:
-        raise _damaged(archive, "it does not begin with a manifest")
-    manifest: dict[str, Any] = orjson.loads(content.read())
-    if manifest["format"] != FORMAT:
-        raise BackupRefused(f"{archive}: format {manifest['format']}, this version reads {FORMAT}; upgrade first")
-    strange = [name for name in manifest["files"] if not _STATE_MEMBER.fullmatch(name) and not _INDEX_MEMBER.fullmatch(name)]
-    if strange:
-        raise _damaged(archive, f"{strange[0]!r} does not belong there")
-    return manifest
+def _described(archive: Path, manifest: dict[str, Any]) -> str:
+    names = [Path(name) for name in manifest["files"]]
+    parts = [name.stem for name in names if name.parts[0] == "state"]
+    parts += sorted({f"index {name.parts[1]}" for name in names if name.parts[0] == "index"})
+    return f"{archive}: {', '.join(parts)}, {archive.stat().st_size / 1e6:.1f} MB"
 
 
-def _written(content: IO[bytes], path: Path | None) -> tuple[int, str]:
-    """Size and SHA-256 of what was read, and written to `path` and synced where there is one."""
-    size, digest = 0, hashlib.sha256()
-    with ExitStack() as stack:
-        file = None
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            mode = 0o600 if path.suffix == ".sqlite3" else 0o644
-            file = stack.enter_context(os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb"))
-        while chunk := content.read(_CHUNK_BYTES):
-            size += len(chunk)
-            digest.update(chunk)
-            if file is not None:
-                file.write(chunk)
-        if file is not None:
-            file.flush()
-            os.fsync(file.fileno())
-    return size, digest.hexdigest()
-
-
-def _damaged(archive: Path, reason: str) -> BackupRefused:
-    return BackupRefused(f"{archive} is damaged: {reason}; take another one, see: python -m rag.backup list")
-
-
-def _refuse_taken(folder: Path, taken: Sequence[str]) -> None:
-    if taken:
-        raise BackupRefused(f"{folder} already holds {taken[0]}; stop the server and move the folder aside")
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def main(argv: Sequence[str]) -> int:
+    """Run one command; 0 when it did what was asked, 1 with one clear sentence when it could not."""
+    options = _arguments(argv)
+    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        match options.command:
+            case "create":
+                return _create(options, Settings.from_environment())
+            case "list":
+                return _list(options)
+            case "verify":
+                archive = _chosen(options)
+                print(f"{_described(archive, verify(archive))}: every checksum is right")
+                return 0
+            case _:
+                return _restore(options, Settings.from_environment())
+    except ConfigError as error:
+        print("\n".join(error.faults), file=sys.stderr)
+    except BlockingIOError:
+        print(f"another backup is running in {options.folder}; wait for it, or stop it", file=sys.stderr)
+    except (RagError, OSError) as error:
+        print(str(error), file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

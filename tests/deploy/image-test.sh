@@ -71,10 +71,13 @@ said() { buildah inspect --type image --format "$1" "$NAME"; }
 [ "$(said '{{.OCIv1.Config.User}}')" = 1001:1001 ] || fail "the image does not run as 1001:1001"
 [ "$(said '{{index .OCIv1.Config.Labels "org.opencontainers.image.version"}}')" = test ] || fail "no version label"
 said '{{.Docker.Config.Healthcheck}}' | grep -q /health || fail "the image has no health check"
+# shellcheck disable=SC2016 # the container's shell reads $1
+has() { inside sh -c 'command -v "$1"' sh "$1" >/dev/null 2>&1; }
+has python || fail "nothing can be run in the image"
 for program in curl wget gcc cc make pip git; do
-  # shellcheck disable=SC2016 # the container's shell reads $1
-  if inside sh -c 'command -v "$1"' sh "$program" >/dev/null; then fail "$program is in the image"; fi
+  if has "$program"; then fail "$program is in the image"; fi
 done
+inside touch /data/state/written || fail "the server's user may not write its state"
 if inside touch /app/written 2>/dev/null; then fail "the server's user may change its code"; fi
 say "user, labels, health check and programs are as they should be"
 

@@ -76,6 +76,10 @@ def test_a_killed_worker_takes_only_the_requests_in_its_hands_and_is_replaced_in
     scenarios.kills(start_server(workers=2), times=5, workers=2)
 
 
+def test_many_chats_leave_a_worker_as_large_as_before(start_server: StartServer) -> None:
+    scenarios.chats_for_memory(start_server(workers=1), warm_up=200, chats=400, workers=1)
+
+
 def test_a_worker_that_starts_while_the_live_build_is_bad_serves_the_newest_sound_one(
     start_server: StartServer, index: Path
 ) -> None:

@@ -3,6 +3,7 @@
 The short forms stand in `tests/e2e/test_processes.py`, the long ones beside this file.
 """
 
+import asyncio
 import os
 import random
 import signal
@@ -11,13 +12,19 @@ import time
 from itertools import cycle
 from pathlib import Path
 
+import httpx
+
 from rag import builds
-from tests.soak.load import LogTail, Visitors
+from tests.soak.load import LogTail, Visitors, resident_bytes
 from tests.support.server import RagServer
+from tests.support.small_site import FACTS
 from tests.support.waiting import wait_until
 
+MB = 1024 * 1024
 READY_WITHIN_S = 2.0
 """From the death of a worker until the one in its place serves."""
+MOST_GROWTH = 1.10
+"""A worker's resident size after many chats over the one before."""
 
 
 def kills(server: RagServer, times: int, workers: int) -> str:
@@ -72,6 +79,37 @@ def swaps(server: RagServer, root: Path, times: int, workers: int) -> str:
             taken_up_s.append(time.monotonic() - began_s)
     assert max(taken_up_s) < 5.0
     return _nothing_lost(visitors, f"{times} builds, each served by all workers within {max(taken_up_s):.2f} s")
+
+
+def chats_for_memory(server: RagServer, warm_up: int, chats: int, workers: int) -> str:
+    """So many chats, each a conversation of its own; what the workers occupy is compared with after the warm-up."""
+    wait_until(lambda: len(server.worker_pids()) == workers, 20, "all workers run")
+    asyncio.run(_chats(server, warm_up))
+    before = {pid: resident_bytes(pid) for pid in server.worker_pids()}
+    asyncio.run(_chats(server, chats))
+    after = {pid: resident_bytes(pid) for pid in server.worker_pids()}
+    assert after.keys() == before.keys()
+    sizes = ", ".join(f"{before[pid] / MB:.1f} → {after[pid] / MB:.1f}" for pid in before)
+    growth = max(after[pid] / before[pid] for pid in before)
+    measured = f"{chats} chats: MB of each worker {sizes}; at most × {growth:.3f}"
+    print(measured)
+    assert growth < MOST_GROWTH
+    return measured
+
+
+async def _chats(server: RagServer, number: int) -> None:
+    left = iter(range(number))
+    # A kept connection would stay with one worker.
+    fresh = httpx.Limits(max_keepalive_connections=0)
+    async with httpx.AsyncClient(base_url=server.base_url, timeout=60, trust_env=False, limits=fresh) as client:
+
+        async def visitor() -> None:
+            for turn in left:
+                answer = await client.post("/chat", json={"message": FACTS[turn % len(FACTS)].question})
+                assert answer.status_code == 200, answer.text
+                assert answer.json()["degraded"] is None
+
+        await asyncio.gather(*(visitor() for _ in range(16)))
 
 
 def _nothing_lost(visitors: Visitors, what: str) -> str:
