@@ -45,7 +45,7 @@ fuzz: $(VENV)/dev ## 20,000 made-up requests against the API's own description (
 # Long forms that stand beside their short ones.
 LEAVERS := tests/e2e/test_upstream_faults.py::test_visitors_who_leave_cancel_their_upstream_calls_within_a_second_and_no_connection_is_lost
 INTRUDERS := tests/e2e/test_open_internet.py::test_a_foreign_session_can_be_neither_read_nor_told_from_a_missing_one
-soak: $(VENV)/dev ## What has to survive, in the numbers of docs/reliability.md (about half an hour)
+soak: $(VENV)/dev ## What has to survive, in the numbers of docs/reliability.md (about a quarter of an hour)
 	@SOAK_DISCONNECTS=1000 CROSS_SESSION_ATTEMPTS=100000 exec $(BIN)/python -m pytest -q -s \
 	  tests/soak/soak_*.py $(LEAVERS) $(INTRUDERS)
 

@@ -151,7 +151,7 @@ def _info(root: Path) -> int:
 
 
 def _verify(root: Path) -> int:
-    about = builds.verify(builds.folder_of(root, builds.live_id(root)))
+    about = builds.verify(builds.folder_of(root, builds.live_id(root)), anew=True)
     print(f"{about['id']}: {len(about['files'])} files, every checksum is right")
     return 0
 

@@ -1,12 +1,13 @@
 """Documents to a published build: embeds what changed, reuses what did not, and touches the live build last.
 
-Knows no file formats and no HTTP: documents come from `sources`, vectors from the embedder it is given.
+Knows no file formats and no HTTP: documents come from `sources`, vectors from the embedder it is given. Of passages and
+vectors that are many only some are in memory at a time: both are written to the new build as they come.
 """
 
 import asyncio
 import hashlib
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
@@ -17,9 +18,10 @@ from indexer.chunking import passages as cut
 from indexer.documents import Document
 from indexer.fragments import with_fragments
 from indexer.sources import Skipped
-from rag import builds, floor, vector_db
+from rag import builds, floor, vector_db, vector_files
 from rag.errors import IndexUnavailable, SourceUnreadable, UpstreamError, UpstreamRejected
 from rag.models import Passage
+from rag.passages import Passages, PassageWriter
 from rag.resilience import Deadline
 
 BATCH_TEXTS = 64
@@ -27,6 +29,8 @@ BATCH_CHARS = 100_000
 """About 30,000 tokens: what services take in one call, with room to spare."""
 CONCURRENT_BATCHES = 4
 BATCH_TIMEOUT_S = 60.0
+SAMPLED_PASSAGES = 10_000
+"""Of more than these the floor is taken from a sample; 60 MB at 1,536 dimensions."""
 PATIENCE_S = (2.0, 5.0)
 """Pauses after a batch whose every attempt failed: nobody waits for a build, so it can sit out a short outage."""
 
@@ -73,14 +77,16 @@ async def build(
     began = time.monotonic()
     summary = Summary()
     with builds.writing(root) as staging:
-        passages = _read(documents, summary)
-        if not passages:
+        contents = _read(documents, staging, summary)
+        if not contents:
             reasons = [f"{skipped.source}: {skipped.reason}" for skipped in summary.skipped]
             raise SourceUnreadable("\n  ".join(["nothing readable was found in the sources", *reasons]))
-        vectors = await _vectors(
-            passages, root=root, embedder=embedder, clean=clean, progress=progress, summary=summary
-        )
-        written = vector_db.write(staging, passages, vectors)
+        passages = Passages(staging)
+        known: Mapping[str, np.ndarray] = {} if clean else vector_db.known_vectors(root, model=embedder.name)
+        vectors = await _Vectors(
+            passages, contents, staging=staging, embedder=embedder, progress=progress, summary=summary
+        ).made(known)
+        written = vector_db.complete(staging, vectors)
         manifest = {
             **written,
             "documents": summary.documents,
@@ -93,7 +99,7 @@ async def build(
         if accept is not None:
             await accept(vector_db.Build(folder=staging, manifest={**manifest, "id": "not published"}))
         live = _live_manifest(root)
-        if live is not None and {name: live.get(name) for name in manifest} == manifest:
+        if live is not None and _is_the_same(live, manifest):
             # Publishing the same again would push out the builds that a rollback could return to.
             summary.build_id, summary.unchanged = str(live["id"]), True
         else:
@@ -102,18 +108,22 @@ async def build(
     return summary
 
 
-def _read(documents: Iterable[Document | Skipped], summary: Summary) -> list[Passage]:
-    passages: list[Passage] = []
-    for document in documents:
-        if isinstance(document, Skipped):
-            summary.skipped.append(document)
-        elif found := with_fragments(document, [_storable(passage) for passage in cut(document)]):
-            summary.documents += 1
-            passages += found
-        else:
-            summary.skipped.append(Skipped(document.source, "no text"))
-    summary.passages = len(passages)
-    return passages
+def _read(documents: Iterable[Document | Skipped], staging: Path, summary: Summary) -> list[bytes]:
+    """Write the passages of `documents` into `staging`; return the content hash of each."""
+    contents: list[bytes] = []
+    with PassageWriter(staging) as writer:
+        for document in documents:
+            if isinstance(document, Skipped):
+                summary.skipped.append(document)
+            elif found := with_fragments(document, [_storable(passage) for passage in cut(document)]):
+                summary.documents += 1
+                for passage in found:
+                    writer.add(passage)
+                    contents.append(bytes.fromhex(passage.content_hash))
+            else:
+                summary.skipped.append(Skipped(document.source, "no text"))
+    summary.passages = len(contents)
+    return contents
 
 
 def _storable(passage: Passage) -> Passage:
@@ -133,44 +143,78 @@ def _storable(passage: Passage) -> Passage:
     )
 
 
-async def _vectors(
-    passages: Sequence[Passage], *, root: Path, embedder: Embedder, clean: bool, progress: Progress, summary: Summary
-) -> np.ndarray:
-    """Unit vectors, float32 [passages, dimensions]: the live build's where text and model are the same, else new."""
-    texts = {passage.content_hash: passage.indexed_text for passage in passages}
-    known = {} if clean else dict(vector_db.known_vectors(root, model=embedder.name))
-    wanted = [content for content in texts if content not in known]
-    new = await _embed([texts[content] for content in wanted], embedder, progress, summary)
-    if len(new) and len(next(iter(known.values()), new[0])) != new.shape[1]:
-        # The same name answers in another dimension now: nothing of the old build can stand beside it.
-        known, wanted = {}, list(texts)
-        new = await _embed(list(texts.values()), embedder, progress, summary)
-    known |= dict(zip(wanted, new, strict=True))
-    summary.embedded, summary.reused = len(wanted), len(texts) - len(wanted)
-    return np.stack([known[passage.content_hash] for passage in passages])
+class _Vectors:
+    """Makes the vectors of the passages of one build."""
 
+    def __init__(
+        self, passages: Passages, contents: Sequence[bytes], *, staging: Path, embedder: Embedder, progress: Progress,
+        summary: Summary,
+    ) -> None:  # fmt: skip
+        self._passages = passages
+        self._contents = contents
+        self._staging = staging
+        self._embedder = embedder
+        self._progress = progress
+        self._summary = summary
+        self._first_row = {content: row for row, content in reversed(list(enumerate(contents)))}
+        self._vectors: np.ndarray | None = None
 
-async def _embed(texts: Sequence[str], embedder: Embedder, progress: Progress, summary: Summary) -> np.ndarray:
-    """Unit vectors of `texts`, in order, asked for in batches, several at once."""
-    batches = list(_batches(texts))
-    results: list[np.ndarray] = [np.empty((0, 0), np.float32)] * len(batches)
-    places = iter(range(len(batches)))
-    done = 0
+    async def made(self, known: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Unit vectors [passages, dimensions]: those `known` where text and model are the same, the others embedded."""
+        wanted = self._unknown(known)
+        await self._embed(wanted)
+        if self._vectors is not None and known and len(next(iter(known.values()))) != self._vectors.shape[1]:
+            # The same name answers in another dimension now: nothing of the old build can stand beside it.
+            known = {}
+            wanted = self._unknown(known)
+            await self._embed(wanted)
+        self._summary.embedded, self._summary.reused = len(wanted), len(self._first_row) - len(wanted)
+        return self._filled(known, set(wanted))
 
-    async def work() -> None:
-        nonlocal done
-        for place in places:
-            results[place] = await _embed_batch(batches[place], embedder, summary)
-            done += len(batches[place])
-            progress("embedding", done, len(texts))
+    def _unknown(self, known: Mapping[str, np.ndarray]) -> list[int]:
+        return sorted(row for content, row in self._first_row.items() if content.hex() not in known)
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(CONCURRENT_BATCHES, len(batches))):
-                group.create_task(work())
-    except* UpstreamError as failures:
-        raise failures.exceptions[0] from None
-    return np.concatenate(results) if results else np.empty((0, 0), np.float32)
+    def _filled(self, known: Mapping[str, np.ndarray], embedded: set[int]) -> np.ndarray:
+        vectors = self._vectors
+        for row, content in enumerate(self._contents):
+            if row in embedded:
+                continue
+            first = self._first_row[content]
+            if row != first and vectors is not None:
+                vectors[row] = vectors[first]
+                continue
+            vector = known[content.hex()]
+            if vectors is None:
+                vectors = self._room(len(vector))
+            vectors[row] = vector
+        if vectors is None:
+            raise AssertionError("every passage is embedded or known")
+        return vectors
+
+    def _room(self, dimensions: int) -> np.ndarray:
+        return vector_files.room(self._staging, len(self._contents), dimensions)
+
+    async def _embed(self, rows: Sequence[int]) -> None:
+        """Put the unit vectors of these passages into their rows, asked for in batches, several at once."""
+        batches = _batches((row, self._passages[row].indexed_text) for row in rows)
+        done = 0
+
+        async def work() -> None:
+            nonlocal done
+            for batch in batches:
+                vectors = await _embed_batch([text for _, text in batch], self._embedder, self._summary)
+                if self._vectors is None or self._vectors.shape[1] != vectors.shape[1]:
+                    self._vectors = self._room(vectors.shape[1])
+                self._vectors[[row for row, _ in batch]] = vectors
+                done += len(batch)
+                self._progress("embedding", done, len(rows))
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(CONCURRENT_BATCHES):
+                    group.create_task(work())
+        except* UpstreamError as failures:
+            raise failures.exceptions[0] from None
 
 
 async def _embed_batch(texts: Sequence[str], embedder: Embedder, summary: Summary) -> np.ndarray:
@@ -187,32 +231,44 @@ async def _embed_batch(texts: Sequence[str], embedder: Embedder, summary: Summar
     raise AssertionError("the last pause is None")
 
 
-def _batches(texts: Sequence[str]) -> Iterable[list[str]]:
-    batch: list[str] = []
+def _batches(texts: Iterable[tuple[int, str]]) -> Iterator[list[tuple[int, str]]]:
+    """The texts with their rows, as many at a time as one call takes."""
+    batch: list[tuple[int, str]] = []
     room = BATCH_CHARS
-    for text in texts:
+    for row, text in texts:
         if batch and (len(batch) == BATCH_TEXTS or len(text) > room):
             yield batch
             batch, room = [], BATCH_CHARS
-        batch.append(text)
+        batch.append((row, text))
         room -= len(text)
     if batch:
         yield batch
 
 
-def _unrelated_similarity(passages: Sequence[Passage], vectors: np.ndarray, dense_weight: float) -> float | None:
+def _unrelated_similarity(passages: Passages, vectors: np.ndarray, dense_weight: float) -> float | None:
     """What the floor below search results is measured from; None for a model whose cosines tell nothing of topics."""
     if dense_weight < floor.MEANING_FROM_WEIGHT:
         return None
-    return floor.unrelated_similarity(vectors, [passage.source for passage in passages])
+    rows = np.arange(len(vectors))
+    if len(rows) > SAMPLED_PASSAGES:
+        rows = np.sort(np.random.default_rng(0).choice(rows, SAMPLED_PASSAGES, replace=False))
+    sampled = np.ascontiguousarray(vectors[rows], dtype=np.float32)
+    return floor.unrelated_similarity(sampled, [passages[row].source for row in rows.tolist()])
 
 
-def _content(passages: Sequence[Passage], vectors: np.ndarray) -> str:
+def _content(passages: Passages, vectors: np.ndarray) -> str:
     """SHA-256 over all that a build serves: two builds with equal digests answer alike."""
-    digest = hashlib.sha256(vectors.tobytes())
+    digest = hashlib.sha256(str(vectors.dtype).encode())
+    for start in range(0, len(vectors), SAMPLED_PASSAGES):
+        digest.update(vectors[start : start + SAMPLED_PASSAGES].tobytes())
     for passage in passages:
         digest.update(repr(passage).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
+
+
+def _is_the_same(live: Mapping[str, object], made: Mapping[str, object]) -> bool:
+    """Whether the live build answers as the new one would. How an index was tuned may differ: content decides."""
+    return all(live.get(name) == made[name] for name in made if name != "index")
 
 
 def _live_manifest(root: Path) -> dict[str, object] | None:

@@ -3,6 +3,7 @@
     vector_db/CURRENT                    the id of the live build
     vector_db/builds/<id>/manifest.json  format, model, counts, and the SHA-256 of every file beside it
     vector_db/builds/.staging-<id>/      a build that is being written, or that was interrupted
+    vector_db/verified/<id>.json         which files of a large build had the right checksums
 
 A build is complete or absent. Knows files and checksums; what is inside the files is `vector_db`'s business.
 """
@@ -13,7 +14,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,9 @@ FORMAT = 1
 """Rises when the files of a build change their meaning; a server refuses a format that it does not know."""
 KEPT = 3
 """Builds kept beside each other: the live one and what `rollback` can return to."""
+LARGE_BYTES = 512 * 1024 * 1024
+"""From here on reading a build through takes longer than its server may take to start: a quarter of a second per
+worker at this size, with the processor's help for SHA-256."""
 ID = re.compile(r"\d{8}T\d{6}\.\d{6}Z")
 
 
@@ -72,9 +76,26 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return dict(manifest)
 
 
-def verify(folder: Path) -> dict[str, Any]:
-    """The manifest, after every checksum was computed again. Raises as `read_manifest` does."""
+def verify(folder: Path, *, anew: bool = False) -> dict[str, Any]:
+    """The manifest, once every file was found to have its checksum. Raises as `read_manifest` does.
+
+    A build below `LARGE_BYTES` is read through every time. A larger one is read by the first that asks, and again
+    whenever one of its files is no longer the very file that was read then; with `anew` in any case.
+    """
     manifest = read_manifest(folder)
+    is_large = sum(int(about["bytes"]) for about in manifest["files"].values()) >= LARGE_BYTES
+    if not is_large:
+        _read_through(folder, manifest)
+        return manifest
+    with _one_reader(folder):
+        if anew or not _is_marked(folder, manifest):
+            before = _identities(folder, manifest)
+            _read_through(folder, manifest)
+            _mark(folder, before)
+    return manifest
+
+
+def _read_through(folder: Path, manifest: dict[str, Any]) -> None:
     for name, about in manifest["files"].items():
         try:
             intact = _sha256(folder / name) == about.get("sha256")
@@ -82,10 +103,59 @@ def verify(folder: Path) -> dict[str, Any]:
             raise BuildDamaged(f"{folder}: {name} cannot be read ({type(error).__name__}); {_REMEDY}") from None
         if not intact:
             raise BuildDamaged(f"{folder}: {name} does not have the checksum of the manifest; {_REMEDY}")
-    return manifest
 
 
 _REMEDY = "run: python -m indexer build SOURCE, or: python -m indexer rollback"
+
+
+def _identities(folder: Path, manifest: dict[str, Any]) -> dict[str, list[Any]]:
+    """What changes when a file is written, replaced, or copied elsewhere, beside the checksum it should have."""
+    identities: dict[str, list[Any]] = {}
+    for name, about in manifest["files"].items():
+        try:
+            found = (folder / name).stat()
+        except OSError:
+            raise BuildDamaged(f"{folder}: {name} cannot be read; {_REMEDY}") from None
+        identities[name] = [found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns, about.get("sha256")]
+    return identities
+
+
+def _mark_of(folder: Path) -> Path:
+    return folder.parent.parent / "verified" / f"{folder.name}.json"
+
+
+def _is_marked(folder: Path, manifest: dict[str, Any]) -> bool:
+    try:
+        return bool(orjson.loads(_mark_of(folder).read_bytes()) == _identities(folder, manifest))
+    except (OSError, ValueError):
+        return False
+
+
+def _mark(folder: Path, identities: dict[str, list[Any]]) -> None:
+    mark = _mark_of(folder)
+    # A server that may only read goes without: it reads everything again, unless whoever may write verifies once.
+    with suppress(OSError):
+        mark.parent.mkdir(exist_ok=True)
+        kept = set(kept_ids(folder.parent.parent))
+        for other in mark.parent.iterdir():
+            if other.stem not in kept:
+                other.unlink(missing_ok=True)
+        aside = mark.with_name(f"{mark.name}.{os.getpid()}")
+        _write(aside, orjson.dumps(identities))
+        aside.rename(mark)
+
+
+@contextmanager
+def _one_reader(folder: Path) -> Iterator[None]:
+    """One process at a time, so that of several workers one reads gigabytes and the others its mark."""
+    try:
+        lock = (folder.parent.parent / ".verifying.lock").open("w")
+    except OSError:
+        yield
+        return
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager
@@ -134,6 +204,9 @@ def publish(root: Path, staging: Path, manifest: dict[str, Any]) -> str:
             removed = root / "builds" / f".staging-{old}"
             folder_of(root, old).rename(removed)
             shutil.rmtree(removed)
+    if sum(path.stat().st_size for path in folder_of(root, build_id).iterdir()) >= LARGE_BYTES:
+        # Its bytes went through our hands a moment ago: nobody needs to read them once more.
+        _mark(folder_of(root, build_id), _identities(folder_of(root, build_id), {"files": files}))
     return build_id
 
 
@@ -182,7 +255,7 @@ def _rollback(root: Path, build_id: str | None) -> str:
             raise BuildMissing(f"no build before the live one is kept in {root}")
     elif build_id not in kept:
         raise BuildMissing(f"no build {build_id} in {root}; kept are: {', '.join(kept) or 'none'}")
-    verify(folder_of(root, build_id))
+    verify(folder_of(root, build_id), anew=True)
     make_live(root, build_id)
     return build_id
 

@@ -1,24 +1,22 @@
 """One build, open: its passages, their vectors and their words, mapped from disk and searched together.
 
-The only user of faiss. Files and publishing are `builds`' business, ranking is `lexical`'s and `fusion`'s.
+Files and publishing are `builds`' business, vectors are `vectors`', ranking is `lexical`'s, `fusion`'s and
+`shortlist`'s.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
-import orjson
 
-from rag import builds, floor, fusion, lexical
+from rag import builds, floor, fusion, lexical, shortlist, vector_files, vectors
 from rag.duplicates import says_the_same
 from rag.errors import BuildDamaged, BuildMismatch, BuildMissing, IndexUnavailable
 from rag.lexical import Lexical
 from rag.models import Hit, Passage
+from rag.passages import Passages, PassageWriter
 from rag.text import content_words, is_foreign, is_spaceless
-
-faiss.omp_set_num_threads(1)  # one search is short; the workers are what runs side by side
 
 ALIKE = 0.9
 """Cosine above which two passages' texts are compared: reading all of them would cost more than the search."""
@@ -43,30 +41,26 @@ class Build:
             self._has_floor = "unrelated_similarity" in manifest["embedding"]
             self._unrelated: float | None = manifest["embedding"].get("unrelated_similarity")
             self.count = int(manifest["passages"])
-            self._vectors = faiss.read_index(str(folder / "vectors.faiss"), faiss.IO_FLAG_MMAP_IFC)
-            self._rows = self._vectors.get_xb()  # type: ignore[attr-defined]
-            self._offsets = np.load(folder / "passages.npy", mmap_mode="r", allow_pickle=False)
-            self._texts = np.memmap(folder / "passages.jsonl", dtype=np.uint8, mode="r")
+            self._vectors = vectors.opened(folder, manifest["index"])
+            self._passages = Passages(folder)
             self.lexical = Lexical.open(folder, manifest["lexical"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
             raise BuildDamaged(f"{folder}: cannot be opened ({type(error).__name__}: {error})") from None
-        counts = {self.count, self._vectors.ntotal, len(self._offsets) - 1, self.lexical.passages}
-        if len(counts) != 1 or self._vectors.d != self.dimensions:
+        counts = {self.count, self._vectors.count, len(self._passages), self.lexical.passages}
+        if len(counts) != 1 or self._vectors.dimensions != self.dimensions:
             raise BuildDamaged(f"{folder}: its files hold different numbers of passages")
 
     def passage(self, row: int) -> Passage:
         """The passage of a row, read from the mapped file."""
-        line = self._texts[int(self._offsets[row]) : int(self._offsets[row + 1])].tobytes()
-        fields = orjson.loads(line)
-        return Passage(**{**fields, "headings": tuple(fields["headings"])})
+        return self._passages[row]
 
     def passages(self) -> Iterator[Passage]:
         """All passages in the order of their rows."""
-        return (self.passage(row) for row in range(self.count))
+        return iter(self._passages)
 
     def vector(self, row: int) -> np.ndarray:
-        """The passage's unit vector, float32 [dimensions]."""
-        return np.asarray(self._vectors.reconstruct(row), dtype=np.float32)
+        """The passage's unit vector, float32 [dimensions]; of a large index rounded to float16 once."""
+        return self._vectors.vector(row)
 
     def search(self, question: str, *, vector: np.ndarray | None, k: int) -> list[Hit]:
         """The `k` best passages, best first; fewer where fewer have anything in common with the question.
@@ -76,20 +70,34 @@ class Build:
         `vector` is the question's, float32 [dimensions]; None searches by words alone. Raises `BuildMismatch` for a
         vector of another dimension.
         """
-        words = self.lexical.scores(self.lexical.words(question))
-        similarities = self.similarities(vector) if vector is not None else None
-        rows, scores = fusion.fuse(lexical=words, dense=similarities, dense_weight=self.dense_weight)
+        rows, scores, similarities = self._ranked(question, vector)
         hits: list[Hit] = []
         kept = np.empty((k, self.dimensions), dtype=np.float32)
-        for row, score in zip(rows.tolist(), scores.tolist(), strict=True):
+        for row, score, similarity in zip(rows.tolist(), scores.tolist(), similarities.tolist(), strict=True):
             if len(hits) == k:
                 break
             kept[len(hits)] = self.vector(row)
             passage = self.passage(row)
             alike = np.flatnonzero(kept[: len(hits)] @ kept[len(hits)] > ALIKE)
             if not any(says_the_same(hits[place].passage.text, passage.text) for place in alike):
-                hits.append(Hit(passage, score, 0.0 if similarities is None else float(similarities[row]), row))
+                hits.append(Hit(passage, score, similarity, row))
         return hits
+
+    def _ranked(self, question: str, vector: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Rows, best first, their fused scores, and their cosines; 0 where there is no vector."""
+        words = self.lexical.scores(self.lexical.words(question))
+        if vector is not None:
+            self._require_dimensions(vector)
+        if isinstance(self._vectors, vectors.Exact):
+            similarities = self._vectors.similarities(vector) if vector is not None else None
+            rows, scores = fusion.fuse(lexical=words, dense=similarities, dense_weight=self.dense_weight)
+            return rows, scores, np.zeros(len(rows)) if similarities is None else similarities[rows]
+        best = shortlist.of_words(words, length=vectors.RERANKED)
+        nearest = self._vectors.nearest(vector, also=best.best) if vector is not None else None
+        rows, scores = shortlist.fuse(best, nearest, dense_weight=self.dense_weight)
+        if nearest is None:
+            return rows, scores, np.zeros(len(rows))
+        return rows, scores, nearest.similarities[np.searchsorted(nearest.rows, rows)]
 
     def has_something_on(self, question: str, hits: Sequence[Hit], *, by_words_alone: bool) -> bool:
         """Whether the best of `hits`, found for `question`, have anything to do with it: see `floor.is_on_topic`."""
@@ -106,16 +114,16 @@ class Build:
         )
 
     def similarities(self, vector: np.ndarray) -> np.ndarray:
-        """Cosine similarity of every passage to `vector`: float32 [passages]. Raises `BuildMismatch`."""
+        """Cosine similarity of every passage to `vector`: float32 [passages]. Raises `BuildMismatch`.
+
+        Exact for every index, and slow for a large one.
+        """
+        self._require_dimensions(vector)
+        return self._vectors.similarities(vector)
+
+    def _require_dimensions(self, vector: np.ndarray) -> None:
         if vector.shape != (self.dimensions,):
             raise BuildMismatch(f"a question of {vector.shape} dimensions for a build of {self.dimensions}")
-        question = np.ascontiguousarray(vector, dtype=np.float32)
-        similarities = np.empty(self.count, dtype=np.float32)
-        # The mapped rows are read where they are; a sorted search for all of them would only take longer.
-        faiss.fvec_inner_products_ny(  # type: ignore[attr-defined]  # faiss's stubs are not complete
-            faiss.swig_ptr(similarities), faiss.swig_ptr(question), self._rows, self.dimensions, self.count
-        )
-        return similarities
 
 
 def open_build(root: Path, *, model: str | None = None, build_id: str | None = None) -> Build:
@@ -147,33 +155,54 @@ def _opened(folder: Path, model: str | None) -> Build:
     return build
 
 
-def write(folder: Path, passages: Sequence[Passage], vectors: np.ndarray) -> dict[str, Any]:
+def write(
+    folder: Path, passages: Sequence[Passage], vectors: np.ndarray, *, exact_up_to: int = vector_files.EXACT_UP_TO
+) -> dict[str, Any]:
     """Write a build's files into `folder`; return its part of the manifest.
 
-    `vectors` are unit vectors, float32 [len(passages), dimensions], in the order of `passages`.
+    `vectors` are unit vectors, float32 [len(passages), dimensions], in the order of `passages`. Beyond `exact_up_to`
+    numbers the index is approximate.
     """
-    offsets = np.zeros(len(passages) + 1, dtype=np.int64)
-    with (folder / "passages.jsonl").open("wb") as file:
-        for row, passage in enumerate(passages):
-            file.write(orjson.dumps(passage) + b"\n")
-            offsets[row + 1] = file.tell()
-    np.save(folder / "passages.npy", offsets, allow_pickle=False)
-    # Of unit vectors the inner product is the cosine.
-    index = faiss.IndexFlatIP(vectors.shape[1])
-    index.add(np.ascontiguousarray(vectors, dtype=np.float32))
-    faiss.write_index(index, str(folder / "vectors.faiss"))
+    with PassageWriter(folder) as writer:
+        for passage in passages:
+            writer.add(passage)
+    return complete(folder, vectors, exact_up_to=exact_up_to)
+
+
+def complete(folder: Path, vectors: np.ndarray, *, exact_up_to: int = vector_files.EXACT_UP_TO) -> dict[str, Any]:
+    """Write what `folder` lacks beside its passages, as `write` does; `vectors` may be `vector_files.room`'s."""
+    passages = Passages(folder)
     entries = ((p.title, " › ".join(p.headings), p.text, p.language) for p in passages)
     return {
         "passages": len(passages),
-        "index": {"type": "flat", "metric": "cosine"},
+        "index": vector_files.write(folder, vectors, exact_up_to=exact_up_to),
         "lexical": lexical.write(folder, entries),
     }
+
+
+class KnownVectors(Mapping[str, np.ndarray]):
+    """Vectors by content hash, read from a build one by one: all of a large one would not fit into memory."""
+
+    def __init__(self, build: Build) -> None:
+        self._build = build
+        self._rows = {bytes.fromhex(passage.content_hash): row for row, passage in enumerate(build.passages())}
+
+    def __getitem__(self, content_hash: str) -> np.ndarray:
+        return self._build.vector(self._rows[bytes.fromhex(content_hash)])
+
+    def __contains__(self, content_hash: object) -> bool:
+        return isinstance(content_hash, str) and bytes.fromhex(content_hash) in self._rows
+
+    def __iter__(self) -> Iterator[str]:
+        return (content.hex() for content in self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
 
 
 def known_vectors(root: Path, *, model: str) -> Mapping[str, np.ndarray]:
     """Vectors of the live build by content hash, for passages that need not be embedded again; empty where none fit."""
     try:
-        build = open_build(root, model=model)
+        return KnownVectors(open_build(root, model=model))
     except IndexUnavailable:
         return {}
-    return {passage.content_hash: build.vector(row) for row, passage in enumerate(build.passages())}

@@ -1,6 +1,10 @@
-"""A site of as many pages as wanted, the same ones every time. Knows nothing of indexes or servers."""
+"""A site of as many pages as wanted, each about something of its own, and questions that its pages answer.
+
+The same ones every time. Knows nothing of indexes or servers.
+"""
 
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 WORDS = """account address answer apply archive balance basket between bottle branch bridge build button cable calendar
@@ -17,40 +21,32 @@ reply report reset result return rotate sample screen sensor server service sign
 standard station status storage stream supply support switch system table target template terminal theme ticket token
 tool tower track transfer update valve vendor version view visit volume warranty water wheel window winter wire""".split()
 
-PARAGRAPHS = 2
-SENTENCES = 5
-LONGEST_SENTENCE = 16
-"""Words; a page comes to about 800 characters, which is one passage."""
+TOPIC_WORDS = 8
+"""What a page is about: its words are drawn from these alone, so that two pages have little in common."""
+SENTENCES = 9
+LONGEST_SENTENCE = 12
+"""Words; a page comes to about 700 characters, which is one passage."""
 
 
 def write_site(folder: Path, pages: int) -> Path:
     """The folder, with `pages` Markdown files of one passage each."""
-    chosen = random.Random(7)
     folder.mkdir(parents=True, exist_ok=True)
-    for number in range(pages):
-        title = " ".join(chosen.sample(WORDS, 3)).capitalize()
-        text = f"# {title} {number}\n\n{_page_text(chosen)}\n"
-        (folder / f"page-{number:05}.md").write_text(text, encoding="utf-8")
+    for number, topic in enumerate(_topics(pages)):
+        chosen = random.Random(number)
+        sentences = (
+            " ".join(chosen.choices(topic, k=chosen.randint(6, LONGEST_SENTENCE))).capitalize() + "."
+            for _ in range(SENTENCES)
+        )
+        title = " ".join(topic[:3]).capitalize()
+        (folder / f"page-{number:05}.md").write_text(f"# {title}\n\n{' '.join(sentences)}\n", encoding="utf-8")
     return folder
 
 
 def questions(pages: int) -> list[str]:
-    """One question about each page, its last word left out: with any word after it, it is a new question."""
+    """One about each page, without its last word: whatever word follows makes it a new question."""
+    return [f"{' '.join(topic[:6])} of" for topic in _topics(pages)]
+
+
+def _topics(pages: int) -> Iterator[list[str]]:
     chosen = random.Random(7)
-    asked = []
-    for _ in range(pages):
-        first, second, third = chosen.sample(WORDS, 3)
-        asked.append(f"How does the {first} {second} of the {third} work with the")
-        _page_text(chosen)
-    return asked
-
-
-def _page_text(chosen: random.Random) -> str:
-    return "\n\n".join(_paragraph(chosen) for _ in range(PARAGRAPHS))
-
-
-def _paragraph(chosen: random.Random) -> str:
-    return " ".join(
-        " ".join(chosen.choices(WORDS, k=chosen.randint(8, LONGEST_SENTENCE))).capitalize() + "."
-        for _ in range(SENTENCES)
-    )
+    return (chosen.sample(WORDS, TOPIC_WORDS) for _ in range(pages))

@@ -5,18 +5,18 @@ It must not know how an answer comes about, nor what any one dialect looks like:
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
-from contextlib import aclosing
-from typing import Any, Protocol, TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
+from typing import Any, ClassVar, Protocol, cast
 
 from fastapi import Request
 from fastapi.responses import StreamingResponse
+from starlette.types import Send
 
 from rag.chat import Delta, Done, Event
 from rag.errors import RagError, VisitorLeft
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 HEARTBEAT_S = 15.0
 """Between two comments on a silent stream, so that no proxy takes it for dead."""
@@ -35,39 +35,65 @@ class Spelling(Protocol):
         """What is said instead of the rest; `error` may be `STOPPED`."""
 
 
+class EventStream(StreamingResponse):
+    """Lines of events as they arrive. One that is silent for long is kept alive by a task of its own, not by a timer
+    for every line: there may be a hundred lines a second and a thousand readers."""
+
+    media_type = "text/event-stream"
+    fixed_headers: ClassVar[dict[str, str]] = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}
+
+    def __init__(self, lines: AsyncGenerator[bytes, None], headers: dict[str, str]) -> None:
+        super().__init__(lines, headers=headers | self.fixed_headers)
+        self._lines = lines
+        self._clock = asyncio.get_running_loop().time
+        self._sent_at_s = self._clock()
+
+    async def stream_response(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        heartbeat = asyncio.create_task(self._keep_alive(send))
+        try:
+            async with aclosing(self._lines):
+                async for line in self._lines:
+                    await send({"type": "http.response.body", "body": line, "more_body": True})
+                    self._sent_at_s = self._clock()
+        finally:
+            heartbeat.cancel()
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _keep_alive(self, send: Send) -> None:
+        while True:
+            silent_s = self._clock() - self._sent_at_s
+            if silent_s >= HEARTBEAT_S:
+                await send({"type": "http.response.body", "body": b": still here\n\n", "more_body": True})
+                self._sent_at_s, silent_s = self._clock(), 0.0
+            await asyncio.sleep(HEARTBEAT_S - silent_s)
+
+
 async def whole(request: Request, events: AsyncGenerator[Event, None]) -> Done:
     """The end of an answer, which holds all of it. Raises what `Chat.answer` does, and `VisitorLeft`."""
-
-    async def last() -> Done:
-        async with aclosing(events):
-            async for event in events:
-                if isinstance(event, Done):
-                    return event
-        raise AssertionError("every answer ends with Done")
-
-    return await _while_connected(request, last())
+    async with _while_connected(request), aclosing(events):
+        async for event in events:
+            if isinstance(event, Done):
+                return event
+    raise AssertionError("every answer ends with Done")
 
 
 async def streamed(
     request: Request, events: AsyncGenerator[Event, None], spelling: Spelling, **headers: str
-) -> StreamingResponse:
+) -> EventStream:
     """The answer as it arrives. Up to its first piece errors are raised, as by `whole`; then they are spelled."""
-    first = await _while_connected(request, _up_to_the_first_piece(events))
-    lines = _until_stopped(_with_heartbeat(_lines(spelling, first, events)), spelling)
-    headers |= {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}
-    return StreamingResponse(lines, media_type="text/event-stream", headers=headers)
-
-
-async def _up_to_the_first_piece(events: AsyncGenerator[Event, None]) -> list[Event]:
     first: list[Event] = []
-    async for event in events:
-        first.append(event)
-        if isinstance(event, Delta):
-            break
-    return first
+    async with _while_connected(request):
+        async for event in events:
+            first.append(event)
+            if isinstance(event, Delta):
+                break
+    return EventStream(_lines(spelling, first, events), headers)
 
 
-async def _lines(spelling: Spelling, first: Sequence[Event], rest: AsyncGenerator[Event, None]) -> AsyncIterator[bytes]:
+async def _lines(
+    spelling: Spelling, first: Sequence[Event], rest: AsyncGenerator[Event, None]
+) -> AsyncGenerator[bytes, None]:
     try:
         async with aclosing(rest):
             yield spelling.begin() + b"".join(map(spelling.spell, first))
@@ -76,51 +102,31 @@ async def _lines(spelling: Spelling, first: Sequence[Event], rest: AsyncGenerato
     except RagError as error:
         log.warning("stream broke off", extra={"code": error.code, "reason": str(error)})
         yield spelling.broke(error)
-
-
-async def _with_heartbeat(lines: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    pending = asyncio.ensure_future(anext(lines, None))
-    try:
-        while True:
-            done, _ = await asyncio.wait({pending}, timeout=HEARTBEAT_S)
-            if not done:
-                yield b": still here\n\n"
-                continue
-            line = pending.result()
-            if line is None:
-                return
-            pending = asyncio.ensure_future(anext(lines, None))
-            yield line
-    finally:
-        pending.cancel()
-        await asyncio.gather(pending, return_exceptions=True)
-
-
-async def _until_stopped(lines: AsyncIterator[bytes], spelling: Spelling) -> AsyncIterator[bytes]:
-    try:
-        async for line in lines:
-            yield line
     except asyncio.CancelledError:
         # A visitor who left does not read this; one whose server stops would take half an answer for a whole one. Not
         # raised again, so that the response ends properly; the task that was cancelled has nothing else to do.
         yield spelling.broke(STOPPED)
 
 
-async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`, which is cancelled when the visitor leaves: nobody would read what it costs."""
-    task = asyncio.ensure_future(work)
-    watch = asyncio.ensure_future(_disconnected(request))
+@asynccontextmanager
+async def _while_connected(request: Request) -> AsyncIterator[None]:
+    """Cancels what it encloses when the visitor leaves, for nobody would read what it costs. Raises `VisitorLeft`."""
+    answering, left = cast("asyncio.Task[Any]", asyncio.current_task()), False
+
+    async def watch() -> None:
+        nonlocal left
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        left = True
+        answering.cancel()
+
+    watching = asyncio.create_task(watch())
     try:
-        await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise VisitorLeft
-        return task.result()
+        yield
+    except asyncio.CancelledError:
+        # Whoever else wants this task to end, such as a server that stops, must not be taken for a visitor.
+        if left and answering.uncancel() == 0:
+            raise VisitorLeft from None
+        raise
     finally:
-        for one in (task, watch):
-            one.cancel()
-        await asyncio.gather(task, watch, return_exceptions=True)
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+        watching.cancel()

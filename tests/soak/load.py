@@ -134,6 +134,9 @@ class LogTail:
             self._found += whole_lines.count(self._words)
         return self._found
 
+    def wait_for(self, times: int, timeout_s: float) -> None:
+        wait_until(lambda: self.count() == times, timeout_s, f"{self._words.decode()} is logged {times} times")
+
 
 def resident_bytes(pid: int) -> int:
     """What the process occupies in memory, pages that it shares included."""

@@ -37,7 +37,7 @@ def kills(server: RagServer, times: int, workers: int) -> str:
             victim = random.choice(server.worker_pids())
             killed_at_s.append(time.monotonic())
             os.kill(victim, signal.SIGKILL)
-            wait_until(lambda tail=ready: tail.count() == 1, 30, "a new worker is ready")
+            ready.wait_for(1, 30)
             replaced_s.append(time.monotonic() - killed_at_s[-1])
     assert visitors.failures_not_of(killed_at_s) == []
     assert visitors.forgotten() == []
@@ -56,12 +56,16 @@ def reloads(server: RagServer, times: int, workers: int) -> str:
     """SIGHUP, again and again, each when all workers of the one before are gone."""
     with Visitors(server) as visitors:
         for _ in range(times):
-            before, answered = set(server.worker_pids()), visitors.answered
-            server.reload()
-            wait_until(lambda old=before: not set(server.worker_pids()) & old, 60, "the old workers are gone")
-            wait_until(lambda: len(server.worker_pids()) == workers, 20, "as many workers as before")
-            wait_until(lambda so_far=answered: visitors.answered > so_far + 10, 20, "the new workers answer")
+            _reload(server, visitors, workers)
     return _nothing_lost(visitors, f"{times} reloads")
+
+
+def _reload(server: RagServer, visitors: Visitors, workers: int) -> None:
+    before, answered = set(server.worker_pids()), visitors.answered
+    server.reload()
+    wait_until(lambda: not set(server.worker_pids()) & before, 60, "the old workers are gone")
+    wait_until(lambda: len(server.worker_pids()) == workers, 20, "as many workers as before")
+    wait_until(lambda: visitors.answered > answered + 10, 20, "the new workers answer")
 
 
 def swaps(server: RagServer, root: Path, times: int, workers: int) -> str:
@@ -75,7 +79,7 @@ def swaps(server: RagServer, root: Path, times: int, workers: int) -> str:
             live = LogTail(server, '"new build is live"')
             began_s = time.monotonic()
             builds.make_live(root, build_id)
-            wait_until(lambda tail=live: tail.count() == workers, 20, "every worker has the new build")
+            live.wait_for(workers, 20)
             taken_up_s.append(time.monotonic() - began_s)
     assert max(taken_up_s) < 5.0
     return _nothing_lost(visitors, f"{times} builds, each served by all workers within {max(taken_up_s):.2f} s")

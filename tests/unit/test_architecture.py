@@ -16,8 +16,9 @@ RANKS = {
         [
             # values, pure functions, and what stands alone
             "errors models setting_types stopwords resilience fusion floor duplicates access anchors log_file",
-            "settings telemetry text builds state calls metric_files prompt citations redis_link worker",
-            "lexical upstream metrics local_embedder local_models follow_ups conversations feedback "
+            "settings telemetry text builds passages shortlist vectors state calls metric_files prompt citations "
+            "redis_link worker",
+            "lexical vector_files upstream metrics local_embedder local_models follow_ups conversations feedback "
             "sqlite_limits redis_limits",
             "vector_db azure_openai rate_limits redis_conversations",
             "live_index preflight",
@@ -35,10 +36,10 @@ RANK_OF = {f"rag.{module}": rank for rank, modules in RANKS.items() for module i
 """A module imports strictly lower ranks, never a sibling."""
 
 ONLY_IN = {
-    "faiss": ["rag/vector_db.py"],
+    "faiss": ["rag/vectors.py", "rag/vector_files.py"],
     "redis": ["rag/redis_"],
     "apsw": ["rag/conversations.py", "rag/rate_limits.py", "rag/state.py"],
-    "httpx": ["rag/azure_openai.py", "rag/upstream.py"],
+    "httpx": ["rag/azure_openai.py", "rag/upstream.py", "indexer/fetching.py"],
     "httpx_aiohttp": ["rag/upstream.py"],
     "aiohttp": ["rag/azure_openai.py", "rag/upstream.py"],
     "prometheus_client": ["rag/metric_files.py", "rag/metrics.py"],

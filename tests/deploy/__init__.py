@@ -1,0 +1,1 @@
+"""What operators install and run: images, Compose, systemd, Kubernetes, nginx, scripts, backups."""

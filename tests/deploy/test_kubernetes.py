@@ -1,0 +1,141 @@
+"""deploy/kubernetes against Kubernetes' own schemas, the Pod Security Standards, and the server's settings."""
+
+import copy
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from rag.settings import Settings
+from tests.support.waiting import REPOSITORY
+
+FOLDER = REPOSITORY / "deploy" / "kubernetes"
+VERSIONS = ("1.30", "1.33")
+"""The oldest release that is meant, and a recent one."""
+
+OBJECTS: list[dict[str, Any]] = [
+    document
+    for path in sorted(FOLDER.glob("*.yaml"))
+    if path.name != "kustomization.yaml"
+    for document in yaml.safe_load_all(path.read_text(encoding="utf-8"))
+]
+
+
+def name_of(document: dict[str, Any]) -> str:
+    return f"{document['kind']}/{document['metadata']['name']}"
+
+
+def the(kind: str) -> dict[str, Any]:
+    [found] = [document for document in OBJECTS if document["kind"] == kind]
+    return found
+
+
+def pods() -> dict[str, dict[str, Any]]:
+    """The pod specifications, by what makes the pods."""
+    job = the("CronJob")["spec"]["jobTemplate"]["spec"]["template"]
+    return {"Deployment": the("Deployment")["spec"]["template"]["spec"], "CronJob": job["spec"]}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("document", OBJECTS, ids=name_of)
+def test_every_object_satisfies_the_schema_of_its_kind(document: dict[str, Any], version: str) -> None:
+    kubernetes_validate.validate(document, version, strict=True)
+
+
+def test_the_schema_would_notice_a_mistake() -> None:
+    wrong = copy.deepcopy(the("Deployment"))
+    wrong["spec"]["template"]["spec"]["containers"][0]["livenessProb"] = {}
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(wrong, VERSIONS[0], strict=True)
+
+
+def test_kustomize_names_every_file_once() -> None:
+    listed = yaml.safe_load((FOLDER / "kustomization.yaml").read_text(encoding="utf-8"))["resources"]
+    assert sorted(listed) == sorted(path.name for path in FOLDER.glob("*.yaml") if path.name != "kustomization.yaml")
+
+
+def test_everything_that_an_operator_expects_is_there() -> None:
+    kinds = {document["kind"] for document in OBJECTS}
+    assert {
+        "Namespace", "ConfigMap", "Secret", "Deployment", "Service", "Ingress", "HorizontalPodAutoscaler",
+        "PodDisruptionBudget", "PersistentVolumeClaim",
+    } <= kinds  # fmt: skip
+
+
+@pytest.mark.parametrize("maker", pods())
+def test_pods_are_restricted_as_their_namespace_enforces(maker: str) -> None:
+    assert the("Namespace")["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+    pod = pods()[maker]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["runAsUser"] == pod["securityContext"]["fsGroup"] == 1001
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert pod["automountServiceAccountToken"] is False
+    assert {"hostNetwork", "hostPID", "hostIPC"} & pod.keys() == set()
+    assert all(volume.keys() & {"persistentVolumeClaim", "emptyDir"} for volume in pod["volumes"])
+    for container in pod["containers"]:
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert {"memory"} <= container["resources"]["limits"].keys()
+        assert {"cpu", "memory"} <= container["resources"]["requests"].keys()
+
+
+@pytest.mark.parametrize("maker", pods())
+def test_what_is_mounted_is_there_and_holds_what_the_settings_name(maker: str) -> None:
+    pod, settings = pods()[maker], the("ConfigMap")["data"]
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    [container] = pod["containers"]
+    mounts = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
+    assert {mount["name"] for mount in mounts.values()} == volumes.keys()
+    claims = {document["metadata"]["name"] for document in OBJECTS if document["kind"] == "PersistentVolumeClaim"}
+    used = {volume["persistentVolumeClaim"]["claimName"] for volume in volumes.values() if "emptyDir" not in volume}
+    assert used <= claims
+    index = mounts[settings["VECTOR_DB_PATH"]]
+    assert index.get("readOnly", False) is (maker == "Deployment")
+    assert "/tmp" in mounts
+    if maker == "Deployment":
+        assert settings["STATE_DIR"] in mounts
+
+
+def test_the_settings_are_ones_that_the_server_takes_and_all_that_it_needs() -> None:
+    given = {**the("ConfigMap")["data"], **the("Secret")["stringData"]}
+    known = {spec.metadata["variable"] for spec in Settings.__dataclass_fields__.values()}
+    assert given.keys() <= known
+    settings = Settings.from_environment(given)
+    assert settings.missing("CHAT", "EMBEDDINGS") == []
+    assert settings.redis_url, "several pods share what they remember and count"
+
+
+def test_the_probes_ask_what_they_are_for() -> None:
+    [container] = pods()["Deployment"]["containers"]
+    asked = {name: container[f"{name}Probe"]["httpGet"]["path"] for name in ("startup", "liveness", "readiness")}
+    assert asked == {"startup": "/health", "liveness": "/health", "readiness": "/ready"}
+    assert container["ports"] == [{"name": "http", "containerPort": int(the("ConfigMap")["data"]["PORT"])}]
+
+
+def test_a_pod_has_more_time_to_end_than_gunicorn_and_the_wait_before_it_take() -> None:
+    wait_s, gunicorn_s = 5, 1 + (25 + 2) + 5
+    pod = pods()["Deployment"]
+    assert f"time.sleep({wait_s})" in pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"][-1]
+    assert pod["terminationGracePeriodSeconds"] > wait_s + gunicorn_s
+
+
+def test_whoever_selects_pods_selects_those_of_the_deployment_and_no_others() -> None:
+    labels = the("Deployment")["spec"]["template"]["metadata"]["labels"]
+    assert the("Deployment")["spec"]["selector"]["matchLabels"] == labels
+    assert the("Service")["spec"]["selector"] == labels
+    assert the("PodDisruptionBudget")["spec"]["selector"]["matchLabels"] == labels
+    job = the("CronJob")["spec"]["jobTemplate"]["spec"]["template"]["metadata"]["labels"]
+    assert job != labels
+    assert the("HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]["name"] == the("Deployment")["metadata"]["name"]
+    assert "replicas" not in the("Deployment")["spec"], "two would then decide how many there are"
+
+
+def test_the_ingress_does_not_hold_streams_back() -> None:
+    ingress = the("Ingress")
+    assert ingress["metadata"]["annotations"]["nginx.ingress.kubernetes.io/proxy-buffering"] == "off"
+    [rule] = ingress["spec"]["rules"]
+    assert rule["http"]["paths"][0]["backend"]["service"]["name"] == the("Service")["metadata"]["name"]
