@@ -124,19 +124,21 @@ class Chat:
     """Words what a follow-up searches for; None leaves it to rules."""
 
     async def answer(
-        self, question: str, *, session_id: str | None, claimed: Sequence[Message] = (), stream: bool
-    ) -> AsyncGenerator[Event, None]:
+        self, question: str, *, session_id: str | None, is_new: bool = False, claimed: Sequence[Message] = (),
+        stream: bool,
+    ) -> AsyncGenerator[Event, None]:  # fmt: skip
         """`Sources`, then `Delta`s, then `Done`. With `stream` a delta is what just arrived, else the whole answer.
 
         `claimed` is the conversation as the client tells it, believed where the server remembers none; without a
-        `session_id` it is all there is, and nothing is remembered. Raises
+        `session_id` it is all there is, and nothing is remembered. `is_new` is an id that was made just now, under
+        which nothing can be remembered yet. Raises
         `ContentFiltered`; `UpstreamError` where degraded answers are switched off, or after the first delta. What
         broke off is not remembered.
         """
         course = _Course()
         with self._accounted(course):
             deadline = Deadline(self.timeout_s)
-            history = await self._recall(session_id, claimed, course)
+            history = await self._recall(None if is_new and not claimed else session_id, claimed, course)
             query = search_query(question, history)
             if self.rewriter is not None:
                 query = await self.rewriter.query(question, history, deadline=deadline)

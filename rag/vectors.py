@@ -91,9 +91,9 @@ class Approximate:
         rows = np.union1d(self.named(question[None, :], probes=self._probes)[0], also)
         rows = rows[rows >= 0]
         similarities = np.empty(len(rows), dtype=np.float32)
-        _products(similarities, question, _pointer(self.vectors(rows.tolist())))
+        _products(similarities, question, self.vectors(rows.tolist()))
         spread = np.empty(len(self._sample), dtype=np.float32)
-        _products(spread, question, _pointer(np.asarray(self._sample)))
+        _products(spread, question, self._sample)
         return Nearest(rows, similarities, mean=float(spread.mean()), deviation=float(spread.std()))
 
     def named(self, questions: Floats, *, probes: int) -> NDArray[np.int64]:
@@ -122,11 +122,9 @@ def opened(folder: Path, about: Mapping[str, Any]) -> Exact | Approximate:
 
 
 def _products(results: Floats, question: Floats, rows: Any) -> None:
+    """`rows` are faiss's own, or an array of numpy's, float32 [len(results), len(question)], that the caller holds."""
     question = np.ascontiguousarray(question, dtype=np.float32)
+    pointer = faiss.swig_ptr(rows) if isinstance(rows, np.ndarray) else rows
     faiss.fvec_inner_products_ny(  # type: ignore[attr-defined]
-        faiss.swig_ptr(results), faiss.swig_ptr(question), rows, len(question), len(results)
+        faiss.swig_ptr(results), faiss.swig_ptr(question), pointer, len(question), len(results)
     )
-
-
-def _pointer(rows: Floats) -> Any:
-    return faiss.swig_ptr(rows)

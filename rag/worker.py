@@ -6,10 +6,12 @@ Knows uvicorn and gunicorn, nothing of questions and answers.
 import asyncio
 import logging
 import logging.config
+import os
 import resource
 import signal
 import socket
 import sys
+import time
 from http import HTTPStatus
 from typing import Any, ClassVar
 
@@ -46,6 +48,9 @@ MAX_FRAMING_BYTES = 512 * 1024
 
 MAX_PIPELINED = 16
 """Requests that wait on one connection for the answer before theirs."""
+
+TRY_AGAIN_S = 1.0
+"""Between two attempts to replace a worker where the one in its place could not start."""
 
 TICKS_PER_S = 10
 """How often uvicorn's server ticks."""
@@ -181,6 +186,8 @@ class GentleServer(Server):
     """
 
     hurried = False
+    master_pid: int | None = None
+    """Who started this worker; without it nobody replaces or stops one, and the port stays occupied."""
 
     def hurry(self) -> None:
         """Stop now: whoever pressed Ctrl-C does not wait for half a minute."""
@@ -189,6 +196,8 @@ class GentleServer(Server):
 
     async def on_tick(self, counter: int) -> bool:
         if counter % TICKS_PER_S == 0:
+            if self.master_pid not in (None, os.getppid()):
+                self.should_exit = True
             now_s = asyncio.get_running_loop().time()
             for connection in list(self.server_state.connections):
                 if isinstance(connection, BoundedProtocol):
@@ -232,9 +241,23 @@ class Worker(UvicornWorker):  # type: ignore[misc]
         # Five lines for each worker that comes or goes say no more than gunicorn's two.
         error_log.setLevel(max(logging.WARNING, error_log.level))
 
+    def init_process(self) -> None:
+        try:
+            super().init_process()
+        except (Exception, SystemExit) as error:
+            # gunicorn ends the whole server when a worker cannot start. That is right for the first ones; a later one
+            # (a file of the settings was removed, code is being replaced) must not take those along that serve.
+            is_late = self.age > self.cfg.workers
+            if not is_late or (isinstance(error, SystemExit) and error.code != Arbiter.WORKER_BOOT_ERROR):
+                raise
+            log.error("worker did not start, it is tried again", exc_info=error)
+            time.sleep(TRY_AGAIN_S)
+            sys.exit(1)
+
     async def _serve(self) -> None:
         self.config.app = self.wsgi
         server = GentleServer(config=self.config)
+        server.master_pid = self.ppid
         # The base class would only note SIGQUIT, and the master kill the worker after `graceful_timeout`.
         asyncio.get_running_loop().add_signal_handler(signal.SIGQUIT, server.hurry)
         # Not gunicorn's wrappers: uvloop would close their descriptors twice, and gunicorn report it at every stop.

@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 import orjson
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
 from rag import access
@@ -19,22 +19,22 @@ from rag.routes.rooms import InRooms, Rooms, now
 router = APIRouter(route_class=bodies.StrictRoute)
 
 
-@router.post("/search", summary="The passages that fit best", responses=problems.described(413, 422, 429))
-async def search(body: SearchRequest, rooms: InRooms) -> bodies.SearchResponse:
+@router.post("/search", summary="The passages that fit best", response_model=bodies.SearchResponse,
+             responses=problems.described(413, 422, 429))  # fmt: skip
+async def search(body: SearchRequest, rooms: InRooms) -> Response:
     query = _question(body.query, rooms)
     found = await rooms.retriever.search(query, k=body.k, deadline=Deadline(rooms.settings.request_timeout_s))
     results = [bodies.SearchResult.of(hit) for hit in found.hits]
-    return bodies.SearchResponse(results=results, query=body.query, timestamp=now(), degraded=found.degraded)
+    return bodies.as_json(bodies.SearchResponse(results, body.query, now(), found.degraded))
 
 
-@router.post("/chat", summary="An answer with its sources", responses=problems.described(413, 422, 429, 502, 503, 504))
-async def chat(body: ChatRequest, request: Request, rooms: InRooms) -> bodies.ChatResponse:
+@router.post("/chat", summary="An answer with its sources", response_model=bodies.ChatResponse,
+             responses=problems.described(413, 422, 429, 502, 503, 504))  # fmt: skip
+async def chat(body: ChatRequest, request: Request, rooms: InRooms) -> Response:
     session_id, events = _continued(body, rooms, stream=False)
     done = await streams.whole(request, events)
-    return bodies.ChatResponse(
-        response=done.response, session_id=session_id, timestamp=now(),
-        sources=bodies.Source.all_of(done.hits, cited=done.cited), degraded=done.degraded,
-    )  # fmt: skip
+    sources = bodies.Source.all_of(done.hits, cited=done.cited)
+    return bodies.as_json(bodies.ChatResponse(done.response, session_id, now(), sources, done.degraded))
 
 
 @router.post("/chat/stream", summary="The same as server-sent events", response_class=StreamingResponse,
@@ -46,16 +46,22 @@ async def chat_stream(body: ChatRequest, request: Request, rooms: InRooms) -> St
 
 
 def ask(
-    question: str, *, session_id: str | None, claimed: Sequence[Message], rooms: Rooms, stream: bool
-) -> AsyncGenerator[Event, None]:
+    question: str, *, session_id: str | None, is_new: bool = False, claimed: Sequence[Message], rooms: Rooms,
+    stream: bool,
+) -> AsyncGenerator[Event, None]:  # fmt: skip
     """The answer's events, in every dialect. Without a session nothing is remembered. Raises `InvalidRequest`."""
-    return rooms.chat.answer(_question(question, rooms), session_id=session_id, claimed=claimed, stream=stream)
+    return rooms.chat.answer(
+        _question(question, rooms), session_id=session_id, is_new=is_new, claimed=claimed, stream=stream
+    )
 
 
 def _continued(body: ChatRequest, rooms: Rooms, *, stream: bool) -> tuple[str, AsyncGenerator[Event, None]]:
+    is_new = body.session_id is None
     session_id = body.session_id or access.new_session_id()
     claimed = [Message(turn.role, turn.content) for turn in body.history]
-    return session_id, ask(body.message, session_id=session_id, claimed=claimed, rooms=rooms, stream=stream)
+    return session_id, ask(
+        body.message, session_id=session_id, is_new=is_new, claimed=claimed, rooms=rooms, stream=stream
+    )
 
 
 class _SiteEvents:
@@ -70,11 +76,11 @@ class _SiteEvents:
     def spell(self, event: Event) -> bytes:
         match event:
             case Sources(hits):
-                return _event("sources", [source.model_dump() for source in bodies.Source.all_of(hits, cited=0)])
+                return _event("sources", bodies.Source.all_of(hits, cited=0))
             case Delta(text, cited):
                 return _event("delta", {"text": text, "cited": cited})
             case Done(response, hits, cited, degraded):
-                sources = [source.model_dump() for source in bodies.Source.all_of(hits, cited=cited)]
+                sources = bodies.Source.all_of(hits, cited=cited)
                 done = {"response": response, "sources": sources, "degraded": degraded, "timestamp": now()}
                 return _event("done", done)
 

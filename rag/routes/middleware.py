@@ -71,6 +71,9 @@ class RequestContext:
             log.exception("request broke", extra={"route": self._route_name(scope)})
             if not status:
                 await problem(RagError())(scope, receive, send_with_headers)
+        except asyncio.CancelledError:
+            # The server stops and has waited long enough: a line of this request's, not a traceback of uvicorn's.
+            noted["cut_off"] = True
         finally:
             seconds, route = time.perf_counter() - began, self._route_name(scope)
             status = status or VisitorLeft.status

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import threading
 import time
 from pathlib import Path
@@ -130,6 +131,24 @@ def test_without_any_sound_build_a_new_worker_says_503_and_serves_as_soon_as_the
     assert "Traceback" not in server.output
 
 
+def test_a_worker_that_cannot_start_takes_nobody_along_and_is_tried_until_it_can(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    instructions = tmp_path / "prompt.txt"
+    instructions.write_text("Answer from the passages.", encoding="utf-8")
+    server = start_server(workers=2, SYSTEM_PROMPT_FILE=instructions)
+    wait_until(lambda: server.output.count('"worker is ready"') == 2, 20, "both workers are ready")
+    instructions.unlink()
+    ready = LogTail(server, '"worker is ready"')
+    failed = LogTail(server, "worker did not start, it is tried again")
+    os.kill(server.worker_pids()[0], signal.SIGKILL)
+    wait_until(lambda: failed.count() >= 2, 20, "two attempts to replace it")
+    assert ask(server, "/chat").status_code == 200
+    instructions.write_text("Answer from the passages.", encoding="utf-8")
+    wait_until(lambda: ready.count() == 1, 20, "the next attempt succeeds")
+    assert len(server.worker_pids()) == 2
+
+
 def by_hand(env: dict[str, str], folder: Path) -> tuple[int, str]:
     config = str(REPOSITORY / "gunicorn.conf.py")
     done = run_module("gunicorn", "--config", config, "rag_server:app", env=env, cwd=folder, timeout_s=60)
@@ -236,6 +255,19 @@ def test_a_stream_that_outlasts_the_grace_ends_with_an_error_event_and_everythin
         assert one.last["detail"] == "The server is being restarted. Please ask again."
     assert took_s < grace_s
     assert_closed(server)
+
+
+def test_workers_whose_master_was_killed_end_and_free_the_port(start_server: StartServer) -> None:
+    server = start_server(workers=2)
+    assert httpx.get(f"{server.base_url}/health", trust_env=False).status_code == 200
+    os.kill(server.pid, signal.SIGKILL)
+
+    def is_free() -> bool:
+        with socket.socket() as trial:
+            return trial.connect_ex(("127.0.0.1", server.port)) != 0
+
+    wait_until(is_free, 20, "nobody listens any more")
+    assert start_server(workers=1, port=server.port).running()
 
 
 def test_the_wall_clock_is_read_only_where_a_date_is_shown() -> None:
