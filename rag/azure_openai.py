@@ -21,8 +21,9 @@ from rag.calls import Unanswered
 from rag.errors import ContentFiltered, RagError, UpstreamError, UpstreamTimeout
 from rag.fusion import DENSE_WEIGHT
 from rag.models import Completion, Prompt
+from rag.patience import Patience
 from rag.resilience import Deadline
-from rag.upstream import Upstream, read_body
+from rag.upstream import Upstream, chunks_of, read_body
 
 log = logging.getLogger(__name__)
 
@@ -101,20 +102,22 @@ class AzureChat:
             raise Unanswered("a stream without a token")
 
         first, pieces = await self._upstream.call(self._body(prompt, stream=True), deadline=deadline, read=read)
-        silence_s, whole = min(STREAM_SILENCE_S, deadline.length_s), Deadline(STREAM_LENGTH_S)
+        whole = Deadline(STREAM_LENGTH_S)
         async with aclosing(pieces):
             yield first
-            while True:
-                try:
-                    async with asyncio.timeout(min(silence_s, whole.remaining_s)):
-                        piece = await anext(pieces, None)
-                except TimeoutError:
-                    raise UpstreamTimeout("the stream fell silent, or went on for too long") from None
-                except (httpx.HTTPError, aiohttp.ClientError, Unanswered) as error:
-                    raise UpstreamError(f"the stream broke off: {error or type(error).__name__}") from None
-                if piece is None:
-                    return
-                yield piece
+            with Patience(min(STREAM_SILENCE_S, deadline.length_s)) as patience:
+                while True:
+                    try:
+                        piece = await patience.wait(anext(pieces, None))
+                        if not whole.remaining_s:
+                            raise TimeoutError
+                    except TimeoutError:
+                        raise UpstreamTimeout("the stream fell silent, or went on for too long") from None
+                    except (httpx.HTTPError, aiohttp.ClientError, Unanswered) as error:
+                        raise UpstreamError(f"the stream broke off: {error or type(error).__name__}") from None
+                    if piece is None:
+                        return
+                    yield piece
 
     def _body(self, prompt: Prompt, *, stream: bool) -> dict[str, Any]:
         body = {"messages": prompt.messages, "temperature": self._temperature, "max_tokens": self._max_tokens}
@@ -171,6 +174,8 @@ def _counts_streams(url: str) -> bool:
 
 def _tokens(usage: Any) -> tuple[int, int] | None:
     """Of the prompt and of the answer; None where they were not counted in a known form, which spoils no answer."""
+    if usage is None:
+        return None
     try:
         return int(usage["prompt_tokens"]), int(usage["completion_tokens"])
     except (TypeError, KeyError, ValueError, OverflowError):
@@ -187,7 +192,7 @@ async def _pieces(response: httpx.Response) -> AsyncGenerator[str | Completion, 
     finished = False
     whole = ""
     tokens: tuple[int, int] | None = None
-    chunks = response.aiter_bytes()
+    chunks = chunks_of(response)
     try:
         while True:
             chunk = await (_drained(chunks) if finished else anext(chunks, b""))

@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import aiohttp
 import httpx
@@ -82,9 +82,21 @@ class _Course:
 async def http_client(*, connections: int = 1024) -> AsyncIterator[httpx.AsyncClient]:
     """A pool over aiohttp's transport: httpx's own loses a connection for good when a visitor leaves."""
     limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=60)
-    # Proxies of the environment are not for the model's endpoint: the key would pass through them unasked.
-    async with httpx.AsyncClient(transport=AiohttpTransport(limits=limits), timeout=None, trust_env=False) as client:  # noqa: S113
+    async with _DirectClient(AiohttpTransport(limits=limits)) as client:
         yield client
+
+
+class _DirectClient(httpx.AsyncClient):
+    """Sends a request as it is. What httpx does beside that (cookies, redirects, authentication) a model's endpoint has
+    no use for, and it takes a fifth of the whole call's time."""
+
+    def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
+        # Proxies of the environment are not for the model's endpoint: the key would pass through them unasked.
+        super().__init__(transport=transport, timeout=None, trust_env=False)
+        self._direct = transport
+
+    async def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
+        return await self._direct.handle_async_request(request)
 
 
 class Upstream:
@@ -279,11 +291,19 @@ async def _error_code(response: httpx.Response) -> str:
         return ""
 
 
+def chunks_of(response: httpx.Response) -> AsyncIterator[bytes]:
+    """The body's chunks as they arrive, decoded."""
+    if "content-encoding" in response.headers:
+        return response.aiter_bytes()
+    # httpx would pass each of them through three generators, and there is one for every token.
+    return aiter(cast("httpx.AsyncByteStream", response.stream))
+
+
 async def read_body(response: httpx.Response, *, limit: int) -> bytes:
     """The whole body, decoded; closes the response. Raises `Unanswered` for more than `limit` bytes."""
     body = bytearray()
     try:
-        async for chunk in response.aiter_bytes():
+        async for chunk in chunks_of(response):
             body += chunk
             if len(body) > limit:
                 raise Unanswered(f"a body of more than {limit:,} bytes")

@@ -255,6 +255,7 @@ def test_a_stream_that_outlasts_the_grace_ends_with_an_error_event_and_everythin
         assert one.last["detail"] == "The server is being restarted. Please ask again."
     assert took_s < grace_s
     assert_closed(server)
+    assert "Traceback" not in server.output
 
 
 def test_workers_whose_master_was_killed_end_and_free_the_port(start_server: StartServer) -> None:
