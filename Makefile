@@ -1,6 +1,6 @@
 # On a bare machine with Python 3.11 or newer, `make demo` is all it takes.
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check fuzz soak bench clean programs
+.PHONY: help demo run test check fuzz soak bench image-test clean programs
 MAKEFLAGS += --no-print-directory
 
 VENV := .venv
@@ -10,7 +10,7 @@ CANDIDATES := python3.14 python3.13 python3.12 python3.11 python3 python
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq install
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/prod ## Serve this project's own docs on http://localhost:8000/demo: no key, no account
 	@exec $(BIN)/python run_production.py --demo
@@ -25,7 +25,8 @@ check: $(VENV)/dev ## Format, lint and types
 	@scripts/check
 
 # What the tests run beside Python, each as command:package. As root it is installed, else the command is told.
-PROGRAMS := redis-server:redis-server prometheus:prometheus promtool:prometheus node:nodejs npm:npm chromium:chromium
+PROGRAMS := redis-server:redis-server prometheus:prometheus promtool:prometheus node:nodejs npm:npm chromium:chromium \
+  /usr/sbin/nginx:nginx openssl:openssl shellcheck:shellcheck systemd-analyze:systemd
 programs:
 	@missing=; \
 	for program in $(PROGRAMS); do \
@@ -56,6 +57,12 @@ bench: $(VENV)/dev ## The benchmarks, each as a ratio against its floor
 	  found=1; echo "· $$file"; PYTHONPATH=. $(BIN)/python "$$file"; \
 	done; \
 	if [ -z "$$found" ]; then echo "There are no benchmarks yet."; fi
+
+image-test: ## Build the image without a container engine and run the server in it (Debian, as root; some minutes)
+	@if [ "$$(id -u)" = 0 ] && ! { command -v buildah && command -v debootstrap; } >/dev/null; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq buildah debootstrap >/dev/null; \
+	fi
+	@exec tests/deploy/image-test.sh
 
 clean: ## Remove the virtual environment, the demo's index and caches; settings, index and state stay
 	@rm -rf $(VENV) .demo .mypy_cache .ruff_cache .pytest_cache

@@ -4,6 +4,7 @@ The only place of the server where adapters are constructed.
 """
 
 import asyncio
+import gc
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -19,6 +20,7 @@ from rag import access
 from rag.azure_openai import AzureChat, AzureEmbedder
 from rag.chat import Chat, ChatModel
 from rag.conversations import Conversations, SqliteConversations
+from rag.embedding_cache import EmbeddingCache
 from rag.errors import StateUnavailable
 from rag.feedback import FeedbackStore
 from rag.follow_ups import Rewriter
@@ -85,13 +87,18 @@ def create_app(settings: Settings, *, metrics_folder: Path | None = None) -> Fas
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(rate_limits.close)
-            yield {"rooms": await open_rooms(settings, rate_limits, counts, stack)}
+            rooms = await open_rooms(settings, rate_limits, counts, stack)
+            # What is here now stays: the collector need not look through all of it again and again.
+            gc.collect()
+            gc.freeze()
+            yield {"rooms": rooms}
 
     app = FastAPI(
         title=settings.site_name, version=site.VERSION, lifespan=lifespan, docs_url=None, redoc_url=None,
         description="Answers questions about a site's own documents, with their sources.",
     )  # fmt: skip
-    for room in (site, answers, sessions, feedback, openai, ai_sdk, metrics):
+    # In this order a request's path is compared with theirs.
+    for room in (answers, site, sessions, feedback, openai, ai_sdk, metrics):
         app.include_router(room.router)
     if settings.demo:
         # Only here, so that no other server loads a Markdown reader.
@@ -196,7 +203,7 @@ async def _models(settings: Settings, counts: Metrics, stack: AsyncExitStack) ->
 
     chat, embeddings = upstream("chat", settings.chat_endpoints), upstream("embeddings", settings.embeddings_endpoints)
     return (
-        AzureEmbedder(upstream=embeddings, name=settings.embeddings_endpoints[0].model_name),
+        EmbeddingCache(embedder=AzureEmbedder(upstream=embeddings, name=settings.embeddings_endpoints[0].model_name)),
         AzureChat(upstream=chat, temperature=settings.chat_temperature, max_tokens=settings.chat_max_tokens),
     )
 

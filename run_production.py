@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
@@ -17,8 +18,9 @@ ROOT = Path(__file__).resolve().parent
 try:
     from dotenv import dotenv_values
 
-    from rag.azure_openai import AzureEmbedder
-    from rag.errors import ConfigError
+    from rag.azure_openai import AzureChat, AzureEmbedder
+    from rag.errors import ConfigError, ContentFiltered
+    from rag.models import Prompt
     from rag.preflight import Finding, check_all, variable_of
     from rag.resilience import Deadline, RetryBudget
     from rag.settings import Settings
@@ -42,7 +44,8 @@ def read_settings() -> tuple[Settings, list[str]]:
         return Settings.from_environment(), []
     except ConfigError as error:
         faulty = {variable_of(line) for line in error.faults}
-        everything = {**dotenv_values(".env"), **os.environ}
+        from_file = {} if os.environ.get("DEMO") else dotenv_values(".env")
+        everything = {**from_file, **os.environ}
         return Settings.from_environment({k: v for k, v in everything.items() if v and k not in faulty}), error.faults
 
 
@@ -57,6 +60,20 @@ def probe_embeddings(settings: Settings) -> int:
             return int((await embedder.embed(["probe"], deadline=Deadline(PROBE_S))).shape[1])
 
     return asyncio.run(embed())
+
+
+def probe_chat(settings: Settings) -> None:
+    """Ask the chat model one word. Raises `UpstreamError`."""
+
+    async def ask() -> None:
+        async with http_client(connections=1) as client:
+            upstream = Upstream(kind="chat", endpoints=settings.chat_endpoints, client=client, budget=RetryBudget())
+            model = AzureChat(upstream=upstream, temperature=settings.chat_temperature, max_tokens=16)
+            prompt = Prompt(question="", messages=({"role": "user", "content": "Say OK."},), hits=())
+            await model.complete(prompt, deadline=Deadline(2 * PROBE_S))
+
+    with suppress(ContentFiltered):
+        asyncio.run(ask())
 
 
 def screen(findings: Sequence[Finding], environment: Mapping[str, str], *, terminal: bool) -> str:
@@ -99,7 +116,11 @@ def main(arguments: Sequence[str]) -> int:
         os.environ.setdefault("LOG_FORMAT", "text")
     settings, config_faults = read_settings()
     findings = index_demo(settings.vector_db_path) if options.demo and not config_faults else []
-    findings += check_all(settings, config_faults, running=options.running, probe=probe_embeddings)
+    findings += check_all(
+        settings, config_faults, running=options.running, probe=probe_embeddings,
+        # Only when it is asked for: a start should cost no tokens.
+        probe_chat=probe_chat if options.check and not options.running else None,
+    )  # fmt: skip
     faults = sum(finding.state == "fault" for finding in findings)
     print("\nRAG Server\n", screen(findings, os.environ, terminal=sys.stdout.isatty()), "", sep="\n")
     if faults:

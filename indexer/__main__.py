@@ -6,12 +6,15 @@ The only place of the indexer that reads settings and constructs adapters.
 import argparse
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from fnmatch import fnmatch
+from itertools import chain
 from pathlib import Path
 
-from indexer import evaluate, sources
+from indexer import evaluate, site, sources
 from indexer.build import Embedder, Summary, build
+from indexer.fetching import Fetcher, is_public
 from indexer.terminal import ProgressBar, build_lines, hit_lines, score_lines
 from rag import builds
 from rag.azure_openai import AzureEmbedder
@@ -36,12 +39,33 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
         return added
 
     making = command("build", "index documents: .md .mdx .html .txt .csv .pdf .docx")
-    making.add_argument("sources", nargs="+", type=Path, metavar="SOURCE", help="files and folders")
+    making.add_argument("sources", nargs="+", metavar="SOURCE", help="files, folders, addresses of sitemaps or pages")
     making.add_argument("--site-url", metavar="URL", help="where the documents are published; default: SITE_URL")
     making.add_argument("--clean", action="store_true", help="embed everything anew, reuse nothing")
+    making.add_argument(
+        "--exclude",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="leave out sources such as LICENSE* or drafts/*",
+    )
     making.add_argument("--yes", action="store_true", help="do not ask before --clean")
     making.add_argument("--questions", type=Path, metavar="FILE", help="ask these questions before publishing")
     making.add_argument("--min-ndcg", type=float, metavar="X", help="publish only where their nDCG@10 is not lower")
+    limits = site.Limits()
+    fetching = making.add_argument_group("of a running site")
+    fetching.add_argument(
+        "--max-pages", type=_number(int, 1), default=limits.max_pages, metavar="N", help="default %(default)s"
+    )
+    fetching.add_argument(
+        "--max-bytes", type=_number(int, 1024), default=limits.max_bytes, metavar="N", help="of a page; default 10 MiB"
+    )
+    fetching.add_argument(
+        "--delay", type=_number(float, 0), default=limits.delay_s, metavar="SECONDS", help="between pages; default 0.5"
+    )
+    fetching.add_argument(
+        "--allow-private-addresses", action="store_true", help="for sites on this machine or on an intranet"
+    )
     searching = command("search", "show what the server would retrieve")
     searching.add_argument("question")
     searching.add_argument("-k", type=int, default=5, choices=range(1, 21), metavar="1-20", help="passages; default 5")
@@ -58,6 +82,16 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     return options
 
 
+def _number(kind: Callable[[str], float], least: float) -> Callable[[str], float]:
+    def number(text: str) -> float:
+        value = kind(text)
+        if not least <= value < 1e12:
+            raise argparse.ArgumentTypeError(f"{text}: allowed is {least:g} or more")
+        return value
+
+    return number
+
+
 @asynccontextmanager
 async def _embedder(settings: Settings) -> AsyncIterator[Embedder]:
     if missing := settings.missing("EMBEDDINGS"):
@@ -71,20 +105,20 @@ async def _embedder(settings: Settings) -> AsyncIterator[Embedder]:
         yield AzureEmbedder(upstream=upstream, name=endpoints[0].model_name)
 
 
-def _agreed(files: int) -> bool:
-    answer = input(f"{files:,} files will be embedded anew, which costs calls. Continue? [y/N] ")
+def _agreed(named: Sequence[str]) -> bool:
+    answer = input(f"All of {', '.join(named)} will be embedded anew, which costs calls. Continue? [y/N] ")
     return answer.strip().lower() in ("y", "yes")
 
 
 async def _build(options: argparse.Namespace, settings: Settings, root: Path) -> int:
-    files = sources.find(options.sources)
-    if options.clean and not options.yes and sys.stdin.isatty() and not _agreed(len(files)):
-        print("Nothing was done.")
-        return 1
+    addresses = [source for source in options.sources if site.is_address(source)]
+    files = sources.find([Path(source) for source in options.sources if not site.is_address(source)])
+    files = [file for file in files if not any(fnmatch(file.source, pattern) for pattern in options.exclude)]
     questions = evaluate.read(options.questions) if options.questions else []
     site_url = options.site_url if options.site_url is not None else settings.site_url
     with ProgressBar(sys.stderr) as bar:
-        documents = bar.over("reading", sources.read_all(files, site_url=site_url), len(files))
+        read = bar.over("reading", sources.read_all(files, site_url=site_url), len(files))
+        documents = chain(read, *(found.documents() for found in _sites(addresses, options, bar)))
         async with _embedder(settings) as embedder:
 
             async def accept(made: Build) -> None:
@@ -97,6 +131,16 @@ async def _build(options: argparse.Namespace, settings: Settings, root: Path) ->
             )  # fmt: skip
     print("\n".join(build_lines(summary, root)))
     return 0
+
+
+def _sites(addresses: Sequence[str], options: argparse.Namespace, bar: ProgressBar) -> list[site.Site]:
+    fetcher = Fetcher(
+        allows=(lambda _: True) if options.allow_private_addresses else is_public, max_bytes=int(options.max_bytes)
+    )
+    limits = site.Limits(
+        max_pages=int(options.max_pages), max_bytes=int(options.max_bytes), delay_s=float(options.delay)
+    )
+    return [site.Site(address, fetcher=fetcher, limits=limits, progress=bar.show) for address in addresses]
 
 
 async def _search(options: argparse.Namespace, settings: Settings, root: Path) -> int:
@@ -161,6 +205,10 @@ def _run(options: argparse.Namespace) -> int:
     root = options.output or settings.vector_db_path
     match options.command:
         case "build":
+            # Asked before the event loop runs, which would keep Ctrl-C from ending the question.
+            if options.clean and not options.yes and sys.stdin.isatty() and not _agreed(options.sources):
+                print("Nothing was done.")
+                return 1
             return asyncio.run(_build(options, settings, root))
         case "search":
             return asyncio.run(_search(options, settings, root))

@@ -66,13 +66,14 @@ class Summary:
 
 async def build(
     documents: Iterable[Document | Skipped], *, root: Path, embedder: Embedder, clean: bool, progress: Progress,
-    accept: Accept | None = None,
+    accept: Accept | None = None, exact_up_to: int = vector_files.EXACT_UP_TO,
 ) -> Summary:  # fmt: skip
     """Publish a build of `documents` under `root`, and say what was done.
 
-    `accept` sees the complete build before it is published; what it raises stops it. Raises `SourceUnreadable` where
-    nothing can be indexed, `UpstreamError` where embeddings fail for good, and `BlockingIOError` while another process
-    builds; the live build is untouched then.
+    `accept` sees the complete build before it is published; what it raises stops it. Beyond `exact_up_to` passages
+    times dimensions the index is approximate: see `vector_files`. Raises `SourceUnreadable` where nothing can be
+    indexed, `UpstreamError` where embeddings fail for good, and `BlockingIOError` while another process builds; the
+    live build is untouched then.
     """
     began = time.monotonic()
     summary = Summary()
@@ -84,9 +85,10 @@ async def build(
         passages = Passages(staging)
         known: Mapping[str, np.ndarray] = {} if clean else vector_db.known_vectors(root, model=embedder.name)
         vectors = await _Vectors(
-            passages, contents, staging=staging, embedder=embedder, progress=progress, summary=summary
-        ).made(known)
-        written = vector_db.complete(staging, vectors)
+            passages, contents, staging=staging, embedder=embedder, progress=progress, summary=summary,
+            exact_up_to=exact_up_to,
+        ).made(known)  # fmt: skip
+        written = vector_db.complete(staging, vectors, exact_up_to=exact_up_to)
         manifest = {
             **written,
             "documents": summary.documents,
@@ -148,7 +150,7 @@ class _Vectors:
 
     def __init__(
         self, passages: Passages, contents: Sequence[bytes], *, staging: Path, embedder: Embedder, progress: Progress,
-        summary: Summary,
+        summary: Summary, exact_up_to: int,
     ) -> None:  # fmt: skip
         self._passages = passages
         self._contents = contents
@@ -156,6 +158,7 @@ class _Vectors:
         self._embedder = embedder
         self._progress = progress
         self._summary = summary
+        self._exact_up_to = exact_up_to
         self._first_row = {content: row for row, content in reversed(list(enumerate(contents)))}
         self._vectors: np.ndarray | None = None
 
@@ -192,7 +195,7 @@ class _Vectors:
         return vectors
 
     def _room(self, dimensions: int) -> np.ndarray:
-        return vector_files.room(self._staging, len(self._contents), dimensions)
+        return vector_files.room(self._staging, len(self._contents), dimensions, exact_up_to=self._exact_up_to)
 
     async def _embed(self, rows: Sequence[int]) -> None:
         """Put the unit vectors of these passages into their rows, asked for in batches, several at once."""

@@ -13,7 +13,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from urllib.parse import quote, urljoin, urlsplit
 
@@ -57,13 +57,12 @@ class Page:
 def is_public(address: Address) -> bool:
     """Whether the address is one of the open internet, for what it embeds too (mapped, 6to4, Teredo, NAT64)."""
     if isinstance(address, ipaddress.IPv6Address):
-        inner = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
         if address in _NAT64:
-            inner.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
-        if any(embedded is not None and not is_public(embedded) for embedded in inner):
-            return False
+            return is_public(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
         if address.ipv4_mapped is not None:
-            return True
+            return is_public(address.ipv4_mapped)
+        if any(inner is not None and not is_public(inner) for inner in (address.sixtofour, *(address.teredo or ()))):
+            return False
     return address.is_global and not address.is_multicast and not address.is_reserved
 
 
@@ -110,28 +109,35 @@ class Fetcher:
         target = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._") + (f"?{parts.query}" if parts.query else "")
         is_late = threading.Event()
         try:
-            with closing(self._connected(host, port, deadline)) as bare:
+            with ExitStack() as opened:
+                stream = opened.enter_context(self._connected(host, port, deadline))
+                if parts.scheme == "https":
+                    secured = self._tls.wrap_socket(stream, server_hostname=host, do_handshake_on_connect=False)
+                    stream = opened.enter_context(secured)
 
                 def stop() -> None:
                     # A time-out on a socket starts anew with each byte that trickles in; this one does not.
                     is_late.set()
-                    bare.shutdown(socket.SHUT_RDWR)
+                    with suppress(OSError):
+                        socket.socket.shutdown(stream, socket.SHUT_RDWR)
 
                 watch = threading.Timer(max(0.0, deadline - time.monotonic()), stop)
                 watch.daemon = True
                 watch.start()
-                try:
-                    stream = self._tls.wrap_socket(bare, server_hostname=host) if parts.scheme == "https" else bare
-                    with closing(http.client.HTTPConnection(host, port)) as connection:
-                        connection.sock = stream
-                        connection.request("GET", target, headers=_headers(parts.netloc))
-                        yield connection.getresponse()
-                finally:
-                    watch.cancel()
-        except (OSError, http.client.HTTPException, ValueError) as error:
+                opened.callback(watch.cancel)
+                if isinstance(stream, ssl.SSLSocket):
+                    stream.do_handshake()
+                connection = opened.enter_context(closing(http.client.HTTPConnection(host, port)))
+                connection.sock = stream
+                connection.request("GET", target, headers=_headers(parts.netloc))
+                yield opened.enter_context(closing(connection.getresponse()))
+                if is_late.is_set():
+                    # Where no length was stated, what was cut off looks like the end.
+                    raise TimeoutError
+        except (OSError, http.client.HTTPException, ValueError, PageUnavailable) as error:
             if is_late.is_set() or isinstance(error, TimeoutError):
                 raise PageUnavailable(f"took more than {self._timeout_s:g} s") from None
-            raise PageUnavailable(_failure(error)) from None
+            raise error if isinstance(error, PageUnavailable) else PageUnavailable(_failure(error)) from None
 
     def _connected(self, host: str, port: int, deadline: float) -> socket.socket:
         """A connection to the first address that answers, where all of the name's addresses are allowed."""
@@ -158,8 +164,10 @@ class Fetcher:
         if stated.isdigit() and int(stated) > self._max_bytes:
             raise self._too_large()
         body = bytearray()
-        packed = (response.getheader("Content-Encoding") or "").lower() in {"gzip", "x-gzip"}
-        unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16) if packed else None
+        packing = (response.getheader("Content-Encoding") or "identity").lower()
+        if packing not in {"identity", "gzip", "x-gzip"}:
+            raise SourceUnreadable(f"is packed as {packing[:20]}, which was not asked for")
+        unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16) if packing != "identity" else None
         while chunk := response.read1(CHUNK_BYTES):
             try:
                 body += unpacker.decompress(chunk, self._max_bytes + 1 - len(body)) if unpacker else chunk
@@ -192,9 +200,9 @@ def cleaned(url: str) -> str:
     """The address without fragment and user, its host in lower case. Raises `SourceUnreadable` for one that is none."""
     try:
         parts = urlsplit(url.strip())
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host = None
+        host, port = (parts.hostname or "").encode("idna").decode(), parts.port
+    except ValueError:  # UnicodeError is one
+        host = ""
     if not host or parts.scheme not in {"http", "https"}:
         raise SourceUnreadable(f"{url[:200]!r} is no http(s) address")
     place = f"[{host}]" if ":" in host else host

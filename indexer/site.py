@@ -26,10 +26,9 @@ EXTENSIONS = {
     "application/vnd.openxmlformats-officedocument.wordprocessingml.document": ".docx",
 }  # fmt: skip
 """How a page is read, by what its server says it is."""
-NOT_PAGES = frozenset(
-    ".7z .avi .bmp .css .csv .dmg .eot .exe .gif .gz .ico .iso .jpeg .jpg .js .json .map .mov .mp3 .mp4 .ogg .png .ppt "
-    ".pptx .rar .rss .svg .tar .tgz .ttf .wasm .wav .webm .webp .woff .woff2 .xls .xlsx .xml .zip".split()
-)
+_NOT_PAGES = """.7z .avi .bmp .css .csv .dmg .eot .exe .gif .gz .ico .iso .jpeg .jpg .js .json .map .mov .mp3 .mp4 .ogg
+.png .ppt .pptx .rar .rss .svg .tar .tgz .ttf .wasm .wav .webm .webp .woff .woff2 .xls .xlsx .xml .zip"""
+NOT_PAGES = frozenset(_NOT_PAGES.split())
 """Endings of links that are not followed: nothing readable is behind them."""
 MOST_SITEMAPS = 500
 SITEMAP_BYTES = 50 * 1024 * 1024
@@ -88,7 +87,7 @@ class Site:
                     path = Path(folder, f"{number}{extension}")
                     path.write_bytes(page.body)
                     pages.append((replace(page, body=b""), path))
-                    yield path, _source_of(page.url)
+                    yield path, _source_of(page.url, extension)
 
             for outcome in sources.read_all(files(), site_url=""):
                 page, path = pages.popleft()
@@ -119,31 +118,32 @@ class Site:
         """Pages with the extension by which they are read."""
         self._robots = self._rules()
         self._queue(self._start)
-        done = failures = 0
-        sitemaps = 0
+        done = failures = sitemaps = 0
         while self._waiting:
             url = self._waiting.popleft()
             if done == self._limits.max_pages:
-                left = len(self._waiting) + 1
-                self._skipped.append(Skipped(url, f"and {left - 1:,} more: stopped after {done:,}; see --max-pages"))
+                more = f"and {len(self._waiting):,} more" if self._waiting else "the last one"
+                self._skipped.append(Skipped(url, f"{more}: stopped after {done:,} pages; --max-pages allows more"))
                 return
+            done += 1
             try:
                 page = self._fetch(url)
                 failures = 0
-                if self._is_sitemap(page, url):
+                if self._is_sitemap(page):
+                    done -= 1
                     sitemaps += 1
                     if sitemaps <= MOST_SITEMAPS:
                         self._take_sitemap(page)
                     continue
                 self._follows |= url == self._start
-                done += 1
                 yield page, self._extension(page)
             except SourceUnreadable as error:
                 self._skipped.append(Skipped(url, str(error)))
                 failures += isinstance(error, PageUnavailable) and (error.status == 0 or error.status >= 500)
                 if failures == FAILURES_IN_A_ROW:
                     reasons = "\n  ".join(f"{skipped.source}: {skipped.reason}" for skipped in self._skipped)
-                    raise SourceUnreadable(f"{self._start}: gave up after {failures} failures in a row\n  {reasons}")
+                    what = f"{self._start}: gave up after {failures} failures in a row"
+                    raise SourceUnreadable(f"{what}\n  {reasons}") from None
             self._progress("fetching", done, min(done + len(self._waiting), self._limits.max_pages))
 
     def _rules(self) -> Robots:
@@ -191,7 +191,7 @@ class Site:
         port = "" if parts.port in {None, 80, 443} else f":{parts.port}"
         return f"{(parts.hostname or '').removeprefix('www.')}{port}"
 
-    def _is_sitemap(self, page: Page, url: str) -> bool:
+    def _is_sitemap(self, page: Page) -> bool:
         is_packed = page.body.startswith(b"\x1f\x8b")
         return is_packed or ("html" not in page.content_type and looks_like_xml(page.body))
 
@@ -215,7 +215,7 @@ class Site:
             self._waiting.append(url)
 
     def _extension(self, page: Page) -> str:
-        """How the page is read; its links are queued on the way. Raises `SourceUnreadable` for what is not to be read."""
+        """How the page is read; its links are queued on the way. Raises `SourceUnreadable` for what must not be."""
         suffix = Path(unquote(urlsplit(page.url).path)).suffix.lower()
         stated = page.content_type
         by_name = {".pdf", ".docx", ".md", ".txt"}
@@ -245,8 +245,13 @@ class Site:
                 self._queue(url)
 
 
-def _source_of(url: str) -> str:
-    """What stands for a file's path: `https://x.example/guide/returns/?a=b` -> `guide/returns?a=b`."""
+def _source_of(url: str, extension: str) -> str:
+    """What stands for a file's path: `https://x.example/guide/` -> `guide/index.html`.
+
+    The extension is that of what a browser will show, for those who make links: `/a.php?b=c` -> `a.php?b=c.html`.
+    """
     parts = urlsplit(url)
-    path = unquote(parts.path).strip("/") or (parts.hostname or "")
-    return f"{path}?{parts.query}" if parts.query else path
+    path = unquote(parts.path).lstrip("/")
+    path = f"{path}index" if not path or path.endswith("/") else path
+    path = f"{path}?{parts.query}" if parts.query else path
+    return path if path.lower().endswith(extension) else f"{path}{extension}"

@@ -3,7 +3,7 @@
 Both come from outside. XML is refused as soon as it declares a document type, so that no entity is ever expanded.
 """
 
-from collections.abc import Callable
+from contextlib import suppress
 from html.parser import HTMLParser
 from typing import NamedTuple
 from urllib.parse import urljoin
@@ -11,7 +11,7 @@ from xml.parsers import expat
 
 from rag.errors import SourceUnreadable
 
-LINKS_WITHIN_CHARS = 4_000_000
+LINKS_WITHIN_BYTES = 4_000_000
 MOST_ADDRESSES = 200_000
 
 
@@ -68,7 +68,9 @@ def _refuse_doctype(*_: object) -> None:
 def read_links(body: bytes, *, url: str) -> Links:
     """Absolute addresses of a page's links, in their order, each once, unchecked."""
     reader = _LinkReader()
-    reader.feed(body[:LINKS_WITHIN_CHARS].decode("utf-8", "replace"))
+    # What breaks the reader of links ends the links; the page itself is read elsewhere.
+    with suppress(AssertionError, ValueError):
+        reader.feed(body[:LINKS_WITHIN_BYTES].decode("utf-8", "replace"))
     base = _joined(url, reader.base) or url
     joined = [] if reader.is_nofollow else [_joined(base, link) for link in reader.links]
     return Links(list(dict.fromkeys(filter(None, joined))), reader.is_noindex)
@@ -89,12 +91,13 @@ class _LinkReader(HTMLParser):
         self.is_noindex = self.is_nofollow = False
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        value: Callable[[str], str] = lambda name: dict(attrs).get(name) or ""  # noqa: E731
-        if tag in {"a", "area"} and value("href") and "nofollow" not in value("rel").lower().split():
-            self.links.append(value("href"))
+        values = {name: value or "" for name, value in attrs}
+        href = values.get("href", "")
+        if tag in {"a", "area"} and href and "nofollow" not in values.get("rel", "").lower().split():
+            self.links.append(href)
         elif tag == "base" and not self.base:
-            self.base = value("href")
-        elif tag == "meta" and value("name").lower() == "robots":
-            said = value("content").lower()
+            self.base = href
+        elif tag == "meta" and values.get("name", "").lower() == "robots":
+            said = values.get("content", "").lower()
             self.is_noindex |= "noindex" in said or "none" in said
             self.is_nofollow |= "nofollow" in said or "none" in said

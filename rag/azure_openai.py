@@ -23,7 +23,8 @@ from rag.fusion import DENSE_WEIGHT
 from rag.models import Completion, Prompt
 from rag.patience import Patience
 from rag.resilience import Deadline
-from rag.upstream import Upstream, chunks_of, read_body
+from rag.upstream import Upstream, read_body
+from rag.wire import chunks_of
 
 log = logging.getLogger(__name__)
 

@@ -252,7 +252,10 @@ def _rollback(root: Path, build_id: str | None) -> str:
         (live,) = _live_ids(root) or ["~"]
         build_id = next((kept_id for kept_id in kept if kept_id < live), None)
         if build_id is None:
-            raise BuildMissing(f"no build before the live one is kept in {root}")
+            others = ", ".join(kept_id for kept_id in kept if kept_id != live) or "none"
+            raise BuildMissing(
+                f"no build before the live one is kept in {root}; others are: {others}; name one: rollback BUILD"
+            )
     elif build_id not in kept:
         raise BuildMissing(f"no build {build_id} in {root}; kept are: {', '.join(kept) or 'none'}")
     verify(folder_of(root, build_id), anew=True)

@@ -6,6 +6,7 @@ stands in a passage or is one's own, or it is taken off its words. Code is left 
 
 import re
 from collections.abc import Sequence
+from functools import cached_property
 
 from rag.models import Hit
 
@@ -29,8 +30,8 @@ class Citations:
     """Checks one answer. `feed` it the pieces, then `end` it; both return text that may be shown."""
 
     def __init__(self, hits: Sequence[Hit]) -> None:
+        self._hits = hits
         self._count = len(hits)
-        self._allowed = {_address(url) for hit in hits for url in _addresses(hit)}
         self._waiting = ""
         self._in_fence = False
         self._line_begins = True
@@ -164,9 +165,14 @@ class Citations:
 
     def _within(self, label: str) -> str:
         """A label without its link, checked in its turn."""
-        inner = Citations(())
-        inner._count, inner._allowed, inner.order, inner._line_begins = self._count, self._allowed, self.order, False
+        inner = Citations(self._hits)
+        inner.order, inner._line_begins = self.order, False
         return inner.feed(label) + inner.end()
+
+    @cached_property
+    def _allowed(self) -> set[str]:
+        # Most answers hold no link, and then no passage has to be searched for addresses.
+        return {_address(url) for hit in self._hits for url in _addresses(hit)}
 
     def _allows(self, url: str) -> bool:
         return _address(url) in self._allowed

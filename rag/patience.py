@@ -1,7 +1,7 @@
 """Waiting many times, each time for so long and no longer, with one timer for all of it.
 
-`asyncio.timeout` sets a timer up and takes it down for every wait; of a stream's time between two tokens that is a
-tenth. Knows nothing of what is waited for.
+`asyncio.timeout` would set a timer up and take it down for every token of every stream. Knows nothing of what is waited
+for.
 """
 
 import asyncio

@@ -10,6 +10,7 @@ import socket
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException
 from typing import Literal
 
 from rag.errors import IndexUnavailable, StateUnavailable, UpstreamError, UpstreamRejected
@@ -33,21 +34,31 @@ class Finding:
     remedy: str = ""
 
 
-def check_all(settings: Settings, faults: Iterable[str], *, running: bool, probe: Probe) -> list[Finding]:
+def check_all(
+    settings: Settings,
+    faults: Iterable[str],
+    *,
+    running: bool,
+    probe: Probe,
+    probe_chat: Callable[[Settings], None] | None = None,
+) -> list[Finding]:
     """Every finding at once. `faults` are the lines of a `ConfigError`, where the environment had some.
 
-    For a `running` server, which is about to reload, neither the port nor the network is asked.
+    For a `running` server, which is about to reload, neither the port nor the network is asked. With `probe_chat` the
+    chat model is asked one word, and a port that this very server occupies is none to complain about.
     """
     faults = list(faults)
     faulty = {variable_of(line) for line in faults}
     return [
         *map(_setting, faults),
+        *_misspelt(settings),
         *_models(settings, faulty),
+        *(() if probe_chat is None or settings.demo or settings.missing("CHAT") else _chat(settings, probe_chat)),
         *_system_prompt(settings),
         *_index(settings, None if running else probe),
         *_state(settings),
         *(() if running or not settings.redis_url else _redis(settings.redis_url)),
-        *(() if running or faulty & {"HOST", "PORT"} else _port(settings)),
+        *(() if running or faulty & {"HOST", "PORT"} else _port(settings, may_be_ours=probe_chat is not None)),
     ]
 
 
@@ -59,6 +70,26 @@ def variable_of(fault: str) -> str:
 def _setting(fault: str) -> Finding:
     what, _, allowed = fault.partition("allowed is ")
     return Finding("fault", "settings", what.rstrip(" :;"), f"allowed is {allowed}; mend it in .env or the environment")
+
+
+def _misspelt(settings: Settings) -> Iterator[Finding]:
+    for name, meant in () if settings.demo else settings.misspelt().items():
+        yield Finding("warning", "settings", f"{name} in .env is no setting", f"did you mean {meant}?")
+
+
+def _chat(settings: Settings, probe_chat: Callable[[Settings], None]) -> Iterator[Finding]:
+    name = settings.chat_endpoints[0].name
+    try:
+        probe_chat(settings)
+    except UpstreamRejected as error:
+        remedy = "compare AZURE_OPENAI_CHAT_ENDPOINT and _API_KEY with what Azure shows"
+        yield Finding("fault", "chat", f"our request was refused: {error}", remedy)
+    except UpstreamError:
+        yield Finding(
+            "warning", "chat", f"{name} cannot be reached at the moment; until it answers, passages are quoted"
+        )
+    else:
+        yield Finding("ok", "chat", f"{name} answers")
 
 
 def _models(settings: Settings, faulty: set[str]) -> Iterator[Finding]:
@@ -148,7 +179,7 @@ def _redis(url: str) -> Iterator[Finding]:
         yield Finding("ok", "redis", f"{redis_link.shown(url)} answers, version {version}")
 
 
-def _port(settings: Settings) -> Iterator[Finding]:
+def _port(settings: Settings, *, may_be_ours: bool) -> Iterator[Finding]:
     host, port = settings.host, settings.port
     remedies = {errno.EADDRINUSE: "stop what listens there, or set PORT", errno.EACCES: "set PORT to 1024 or above"}
     try:
@@ -158,7 +189,22 @@ def _port(settings: Settings) -> Iterator[Finding]:
             trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             trial.bind((host, port))
     except OSError as error:
+        if may_be_ours and error.errno == errno.EADDRINUSE and _runs_already(host, port):
+            yield Finding("ok", "port", f"{host}:{port} is served by this server already")
+            return
         what = f"cannot listen on {host}:{port}: {error.strerror}"
         yield Finding("fault", "port", what, remedies.get(error.errno or 0, "mend HOST and PORT"))
     else:
         yield Finding("ok", "port", f"{host}:{port} is free")
+
+
+def _runs_already(host: str, port: int) -> bool:
+    asked = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+    connection = HTTPConnection(asked, port, timeout=1)
+    try:
+        connection.request("GET", "/health")
+        return b'"status":"healthy"' in connection.getresponse().read(1000)
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()

@@ -59,7 +59,7 @@ def rate_limit(value: str) -> str:
     try:
         parse_many(value)
     except ValueError:
-        raise ValueError("limits such as 20/minute, several separated by ;") from None
+        raise ValueError("limits such as 20/minute, several with a semicolon between them") from None
     return value
 
 

@@ -7,6 +7,7 @@ Secrets never appear in a `repr` or in a fault.
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -157,10 +158,12 @@ class Settings:
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> "Settings":
         """Read the given mapping, or else `.env` below the process environment.
 
-        An empty value counts as absent, as `.env` templates leave them. Raises `ConfigError` with one line a fault.
+        An empty value counts as absent, as `.env` templates leave them. With `DEMO=true` in the process environment
+        `.env` is not read: the demo is nobody's site. Raises `ConfigError` with one line a fault.
         """
         if environment is None:
-            from_file = {name: value or "" for name, value in dotenv_values(".env").items()}
+            demo = os.environ.get("DEMO", "").lower() in ("true", "1", "yes", "on")
+            from_file = {} if demo else {name: value or "" for name, value in dotenv_values(".env").items()}
             environment = {**from_file, **{k: v for k, v in os.environ.items() if v or k not in from_file}}
         values: dict[str, Any] = {}
         faults: list[str] = []
@@ -187,6 +190,13 @@ class Settings:
             raise ConfigError(faults)
         return settings
 
+    @classmethod
+    def misspelt(cls) -> dict[str, str]:
+        """Names in `.env` that are no setting but look like one, each with the setting that may be meant."""
+        known = [spec.metadata["variable"] for spec in fields(cls)]
+        close = {name: get_close_matches(name, known, n=1, cutoff=0.85) for name in dotenv_values(".env")}
+        return {name: found[0] for name, found in close.items() if found and name not in known}
+
     @property
     def chat_endpoints(self) -> tuple[Endpoint, ...]:
         """Where answers come from, in the order given."""
@@ -212,9 +222,8 @@ class Settings:
         for kind in kinds:
             for part, shown in (("urls", "ENDPOINT"), ("api_keys", "API_KEY")):
                 if not getattr(self, f"{kind.lower()}_{part}"):
-                    lines.append(
-                        f"AZURE_OPENAI_{kind}_{shown} is not set: put it into .env, or try --demo without a key"
-                    )
+                    remedy = "put it into .env, or set DEMO=true to try without a key"
+                    lines.append(f"AZURE_OPENAI_{kind}_{shown} is not set: {remedy}")
         return lines
 
     def _endpoints(self, urls: tuple[str, ...], keys: tuple[str, ...], models: tuple[str, ...]) -> tuple[Endpoint, ...]:

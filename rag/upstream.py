@@ -6,21 +6,21 @@ Knows status codes, headers and bytes, but not what the bodies mean: that is `az
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import aiohttp
 import httpx
 import orjson
-from httpx_aiohttp import AiohttpTransport
 from tenacity import AsyncRetrying, RetryCallState
 
 from rag.calls import UNOBSERVED, CallObserver, Refused, Throttled, TooSlow, Unanswered
 from rag.errors import ContentFiltered, UpstreamError, UpstreamTimeout
 from rag.models import Endpoint
 from rag.resilience import Breaker, Clock, Deadline, RetryBudget, RetryShare, full_jitter, retry_after_s
+from rag.wire import chunks_of
+from rag.wire import http_client as http_client
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -78,27 +78,6 @@ class _Course:
     refused: list[Target] = field(default_factory=list)
 
 
-@asynccontextmanager
-async def http_client(*, connections: int = 1024) -> AsyncIterator[httpx.AsyncClient]:
-    """A pool over aiohttp's transport: httpx's own loses a connection for good when a visitor leaves."""
-    limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=60)
-    async with _DirectClient(AiohttpTransport(limits=limits)) as client:
-        yield client
-
-
-class _DirectClient(httpx.AsyncClient):
-    """Sends a request as it is. What httpx does beside that (cookies, redirects, authentication) a model's endpoint has
-    no use for, and it takes a fifth of the whole call's time."""
-
-    def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
-        # Proxies of the environment are not for the model's endpoint: the key would pass through them unasked.
-        super().__init__(transport=transport, timeout=None, trust_env=False)
-        self._direct = transport
-
-    async def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
-        return await self._direct.handle_async_request(request)
-
-
 class Upstream:
     """The endpoints of one kind (chat or embeddings), behind retries, breakers and a shared retry budget."""
 
@@ -142,6 +121,11 @@ class Upstream:
         """
         with self._budget.request() as share:
             course = _Course(body, deadline, share)
+            try:
+                return await self._attempt(course, read)
+            except UpstreamError as error:
+                first: UpstreamError | None = error
+            # Only now, and with the failure as its first attempt: a sound call need not spend the time.
             async for attempt in AsyncRetrying(
                 retry=lambda state: self._may_retry(course, state),
                 wait=lambda state: self._pause_s(course, state),
@@ -152,6 +136,9 @@ class Upstream:
                 reraise=True,
             ):
                 with attempt:
+                    if first is not None:
+                        failed, first = first, None
+                        raise failed
                     return await self._attempt(course, read)
         raise AssertionError("tenacity reraises the last failure")
 
@@ -289,14 +276,6 @@ async def _error_code(response: httpx.Response) -> str:
         return str(error.get("code") or error.get("type") or "")[:80]
     except (httpx.HTTPError, aiohttp.ClientError, Unanswered, ValueError, TypeError, KeyError, AttributeError):
         return ""
-
-
-def chunks_of(response: httpx.Response) -> AsyncIterator[bytes]:
-    """The body's chunks as they arrive, decoded."""
-    if "content-encoding" in response.headers:
-        return response.aiter_bytes()
-    # httpx would pass each of them through three generators, and there is one for every token.
-    return aiter(cast("httpx.AsyncByteStream", response.stream))
 
 
 async def read_body(response: httpx.Response, *, limit: int) -> bytes:

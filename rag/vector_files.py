@@ -21,11 +21,11 @@ from rag.vectors import BLOCK_ROWS, INDEX, ORIGINALS, RERANKED, SAMPLE, Approxim
 EXACT_UP_TO = 20_000_000
 """Passages times dimensions: 80 MB, compared with a question in some 8 ms on one core, and never wrong."""
 
-RECALL_AT_10 = 0.985
+RECALL_AT_10 = 0.99
 """Of the ten nearest passages by exact search, how many an approximate index has to name, on its own vectors. Above
-the .98 that is promised, because it is measured with `TRIALS` questions."""
+the .98 that is promised, because real questions are not the `TRIALS` that it is measured with."""
 TRIALS = 256
-POINTS_PER_LIST = 40
+POINTS_PER_LIST = 32
 ROUNDS = 8
 """Of k-means. More of both moves the centroids, not the recall."""
 
@@ -57,7 +57,7 @@ def write(folder: Path, vectors: Vectors, *, exact_up_to: int = EXACT_UP_TO) -> 
         vectors = placed
     vectors.flush()  # type: ignore[attr-defined]  # a memory map is what `room` gives for many
     np.save(folder / SAMPLE, _float32(vectors[sample_rows(count)]), allow_pickle=False)
-    lists = max(1, min(round(2 * count**0.5), count // 30))
+    lists = max(1, min(round(3 * count**0.5), count // POINTS_PER_LIST))
     with _all_cores():
         faiss.write_index(_trained_and_filled(vectors, lists), str(folder / INDEX))
         about = {"type": "ivf_sq8", "metric": "cosine", "lists": lists, "reranked": RERANKED}
@@ -96,13 +96,14 @@ def _looked_far_enough(folder: Path, vectors: Vectors, lists: int) -> dict[str, 
 
 
 def _trials(vectors: Vectors) -> NDArray[np.float32]:
-    """Questions that lie as questions do: near some passage but not on it, and on the way to another one.
+    """Questions that lie as questions do: near some passage but not on it, at a cosine of about .7.
 
     A passage itself would be found too easily: it lies in the middle of its own neighbours.
     """
     draw = np.random.default_rng(1)
-    near, other = (_float32(vectors[np.sort(draw.choice(len(vectors), TRIALS))]) for _ in range(2))
-    mixed = near + 0.5 * draw.permutation(other)
+    near, one, other = (_float32(vectors[draw.choice(len(vectors), TRIALS)]) for _ in range(3))
+    # The difference of two passages is noise that is spread as the vectors are, and has no mean.
+    mixed = near + (one - other) / 2**0.5
     return np.asarray(mixed / np.linalg.norm(mixed, axis=1, keepdims=True), dtype=np.float32)
 
 

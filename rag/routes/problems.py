@@ -128,6 +128,14 @@ def _takes(request: Request, method: str) -> bool:
     return any(route.matches(scope)[0] is Match.FULL for route in routes)
 
 
+_FAULTS = {
+    "missing": "is missing",
+    "string_too_short": "must not be empty",
+    "string_pattern_mismatch": "is not of the form that the documentation of this route gives",
+}
+"""In words for a person, by pydantic's types of errors; the others read well as they are."""
+
+
 def _sentence(faults: Sequence[Any]) -> str:
     """Which field is wrong and why, without what was sent: an error must not echo a body."""
     sentences = []
@@ -135,7 +143,9 @@ def _sentence(faults: Sequence[Any]) -> str:
         if fault["type"] == "json_invalid":
             return "The body is not valid JSON, or names a field twice."
         place = ".".join(str(part) for part in fault["loc"][1:] if not str(part).isspace())[:80]
-        sentences.append(f"{place or 'The body'}: {fault['msg'].removeprefix('Value error, ')}")
+        if not place:
+            return "The body has to be a JSON object, sent with Content-Type: application/json."
+        sentences.append(f"{place}: {_FAULTS.get(fault['type']) or fault['msg'].removeprefix('Value error, ')}")
     return "; ".join(sentences) + "."
 
 

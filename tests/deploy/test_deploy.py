@@ -1,6 +1,5 @@
 """deploy.sh with real releases and the real server; systemctl and docker are stand-ins that start and stop it."""
 
-import json
 import os
 import shutil
 import signal
@@ -28,8 +27,8 @@ stop() {{
 }}
 start() {{ # start CODE
   stop
-  cd {folder} && setsid env -i PATH="$PATH" {settings} \
-    {python} "$1/run_production.py" >>{folder}/log 2>&1 </dev/null &
+  (cd {folder} && exec setsid env -i PATH="$PATH" {settings} {python} "$1/run_production.py") \
+    >>{folder}/log 2>&1 </dev/null &
   echo $! >{folder}/pid
 }}
 """
@@ -88,7 +87,7 @@ class Machine:
         return subprocess.run(
             [str(REPOSITORY / "deploy" / "deploy.sh"), "--wait", str(WAIT_S), "--root", str(self.folder),
              "--venv", str(VENV), *arguments],
-            cwd=self.folder, env=environment, capture_output=True, text=True, timeout=180, check=False,
+            cwd=self.folder, env=environment, capture_output=True, text=True, timeout=90, check=False,
         )  # fmt: skip
 
     def serves(self) -> str:
@@ -209,9 +208,3 @@ def test_a_folder_that_is_no_version_is_refused(machine: Machine, tmp_path: Path
     done = machine.deploy("systemd", str(tmp_path / "empty"))
     assert (done.returncode, "holds no rag" in done.stderr) == (1, True)
     assert machine.releases() == []
-
-
-def test_the_settings_of_a_machine_are_those_that_the_server_reads(machine: Machine) -> None:
-    # The stand-ins hand settings over by themselves; this holds them to the file that systemd and Compose read.
-    written = dict(line.split("=", 1) for line in (machine.folder / ".env").read_text().splitlines())
-    assert json.loads(json.dumps(written))["PORT"] == str(machine.port)

@@ -15,7 +15,7 @@ RANKS = {
     for rank, modules in enumerate(
         [
             # values, pure functions, and what stands alone
-            "errors models setting_types stopwords resilience fusion floor duplicates access anchors log_file",
+            "errors models setting_types stopwords resilience fusion floor duplicates access anchors log_file patience wire",
             "settings telemetry text builds passages shortlist vectors state calls metric_files prompt citations "
             "redis_link worker",
             "lexical vector_files upstream metrics local_embedder local_models follow_ups conversations feedback "
@@ -23,7 +23,7 @@ RANKS = {
             "vector_db azure_openai rate_limits redis_conversations",
             "live_index preflight",
             "retrieval",
-            "chat",
+            "chat embedding_cache",
             "routes.bodies routes.problems routes.rooms",
             "routes.middleware routes.streams",
             "routes.answers routes.demo_pages routes.feedback routes.sessions routes.site",
@@ -39,8 +39,8 @@ ONLY_IN = {
     "faiss": ["rag/vectors.py", "rag/vector_files.py"],
     "redis": ["rag/redis_"],
     "apsw": ["rag/conversations.py", "rag/rate_limits.py", "rag/state.py"],
-    "httpx": ["rag/azure_openai.py", "rag/upstream.py", "indexer/fetching.py"],
-    "httpx_aiohttp": ["rag/upstream.py"],
+    "httpx": ["rag/azure_openai.py", "rag/upstream.py", "rag/wire.py"],
+    "httpx_aiohttp": ["rag/wire.py"],
     "aiohttp": ["rag/azure_openai.py", "rag/upstream.py"],
     "prometheus_client": ["rag/metric_files.py", "rag/metrics.py"],
     "fastapi": ["rag_server.py", "rag/routes/"],

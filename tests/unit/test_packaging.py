@@ -137,12 +137,9 @@ def test_whoever_stops_the_server_waits_longer_than_gunicorn_does() -> None:
     assert seconds("docker-compose.prod.yml", r"stop_grace_period: (\d+)s$") > gunicorn
 
 
-def test_the_compose_file_runs_the_server_alone_and_mounts_what_it_names() -> None:
-    parsed = compose()
-    assert list(parsed["services"]) == ["rag-server"]
-    service = parsed["services"]["rag-server"]
-    named = {volume.split(":")[0] for volume in service["volumes"] if not volume.startswith(".")}
-    assert named == set(parsed["volumes"])
+def test_the_compose_file_mounts_the_index_for_reading_and_keeps_the_state() -> None:
+    # The whole file, its profiles and its schema: tests/deploy/test_compose.py.
+    service = compose()["services"]["rag-server"]
     targets = {volume.split(":")[1]: volume for volume in service["volumes"]}
     assert targets[service["environment"]["VECTOR_DB_PATH"]].endswith(":ro")
     assert service["environment"]["STATE_DIR"] in targets
@@ -163,6 +160,14 @@ def test_the_image_holds_only_what_runs_and_runs_as_nobody_special() -> None:
     assert re.search(r"^USER 1001:1001$", dockerfile, re.MULTILINE)
     assert re.search(r"^HEALTHCHECK ", dockerfile, re.MULTILINE)
     assert 'CMD ["python", "run_production.py"]' in dockerfile
+    stages = re.findall(r"^FROM (\S+)", dockerfile, re.MULTILINE)
+    assert stages == ["${PYTHON_IMAGE}"] * 2, "packages are installed in a stage that is thrown away"
+    base = re.search(r"^ARG PYTHON_IMAGE=python:(\d+\.\d+\.\d+-slim-\w+)$", dockerfile, re.MULTILINE)
+    assert base, "the base is an exact version"
+    last = dockerfile.rpartition("\nFROM ")[2]
+    assert not re.search(r"\b(apt-get|curl|wget|gcc|pip install)\b", last)
+    for label in ("title", "description", "licenses", "version", "revision"):
+        assert f"org.opencontainers.image.{label}=" in last
 
 
 def test_secrets_and_state_stay_out_of_the_repository() -> None:
@@ -171,17 +176,17 @@ def test_secrets_and_state_stay_out_of_the_repository() -> None:
 
 
 def make_targets() -> set[str]:
-    return set(re.findall(r"^([a-z]+):.*## ", read("Makefile"), re.MULTILINE))
+    return set(re.findall(r"^([a-z-]+):.*## ", read("Makefile"), re.MULTILINE))
 
 
 def test_the_makefile_has_the_promised_targets_and_lists_them() -> None:
-    promised = {"help", "demo", "run", "test", "check", "bench", "clean"}
+    promised = {"help", "demo", "run", "test", "check", "bench", "image-test", "clean"}
     assert promised <= make_targets()
     make = shutil.which("make")
     if make is not None:
         listed = subprocess.run([make, "--no-print-directory"], cwd=ROOT, capture_output=True, text=True, timeout=30)
         assert listed.returncode == 0
-        assert make_targets() == set(re.findall(r"^  make (\w+)", listed.stdout, re.MULTILINE))
+        assert make_targets() == set(re.findall(r"^  make ([\w-]+)", listed.stdout, re.MULTILINE))
 
 
 def test_the_documents_name_only_make_targets_that_exist() -> None:

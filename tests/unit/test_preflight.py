@@ -2,7 +2,9 @@
 
 import socket
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -169,3 +171,46 @@ def test_a_prompt_file_that_can_be_read_is_said_to_be_used(given: Given, tmp_pat
     prompt.write_text("Antworte freundlich.", encoding="utf-8")
     finding = found(given(system_prompt_file=prompt))["prompt"]
     assert (finding.state, "20 characters" in finding.sentence) == ("ok", True)
+
+
+def checked(settings: Settings, probe_chat: Callable[[Settings], None]) -> dict[str, preflight.Finding]:
+    """What `--check` finds, by subject."""
+    findings = preflight.check_all(settings, (), running=False, probe=answers, probe_chat=probe_chat)
+    return {finding.subject: finding for finding in findings}
+
+
+def raising(error: Exception) -> Callable[[Settings], None]:
+    def probe(settings: Settings) -> None:
+        raise error
+
+    return probe
+
+
+def test_a_chat_model_that_refuses_our_key_is_a_fault_and_one_that_is_down_a_warning(given: Given) -> None:
+    refused = checked(given(), raising(UpstreamRejected("here/gpt-4o: HTTP 401")))["chat"]
+    assert (refused.state, "HTTP 401" in refused.sentence) == ("fault", True)
+    assert "AZURE_OPENAI_CHAT_ENDPOINT" in refused.remedy
+    assert checked(given(), raising(UpstreamError("down")))["chat"].state == "warning"
+    assert checked(given(), lambda settings: None)["chat"].state == "ok"
+
+
+def test_a_check_beside_the_running_server_does_not_complain_of_its_port(given: Given) -> None:
+    class Healthy(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b'{"status":"healthy","version":"0.1.0"}')
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Nothing to say."""
+
+    settings = given()
+    with HTTPServer(("127.0.0.1", settings.port), Healthy) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            assert checked(settings, lambda settings: None)["port"].state == "ok"
+            assert found(settings)["port"].state == "fault"
+        finally:
+            server.shutdown()
+            thread.join()

@@ -32,7 +32,7 @@ def test_an_empty_environment_gives_the_defaults() -> None:
 def test_what_is_missing_is_named_line_by_line_with_the_remedy() -> None:
     lines = Settings().missing("CHAT", "EMBEDDINGS")
     assert [line.split()[0] for line in lines] == list(COMPLETE)
-    assert all(".env" in line and "--demo" in line for line in lines)
+    assert all(".env" in line and "DEMO=true" in line for line in lines)
 
 
 def test_a_complete_environment_misses_nothing() -> None:
@@ -180,3 +180,18 @@ def test_lists_lose_blanks_and_empty_parts() -> None:
     )
     assert settings.allowed_origins == ("https://a.example", "http://b.example:8080")
     assert settings.suggested_questions == ("How?", "Why, then?")
+
+
+def test_a_name_that_only_looks_like_a_setting_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text("ALLOWED_ORIGIN=https://a.example\nPORT=8001\nMY_OWN_VARIABLE=1\n")
+    assert Settings.misspelt() == {"ALLOWED_ORIGIN": "ALLOWED_ORIGINS"}
+
+
+def test_the_demo_does_not_read_the_site_s_own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text("PORT=8001\nSITE_NAME=My site\n")
+    monkeypatch.delenv("PORT", raising=False)
+    monkeypatch.setenv("DEMO", "true")
+    settings = Settings.from_environment()
+    assert (settings.port, settings.site_name) == (8000, "RAG Server demo")
