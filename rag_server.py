@@ -139,7 +139,8 @@ async def open_rooms(settings: Settings, rate_limits: RateLimits, counts: Metric
     stack.push_async_callback(conversations.close)
     thumbs = FeedbackStore(path=settings.state_dir / "feedback.sqlite3", clocks=Clocks.system())
     stack.push_async_callback(thumbs.close)
-    retriever = Retriever(index=index, embedder=embedder, threshold=settings.similarity_threshold, metrics=counts)
+    questions = EmbeddingCache(embedder=embedder, dimensions=lambda: index.build.dimensions)
+    retriever = Retriever(index=index, embedder=questions, threshold=settings.similarity_threshold, metrics=counts)
     stack.callback(retriever.close)
     chat = Chat(
         retriever=retriever, model=model, conversations=conversations, prompts=_prompts(settings),
@@ -203,7 +204,7 @@ async def _models(settings: Settings, counts: Metrics, stack: AsyncExitStack) ->
 
     chat, embeddings = upstream("chat", settings.chat_endpoints), upstream("embeddings", settings.embeddings_endpoints)
     return (
-        EmbeddingCache(embedder=AzureEmbedder(upstream=embeddings, name=settings.embeddings_endpoints[0].model_name)),
+        AzureEmbedder(upstream=embeddings, name=settings.embeddings_endpoints[0].model_name),
         AzureChat(upstream=chat, temperature=settings.chat_temperature, max_tokens=settings.chat_max_tokens),
     )
 

@@ -89,7 +89,9 @@ def screen(findings: Sequence[Finding], environment: Mapping[str, str], *, termi
 
 def index_demo(target: Path) -> list[Finding]:
     """Index the project's own documentation; unchanged pages cost nothing. Returns a fault if that failed."""
-    command = [sys.executable, "-m", "indexer", "build", str(ROOT / "docs"), "--output", str(target)]
+    # The folder's own pages: those on why things were decided would push aside the ones that tell a user what to do.
+    pages = [str(page) for page in sorted((ROOT / "docs").glob("*.md"))]
+    command = [sys.executable, "-m", "indexer", "build", *pages, "--output", str(target)]
     # Where the demo shows these pages (rag/routes/demo_pages.py).
     command += ["--site-url", "/demo/pages"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -7,7 +7,7 @@ its hash. Answers are never kept; they hang on the conversation and on the live 
 import asyncio
 import hashlib
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -23,9 +23,11 @@ QUESTIONS = 512
 class EmbeddingCache:
     """An `Embedder` in front of another one. A text that comes alone is a question; several at once pass through."""
 
-    def __init__(self, *, embedder: Embedder, capacity: int = QUESTIONS) -> None:
+    def __init__(self, *, embedder: Embedder, dimensions: Callable[[], int], capacity: int = QUESTIONS) -> None:
+        """`dimensions` are those of the live build: a vector that it cannot be searched for is not worth keeping."""
         self.name = embedder.name
         self._embedder = embedder
+        self._dimensions = dimensions
         self._capacity = capacity
         self._vectors: OrderedDict[bytes, np.ndarray] = OrderedDict()
         self._asked: dict[bytes, asyncio.Event] = {}
@@ -55,8 +57,12 @@ class EmbeddingCache:
             mine.set()
             if others is mine:
                 del self._asked[key]
+        if vectors.shape[1] == self._dimensions():
+            self._keep(key, vectors)
+        return vectors
+
+    def _keep(self, key: bytes, vectors: np.ndarray) -> None:
         vectors.flags.writeable = False
         self._vectors[key] = vectors
         if len(self._vectors) > self._capacity:
             self._vectors.popitem(last=False)
-        return vectors

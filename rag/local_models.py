@@ -1,22 +1,31 @@
 """Answers without a language model: the best passages, quoted and linked.
 
 Speaks the same interface as `azure_openai.AzureChat`, for the demo, which has no model, and for the minutes in which
-the real one cannot be reached.
+the real one cannot be reached. Which part of a passage is quoted is for `rag.excerpts` to say.
 """
 
 import re
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
+from rag.excerpts import excerpt
 from rag.models import Completion, Hit, Prompt
 from rag.resilience import Deadline
-from rag.text import function_words, query_terms, terms, words
+from rag.stopwords import STOP_WORDS
+from rag.text import GRAM_MARK, fold, likely_language, terms, words
 
 QUOTED = 3
-"""Passages in an answer: what a visitor reads before the page scrolls."""
-QUOTE_CHARS = 480
+"""Passages in an answer: what a visitor reads before the page scrolls. Also the pages offered where none fits."""
+NAMED = 5
+"""Words of a question that are named as missing."""
+LEAST_STEM_LETTERS = 4
+"""From here on a word also counts as mentioned where a longer one begins with it: `file` in `filename`."""
 
-_SENTENCE_END = re.compile(r"(?<=[.!?…])\s+|(?<=[。！？])|\n{2,}")
+_OF_ASKING = "many much lot kind kinds type types sort sorts way ways thing things viel viele wieviel wieviele"
+UNNAMED = frozenset(word for listed in (*STOP_WORDS.values(), _OF_ASKING) for word in fold(listed).casefold().split())
+"""Words that no passage has to mention: the function words of every language, and those that only ask."""
+
+_AS_WRITTEN = re.compile(r"\w+(?:(?:[-_.]+|::)\w+)*")
 
 
 class QuotingChat:
@@ -30,11 +39,11 @@ class QuotingChat:
         return {"status": "ok", "endpoints": []}
 
     async def complete(self, prompt: Prompt, *, deadline: Deadline) -> Completion:
-        """The whole answer, in Markdown. Needs no time, so that `deadline` does not matter."""
-        quoted = prompt.hits[:QUOTED]
-        quotes = [_quote(number, hit, prompt.question) for number, hit in enumerate(quoted, start=1)]
-        opening = " ".join(filter(None, [self._opening, _admission(prompt.question, quoted)]))
-        return Completion(text="\n\n".join([opening, *quotes]), prompt_tokens=0, completion_tokens=0)
+        """The whole answer, in Markdown. Needs no time, so that `deadline` does not matter.
+
+        Where no passage has any of the question's words, the answer says so and offers pages instead of quotes.
+        """
+        return Completion(text=self._answer(prompt), prompt_tokens=0, completion_tokens=0)
 
     async def stream(self, prompt: Prompt, *, deadline: Deadline) -> AsyncIterator[str]:
         """The same, in pieces of one paragraph each."""
@@ -42,58 +51,69 @@ class QuotingChat:
         for piece in re.split(r"(?<=\n\n)", text):
             yield piece
 
+    def _answer(self, prompt: Prompt) -> str:
+        asked = _content(prompt.question)
+        mentioned = [_mentioned(asked, hit, prompt.question) for hit in prompt.hits]
+        if asked and not any(mentioned):
+            return _nothing_fits(list(asked), prompt.hits)
+        # A passage further down that has a word of the question beats three that have none.
+        first = 0 if not asked or any(mentioned[:QUOTED]) else next(i for i, found in enumerate(mentioned) if found)
+        quoted = range(first, min(first + QUOTED, len(prompt.hits)))
+        said = set().union(*(mentioned[place] for place in quoted))
+        missing = [word for word in asked if word not in said]
+        admission = f"None of them mentions {_listed(missing)}." if missing else ""
+        quotes = [_quote(place + 1, prompt.hits[place], prompt.question) for place in quoted]
+        return "\n\n".join([" ".join(filter(None, [self._opening, admission])), *quotes])
 
-def _admission(question: str, quoted: Sequence[Hit]) -> str:
-    """Which of the question's words no quoted passage has: whoever asked for vacation days should hear that first."""
-    languages = list(dict.fromkeys(hit.passage.language for hit in quoted))
-    said = {term for hit in quoted for term in terms(hit.passage.indexed_text, hit.passage.language)}
-    asked = [word for word, is_run in words(question) if not is_run]
-    stops = function_words(set(asked), languages)
-    missing = [
-        word
-        for word in dict.fromkeys(asked)
-        if word not in stops and not said.intersection(*query_terms(word, languages)[:1])
-    ]
-    if not missing:
-        return ""
-    return f"None of them mentions {' or '.join(f'“{word}”' for word in missing[:5])}."
+
+def _content(question: str) -> dict[str, tuple[str, ...]]:
+    """The words of a question that mean something, as they are written, and what the index would make of each."""
+    found: dict[str, tuple[str, ...]] = {}
+    for written in _AS_WRITTEN.findall(question):
+        parts = tuple(word for word, is_run in words(written) if not is_run)
+        if not UNNAMED.issuperset(parts) and written.casefold() not in {other.casefold() for other in found}:
+            found[written] = parts
+    return found
+
+
+def _mentioned(asked: dict[str, tuple[str, ...]], hit: Hit, question: str) -> set[str]:
+    """Which of the words a passage has, in whatever form: as it stands, or with the ending its language gives it."""
+    text = hit.passage.indexed_text
+    # Passages of little prose have no known language; without the question's, "file" would not be found in "files".
+    languages = {"", hit.passage.language, likely_language(question)}
+    said = {term for one in languages for term in terms(text, one) if not term.startswith(GRAM_MARK)}
+
+    def has(word: str) -> bool:
+        stems = {term for one in languages for term in terms(word, one) if not term.startswith(GRAM_MARK)}
+        long = tuple(stem for stem in stems if len(stem) >= LEAST_STEM_LETTERS)
+        return not said.isdisjoint(stems) or any(term.startswith(long) for term in said)
+
+    # A compound counts whole or with all of its parts: "auth" alone is no mention of OAuth.
+    return {
+        written for written, (whole, *parts) in asked.items() if has(whole) or (parts and all(map(has, parts)))
+    }  # fmt: skip
+
+
+def _nothing_fits(missing: Sequence[str], hits: Sequence[Hit]) -> str:
+    pages = {hit.passage.url: hit.passage.title or hit.passage.source for hit in reversed(hits)}
+    links = [f"- {_link(title, url)}" for url, title in reversed(pages.items())][:QUOTED]
+    plain = f"Nothing that I found fits your question: no passage mentions {_listed(missing)}."
+    return "\n\n".join([plain, "These pages come closest:", "\n".join(links)])
 
 
 def _quote(number: int, hit: Hit, question: str) -> str:
     passage = hit.passage
-    excerpt = _excerpt(passage.text, question, passage.language).replace("\n", "\n> ")
-    label = passage.heading_path.replace("[", "(").replace("]", ")") or passage.source
-    return f"> {excerpt}\n\n[{label}]({passage.citation_url.replace(' ', '%20').replace(')', '%29')}) [{number}]"
+    label = passage.heading_path or passage.source
+    lines = [f"> {line}".rstrip() for line in excerpt(passage, question).split("\n")]
+    quote = "\n".join(lines) + "\n\n" if lines != [">"] else ""
+    return f"{quote}{_link(label, passage.citation_url)} [{number}]"
 
 
-def _excerpt(text: str, question: str, language: str) -> str:
-    """The stretch of whole sentences, at most `QUOTE_CHARS` long, that shares the most words with the question."""
-    if len(text) <= QUOTE_CHARS or "```" in text:
-        return _shortened_code(text)
-    # Headings inside a passage would stand in the middle of a line once their paragraph is joined to the next.
-    sentences = [piece.strip("# \n") for piece in _SENTENCE_END.split(text) if piece.strip("# \n")]
-    wanted = {form for forms in query_terms(question, [language]) for form in forms}
-    best, best_score = "", -1
-    for start in range(len(sentences)):
-        stretch = _joined(sentences[start:])
-        score = len(wanted & set(terms(stretch, language)))
-        if score > best_score:
-            best, best_score = stretch, score
-    return best if text.startswith(best[:40]) else f"… {best}"
+def _link(label: str, url: str) -> str:
+    return f"[{label.replace('[', '(').replace(']', ')')}]({url.replace(' ', '%20').replace(')', '%29')})"
 
 
-def _joined(sentences: Sequence[str]) -> str:
-    taken = sentences[0]
-    for sentence in sentences[1:]:
-        if len(taken) + len(sentence) + 1 > QUOTE_CHARS:
-            break
-        taken += f" {sentence}"
-    return taken if len(taken) <= QUOTE_CHARS else taken[:QUOTE_CHARS].rsplit(" ", 1)[0] + " …"
-
-
-def _shortened_code(text: str) -> str:
-    """A passage with code, cut between lines at twice the usual length; an open fence is closed."""
-    if len(text) <= 2 * QUOTE_CHARS:
-        return text
-    kept = text[: 2 * QUOTE_CHARS].rsplit("\n", 1)[0]
-    return kept + ("\n```" if kept.count("```") % 2 else "") + "\n…"
+def _listed(missing: Sequence[str]) -> str:
+    """`“a”, “b” or “c”`."""
+    *others, last = [f"“{word}”" for word in missing[:NAMED]]
+    return f"{', '.join(others)} or {last}" if others else last

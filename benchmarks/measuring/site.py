@@ -4,22 +4,28 @@ The same ones every time. Knows nothing of indexes or servers.
 """
 
 import random
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
-WORDS = """account address answer apply archive balance basket between bottle branch bridge build button cable calendar
-camera canvas carbon change channel charge circle client cloud column common copper corner council credit current data
-delay deliver deposit design detail device digital direct display double draft drive early edition engine entry error
-event example export factor family fiber field filter finish folder format frame garden general glass green group guide
-handle harbor height holder hybrid import index inner input install invoice island item journal junction keyboard kitchen
-label language laser layer ledger letter level library license limit linear liquid local machine manual margin market
-master matrix measure member memory metal method mirror mobile model module monitor motor mount network normal notice
-number object office open option orange order outlet output owner packet panel paper parcel partner pattern payment
-phase pilot pipe plan plastic plate point policy portal power press price print probe process profile program project
-protect pump quarter query quick radio range rate reader record reduce refund region release remote render repair
-reply report reset result return rotate sample screen sensor server service signal silver socket source space spring
-standard station status storage stream supply support switch system table target template terminal theme ticket token
-tool tower track transfer update valve vendor version view visit volume warranty water wheel window winter wire""".split()
+WORDS = re.findall(
+    r"\w+",
+    """
+account address answer apply archive balance basket between bottle branch bridge build button cable calendar camera
+canvas carbon change channel charge circle client cloud column common copper corner council credit current data delay
+deliver deposit design detail device digital direct display double draft drive early edition engine entry error event
+example export factor family fiber field filter finish folder format frame garden general glass green group guide
+handle harbor height holder hybrid import index inner input install invoice island item journal junction keyboard
+kitchen label language laser layer ledger letter level library license limit linear liquid local machine manual margin
+market master matrix measure member memory metal method mirror mobile model module monitor motor mount network normal
+notice number object office open option orange order outlet output owner packet panel paper parcel partner pattern
+payment phase pilot pipe plan plastic plate point policy portal power press price print probe process profile program
+project protect pump quarter query quick radio range rate reader record reduce refund region release remote render
+repair reply report reset result return rotate sample screen sensor server service signal silver socket source space
+spring standard station status storage stream supply support switch system table target template terminal theme ticket
+token tool tower track transfer update valve vendor version view visit volume warranty water wheel window winter wire
+""",
+)
 
 TOPIC_WORDS = 8
 """What a page is about: its words are drawn from these alone, so that two pages have little in common."""

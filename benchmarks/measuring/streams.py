@@ -124,7 +124,7 @@ async def _all(
         await asyncio.sleep(ramp_s * number / readers)
         for turn in range(rounds):
             question = f"{questions[number % len(questions)]} {time.time_ns():x}{number}-{turn}?"
-            reads.append(await _read(host, int(port), _request(question), spelling))
+            reads.append(await _read(host, int(port), request_for(question), spelling))
 
     async def probe() -> None:
         while True:
@@ -153,7 +153,8 @@ async def _read(host: str, port: int, request: bytes, spelling: Spelling) -> _Re
     return reader.read
 
 
-def _request(question: str) -> bytes:
+def request_for(question: str) -> bytes:
+    """A POST to /chat/stream, as bytes."""
     body = json.dumps({"message": question}).encode()
     return (
         b"POST /chat/stream HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n"

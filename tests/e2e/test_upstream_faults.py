@@ -55,6 +55,11 @@ def ask(client: httpx.Client, question: str = FACT.question, **more: Any) -> dic
     return answer.json()  # type: ignore[no-any-return]
 
 
+def new_question() -> str:
+    """The vector of a question that was asked before is remembered."""
+    return f"{FACT.question} Number {uuid.uuid4().hex}"
+
+
 def events_of(text: str) -> list[tuple[str, Any]]:
     events = []
     for block in text.split("\n\n"):
@@ -163,10 +168,10 @@ def test_embeddings_that_fail_leave_the_search_by_words(
     client: httpx.Client, azure: AzureEmulator, fault: dict[str, Any]
 ) -> None:
     azure.fail(**fault, target="embeddings")
-    answer = ask(client)
+    answer = ask(client, new_question())
     assert answer["degraded"].startswith("embeddings unavailable")
     assert any(FACT.words in source["content_full"] for source in answer["sources"])
-    found = client.post("/search", json={"query": FACT.question})
+    found = client.post("/search", json={"query": new_question()})
     assert found.status_code == 200
     assert FACT.words in found.text
     assert len(azure.requests("embeddings")) <= 6
@@ -230,7 +235,7 @@ def open_files(server: RagServer) -> int:
 
 
 def send(server: RagServer, route: str) -> socket.socket:
-    body = json.dumps({"message": FACT.question}).encode()
+    body = json.dumps({"message": new_question()}).encode()
     head = f"POST {route} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     connection = socket.create_connection(("127.0.0.1", server.port), timeout=20)
     connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
@@ -283,7 +288,7 @@ async def flood(base_url: str, *, requests: int, at_once: int) -> list[dict[str,
 
         async def visitor() -> None:
             for _ in left:
-                answer = await client.post("/chat", json={"message": FACT.question})
+                answer = await client.post("/chat", json={"message": new_question()})
                 assert answer.status_code == 200, answer.text
                 answers.append(answer.json())
 

@@ -18,10 +18,10 @@ RANKS = {
             "errors models setting_types stopwords resilience fusion floor duplicates access anchors log_file patience wire",
             "settings telemetry text builds passages shortlist vectors state calls metric_files prompt citations "
             "redis_link worker",
-            "lexical vector_files upstream metrics local_embedder local_models follow_ups conversations feedback "
+            "lexical vector_files upstream metrics backup_archive local_embedder excerpts follow_ups conversations feedback "
             "sqlite_limits redis_limits",
-            "vector_db azure_openai rate_limits redis_conversations",
-            "live_index preflight",
+            "vector_db azure_openai local_models rate_limits redis_conversations",
+            "live_index preflight backup",
             "retrieval",
             "chat embedding_cache",
             "routes.bodies routes.problems routes.rooms",
@@ -38,7 +38,7 @@ RANK_OF = {f"rag.{module}": rank for rank, modules in RANKS.items() for module i
 ONLY_IN = {
     "faiss": ["rag/vectors.py", "rag/vector_files.py"],
     "redis": ["rag/redis_"],
-    "apsw": ["rag/conversations.py", "rag/rate_limits.py", "rag/state.py"],
+    "apsw": ["rag/backup_archive.py", "rag/conversations.py", "rag/state.py"],
     "httpx": ["rag/azure_openai.py", "rag/upstream.py", "rag/wire.py"],
     "httpx_aiohttp": ["rag/wire.py"],
     "aiohttp": ["rag/azure_openai.py", "rag/upstream.py"],

@@ -35,6 +35,10 @@ class Model:
         return np.full((len(texts), 2), len(texts[0]), dtype=np.float32)
 
 
+def cached(model: Model, *, capacity: int = 10, dimensions: int = 2) -> EmbeddingCache:
+    return EmbeddingCache(embedder=model, dimensions=lambda: dimensions, capacity=capacity)
+
+
 async def until_asked(model: Model) -> None:
     async with asyncio.timeout(5):
         while not model.asked:
@@ -48,7 +52,7 @@ def run(story: Callable[[], Coroutine[Any, Any, None]]) -> None:
 def test_a_question_is_embedded_once_and_each_text_has_its_own_vector() -> None:
     async def story() -> None:
         model = Model()
-        cache = EmbeddingCache(embedder=model)
+        cache = cached(model)
         for text in ("abc", "abcd", "abc", "abcd"):
             vectors = await cache.embed([text], deadline=Deadline(5))
             assert vectors.tolist() == [[len(text)] * 2]
@@ -61,7 +65,7 @@ def test_the_same_question_of_many_at_a_time_is_embedded_once() -> None:
     async def story() -> None:
         model = Model()
         model.gate.clear()
-        cache = EmbeddingCache(embedder=model)
+        cache = cached(model)
         asking = [asyncio.create_task(cache.embed(["abc"], deadline=Deadline(5))) for _ in range(20)]
         await until_asked(model)
         model.gate.set()
@@ -75,7 +79,7 @@ def test_a_visitor_who_leaves_takes_no_other_visitors_question_along() -> None:
     async def story() -> None:
         model = Model()
         model.gate.clear()
-        cache = EmbeddingCache(embedder=model)
+        cache = cached(model)
         first, second = (asyncio.create_task(cache.embed(["abc"], deadline=Deadline(5))) for _ in range(2))
         await until_asked(model)
         first.cancel()
@@ -91,7 +95,7 @@ def test_a_failure_is_neither_kept_nor_shared() -> None:
     async def story() -> None:
         model = Model(failures=1)
         model.gate.clear()
-        cache = EmbeddingCache(embedder=model)
+        cache = cached(model)
         asking = [asyncio.create_task(cache.embed(["abc"], deadline=Deadline(5))) for _ in range(2)]
         await until_asked(model)
         model.gate.set()
@@ -108,7 +112,7 @@ def test_whoever_waits_for_anothers_call_waits_no_longer_than_their_own_deadline
     async def story() -> None:
         model = Model()
         model.gate.clear()
-        cache = EmbeddingCache(embedder=model)
+        cache = cached(model)
         first = asyncio.create_task(cache.embed(["abc"], deadline=Deadline(60)))
         await until_asked(model)
         # Out of time it asks for itself, and the model's own deadline says so.
@@ -125,7 +129,7 @@ def test_whoever_waits_for_anothers_call_waits_no_longer_than_their_own_deadline
 def test_the_question_that_was_not_asked_for_the_longest_time_is_forgotten_first() -> None:
     async def story() -> None:
         model = Model()
-        cache = EmbeddingCache(embedder=model, capacity=2)
+        cache = cached(model, capacity=2)
         for text in ("a", "bb", "a", "ccc", "a", "bb"):
             await cache.embed([text], deadline=Deadline(5))
         assert model.asked == [["a"], ["bb"], ["ccc"], ["bb"]]
@@ -135,7 +139,7 @@ def test_the_question_that_was_not_asked_for_the_longest_time_is_forgotten_first
 
 def test_what_is_kept_cannot_be_changed() -> None:
     async def story() -> None:
-        vectors = await EmbeddingCache(embedder=Model()).embed(["abc"], deadline=Deadline(5))
+        vectors = await cached(Model()).embed(["abc"], deadline=Deadline(5))
         with pytest.raises(ValueError, match="read-only"):
             vectors[0, 0] = 1
 
@@ -145,9 +149,20 @@ def test_what_is_kept_cannot_be_changed() -> None:
 def test_several_texts_pass_through() -> None:
     async def story() -> None:
         model = Model()
-        cache = EmbeddingCache(embedder=model)
+        cache = cached(model)
         for _ in range(2):
             assert (await cache.embed(["abc", "d"], deadline=Deadline(5))).shape == (2, 2)
         assert model.asked == [["abc", "d"]] * 2
+
+    run(story)
+
+
+def test_a_vector_that_the_build_cannot_be_searched_for_is_not_kept() -> None:
+    async def story() -> None:
+        model = Model()
+        cache = cached(model, dimensions=3)
+        for _ in range(2):
+            await cache.embed(["abc"], deadline=Deadline(5))
+        assert model.asked == [["abc"]] * 2
 
     run(story)
