@@ -1,6 +1,6 @@
 # On a bare machine with Python 3.11 or newer, `make demo` is all it takes.
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check fuzz soak bench image-test clean programs
+.PHONY: help demo run test check fuzz soak bench bench-peers image-test clean programs
 MAKEFLAGS += --no-print-directory
 
 VENV := .venv
@@ -10,7 +10,7 @@ CANDIDATES := python3.14 python3.13 python3.12 python3.11 python3 python
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq install
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/prod ## Serve this project's own docs on http://localhost:8000/demo: no key, no account
 	@exec $(BIN)/python run_production.py --demo
@@ -34,10 +34,10 @@ programs:
 	done; \
 	if [ -z "$$missing" ]; then exit 0; fi; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	  echo "· installing$$missing for the tests"; \
+	  echo "· installing$$missing"; \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq$$missing >/dev/null; \
 	else \
-	  echo "The tests need$$missing; on Debian and Ubuntu: sudo apt-get install$$missing" >&2; exit 1; \
+	  echo "This needs$$missing; on Debian and Ubuntu: sudo apt-get install$$missing" >&2; exit 1; \
 	fi
 
 fuzz: $(VENV)/dev ## 20,000 made-up requests against the API's own description (about half an hour)
@@ -50,10 +50,11 @@ soak: $(VENV)/dev ## What has to survive, in the numbers of docs/reliability.md 
 	@SOAK_DISCONNECTS=1000 CROSS_SESSION_ATTEMPTS=100000 exec $(BIN)/python -m pytest -q -s \
 	  tests/soak/soak_*.py $(LEAVERS) $(INTRUDERS)
 
-bench: $(VENV)/dev ## The benchmarks, each as a ratio against its floor
+bench: PROGRAMS := wrk:wrk
+bench: $(VENV)/dev programs ## The benchmarks, each as a ratio against its floor
 	@set -e; found=; \
 	for file in benchmarks/*.py; do \
-	  case $$file in *\** | */_*) continue ;; esac; \
+	  case $$file in *\** | */_* | */floor.py) continue ;; esac; \
 	  found=1; echo "· $$file"; PYTHONPATH=. $(BIN)/python "$$file"; \
 	done; \
 	if [ -z "$$found" ]; then echo "There are no benchmarks yet."; fi
@@ -63,6 +64,17 @@ image-test: ## Build the image without a container engine and run the server in 
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq buildah debootstrap >/dev/null; \
 	fi
 	@exec tests/deploy/image-test.sh
+
+# What one would assemble instead, with packages of its own that the product does not have.
+PEERS := $(VENV)/peers
+bench-peers: PROGRAMS := wrk:wrk
+bench-peers: $(VENV)/dev programs $(PEERS)/ready ## The server, its floor and what guides assemble, in one run
+	@PYTHONPATH=. exec $(BIN)/python benchmarks/speed.py --quick --peers $(PEERS)/bin/python
+
+$(PEERS)/ready: benchmarks/peers/requirements.txt | $(BIN)/python
+	@$(BIN)/python -m venv $(PEERS)
+	@$(PEERS)/bin/python -m pip --disable-pip-version-check -qq install -r $<
+	@touch $@
 
 clean: ## Remove the virtual environment, the demo's index and caches; settings, index and state stay
 	@rm -rf $(VENV) .demo .mypy_cache .ruff_cache .pytest_cache

@@ -234,8 +234,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one round, fewer readers: about a minute")
     parser.add_argument("--tiny", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--json", type=Path, help="where the figures go")
-    parser.add_argument("--picture", type=Path, help="where the picture goes, as SVG")
+    parser.add_argument("--json", type=Path, help="where the figures go; of a full run docs/performance.json")
+    parser.add_argument("--picture", type=Path, help="and the picture; docs/images/performance.svg")
     parser.add_argument("--peers", metavar="PYTHON", help="an interpreter with benchmarks/peers/requirements.txt")
     given = parser.parse_args()
     if shutil.which("wrk") is None:
@@ -246,6 +246,9 @@ def main() -> None:
         found = measure(size, Path(folder), given.peers)
     told = lines(found, size)
     print(f"{os.cpu_count()} cores, load {load:.1f} when it began\n\n{_printed(told)}")
+    if size is FULL:
+        given.json = given.json or ROOT / "docs" / "performance.json"
+        given.picture = given.picture or ROOT / "docs" / "images" / "performance.svg"
     if given.json:
         document = {"cores": os.cpu_count(), "load_before": load, "lines": list(map(asdict, told)), **asdict(found)}
         given.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

@@ -66,26 +66,38 @@ class _Section:
     blocks: tuple[_Block, ...]
 
 
-def excerpt(passage: Passage, question: str) -> str:
-    """The blocks of `passage` that share the most words with `question`, rare ones first, as Markdown lines.
+def excerpt(passage: Passage, question: str) -> list[str]:
+    """The blocks of `passage` that share the most words with `question`, rare ones first, each as Markdown lines.
 
     About `PROSE_CHARS` of prose and `SOLID_CHARS` of code and tables, all from under one heading; a heading that the
     passage's own path does not name stands above them in bold. Empty where the passage has nothing but headings.
     """
     sections = list(_sections(passage.text))
     weigh = _weigher(question, passage.language or likely_language(question), sections)
-    best, best_score = "", -1.0
+    best: list[str] = []
+    best_score = -1.0
     for section in sections:
+        named = section.heading in ("", passage.title, *passage.headings)
         for start in range(len(section.blocks)):
             if start and section.blocks[start - 1].announces:
                 continue
             taken = _from(section.blocks[start:], weigh)
             # What stands under a heading is about it, even where it does not repeat its words.
-            score = weigh(f"{section.heading}\n{taken}") + weigh(section.heading) / 2
+            score = weigh("\n".join([section.heading, *taken])) + weigh(section.heading) / 2
             if score > best_score:
-                named = section.heading in ("", passage.title, *passage.headings)
-                best, best_score = taken if named else f"**{section.heading.replace('**', '')}**\n\n{taken}", score
+                heading = [] if named else [f"**{section.heading.replace('**', '')}**"]
+                best, best_score = heading + taken, score
     return best
+
+
+def is_table(block: str) -> bool:
+    """Whether a block of an excerpt is a table, or the part of one."""
+    return _begins_table(block.split("\n"), 0)
+
+
+def is_list(block: str) -> bool:
+    """Whether a block of an excerpt is a list, or the part of one."""
+    return bool(_ITEM.match(block))
 
 
 def _weigher(question: str, language: str, sections: Sequence[_Section]) -> Weigh:
@@ -108,7 +120,7 @@ def _weigher(question: str, language: str, sections: Sequence[_Section]) -> Weig
     return weigh
 
 
-def _from(blocks: Sequence[_Block], weigh: Weigh) -> str:
+def _from(blocks: Sequence[_Block], weigh: Weigh) -> list[str]:
     """As many blocks from the first one on as there is room for."""
     room = {False: PROSE_CHARS, True: SOLID_CHARS}
     taken: list[str] = []
@@ -121,7 +133,7 @@ def _from(blocks: Sequence[_Block], weigh: Weigh) -> str:
         room[block.is_solid] -= len(taken[-1])
         if taken[-1] != whole:
             break
-    return "\n\n".join(taken)
+    return taken
 
 
 def _cut(block: _Block, room: int, weigh: Weigh) -> str:
@@ -144,6 +156,11 @@ def _cut(block: _Block, room: int, weigh: Weigh) -> str:
     if block.kind == "paragraph":
         before, after = kept[0] > 0, kept[-1] < len(pieces) - 1
         return f"{LEFT_OUT} " * before + text + f" {LEFT_OUT}" * after
+    if block.kind in ("list", "steps"):
+        # An item of its own, since a paragraph below would be taken for the last item's.
+        following = pieces[min(kept[-1] + 1, len(pieces) - 1)]
+        marker = _ITEM.match(following)
+        return f"{text}\n{marker[0] if marker else ''}{LEFT_OUT}"
     return f"{text}\n\n{LEFT_OUT}"
 
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from rag.excerpts import excerpt
+from rag.excerpts import excerpt, is_list, is_table
 from rag.models import Completion, Hit, Prompt
 from rag.resilience import Deadline
 from rag.stopwords import STOP_WORDS
@@ -104,9 +104,17 @@ def _nothing_fits(missing: Sequence[str], hits: Sequence[Hit]) -> str:
 def _quote(number: int, hit: Hit, question: str) -> str:
     passage = hit.passage
     label = passage.heading_path or passage.source
-    lines = [f"> {line}".rstrip() for line in excerpt(passage, question).split("\n")]
-    quote = "\n".join(lines) + "\n\n" if lines != [">"] else ""
-    return f"{quote}{_link(label, passage.citation_url)} [{number}]"
+    blocks: list[str] = []
+    goes_on = False
+    for block in excerpt(passage, question):
+        # Readers that show Markdown while it arrives nest what follows a quoted list, and each row of a quoted table.
+        within = block if is_table(block) else "\n".join(f"> {line}".rstrip() for line in block.split("\n"))
+        if goes_on and not is_table(block):
+            blocks[-1] += f"\n>\n{within}"
+        else:
+            blocks.append(within)
+        goes_on = not is_table(block) and not is_list(block)
+    return "\n\n".join([*blocks, f"{_link(label, passage.citation_url)} [{number}]"])
 
 
 def _link(label: str, url: str) -> str:

@@ -66,11 +66,12 @@ def images() -> dict[str, Path]:
 
 
 def contents() -> str:
-    """The page that lists all others by their titles, the first to read first, folders last."""
+    """The page that lists all others by their titles, the first to read first, folders last, each under its own."""
     listed = []
     for name, file in pages().items():
         title = _TITLE.search(file.read_text("utf-8"))
-        listed.append(((name.count("/"), name != FIRST_PAGE, name), title[1] if title else name, address(name)))
+        order = (name.count("/"), name != FIRST_PAGE, name.removesuffix("README"))
+        listed.append((order, title[1] if title else name, address(name)))
     items = [f'<li><a href="{escape(url)}">{escape(title)}</a></li>\n' for _, title, url in sorted(listed)]
     content = f"<h1>All pages</h1>\n<ul>\n{''.join(items)}</ul>"
     return PAGE.format(title="All pages", content=content, prefix=PREFIX)

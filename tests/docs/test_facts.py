@@ -34,7 +34,7 @@ OTHERS_VARIABLES = {"STATE_DIRECTORY"}
 CAPITALS = re.compile(r"(?<![\w*?/-])[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+(?![\w*])")
 ROUTE = re.compile(r"\b(GET|POST|DELETE)\s+(/[\w/.{}-]*)")
 OUR_FILES = re.compile(r"(?<![\w/.-])(?:[\w-]+/)*\w[\w.-]*\.(?:py|txt|yml|service|example)\b")
-INVENTED = {"prompt.txt"}
+INVENTED = {"prompt.txt", "robots.txt"}
 DECISIONS = REPOSITORY / "docs" / "decisions"
 
 
@@ -234,7 +234,17 @@ def demo_index(tmp_path_factory: pytest.TempPathFactory) -> Build:
         ("What happens when Azure is down?", "how-it-works.md", "still get an answer"),
         ("How do I roll back an index?", "indexing.md", "indexer rollback"),
         ("How long is a conversation remembered?", "configuration.md", "24 hours"),
-        ("Does it work with Ollama?", "configuration.md", "11434"),
+        ("Does it work with Ollama?", "questions.md", "OpenAI-compatible API"),
+        ("Which file types can I index?", "questions.md", "Markdown (.md)"),
+        ("What file formats are supported?", "questions.md", "Markdown (.md)"),
+        ("How much does it cost?", "questions.md", "embedding model"),
+        ("Is it free?", "questions.md", "MIT licence"),
+        ("What licence does it have?", "questions.md", "MIT licence"),
+        ("And how do I go back?", "questions.md", "indexer rollback"),
+        ("Where are conversations stored?", "questions.md", "conversations.sqlite3"),
+        ("How do I index my own site?", "questions.md", "python -m indexer build ./site"),
+        ("Can visitors ask in other languages?", "questions.md", "language"),
+        ("How do I change the colour of the chat?", "questions.md", "data-accent"),
         ("How do I make a backup?", "deployment.md", "feedback"),
         ("How do I run it with Docker?", "deployment.md", "docker compose"),
         ("How do I use nginx?", "deployment.md", "proxy_buffering off"),

@@ -3,7 +3,7 @@
 import pytest
 from markdown_it import MarkdownIt
 
-from rag.excerpts import LEFT_OUT, PROSE_CHARS, SOLID_CHARS, excerpt, sentences
+from rag.excerpts import LEFT_OUT, PROSE_CHARS, SOLID_CHARS, excerpt, is_table, sentences
 from rag.models import Passage
 
 FILLER = "The house stands on a hill above the river. "
@@ -17,7 +17,7 @@ def passage(text: str, *, title: str = "Shop", headings: tuple[str, ...] = (), l
 
 
 def quoted(text: str, question: str, **about: str) -> str:
-    return excerpt(passage(text, **about), question)  # type: ignore[arg-type]
+    return "\n\n".join(excerpt(passage(text, **about), question))  # type: ignore[arg-type]
 
 
 def kinds(markdown: str) -> list[str]:
@@ -39,7 +39,7 @@ def test_a_heading_is_never_glued_into_prose() -> None:
 
 def test_a_heading_that_the_link_already_names_is_left_out() -> None:
     text = "## Returns\n\nGoods come back within 30 days."
-    assert excerpt(passage(text, headings=("Returns",)), "returns") == "Goods come back within 30 days."
+    assert excerpt(passage(text, headings=("Returns",)), "returns") == ["Goods come back within 30 days."]
 
 
 def test_the_section_whose_heading_has_the_words_wins() -> None:
@@ -84,19 +84,19 @@ def test_a_sentence_does_not_end_inside_of_code_a_link_or_an_abbreviation(text: 
 def test_a_list_is_cut_between_items_and_keeps_its_dashes() -> None:
     items = [f"- Item {number} is about the {number}th house\n  and its garden by the river." for number in range(30)]
     found = quoted("\n".join(items), "What about the 20th house?")
-    assert kinds(found) == ["bullet_list", "paragraph"]
+    assert kinds(found) == ["bullet_list"]
     assert items[20] in found
-    assert found.endswith(f"\n\n{LEFT_OUT}")
-    listed = found.removesuffix(f"\n\n{LEFT_OUT}")
+    assert found.endswith(f"\n- {LEFT_OUT}")
+    listed = found.removesuffix(f"\n- {LEFT_OUT}")
     assert listed.count("- Item") == listed.count("and its garden by the river.")
     assert len(found) <= PROSE_CHARS + 80
 
 
 def test_steps_stay_in_an_unbroken_order() -> None:
     steps = [f"{number}. Step {number} is about the {number}th house by the river." for number in range(1, 31)]
-    found = quoted("\n".join(steps), "What about the 20th house?").removesuffix(f"\n\n{LEFT_OUT}").split("\n")
-    begin = steps.index(found[0])
-    assert found == steps[begin : begin + len(found)]
+    found = quoted("\n".join(steps), "What about the 20th house?").split("\n")
+    begin, end = steps.index(found[0]), steps.index(found[-2]) + 1
+    assert found == [*steps[begin:end], f"{end + 1}. {LEFT_OUT}"]
     assert steps[19] in found
 
 
@@ -106,6 +106,7 @@ def test_a_table_keeps_its_header_and_first_the_rows_that_fit() -> None:
     found = quoted("\n".join([HEADER, *rows]), "How many days of vacation?")
     assert found.startswith(HEADER)
     assert kinds(found) == ["table", "paragraph"]
+    assert is_table(found)
     kept = [row for row in found.split("\n") if row in rows]
     assert rows[50] in kept
     assert kept == sorted(kept, key=rows.index)

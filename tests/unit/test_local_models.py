@@ -29,9 +29,20 @@ def test_every_quote_is_followed_by_its_link_and_number() -> None:
 
 
 def test_every_line_of_a_quote_is_inside_of_it() -> None:
-    text = answer("kettle?", hit("A kettle:\n\n- red\n- blue\n\n```sh\nboil\n\ncool\n```"))
+    text = answer("kettle?", hit("A kettle:\n\n```sh\nboil\n\ncool\n```\n\n- red\n- blue"))
     block = text.removeprefix(f"{OPENING}\n\n").split("\n\n[Shop]")[0]
-    assert block == "> A kettle:\n>\n> - red\n> - blue\n>\n> ```sh\n> boil\n>\n> cool\n> ```"
+    assert block == "> A kettle:\n>\n> ```sh\n> boil\n>\n> cool\n> ```\n>\n> - red\n> - blue"
+
+
+def test_a_table_stands_between_quotes_where_every_reader_shows_it() -> None:
+    text = answer("kettle?", hit("Kettles:\n\n| A | B |\n| - | - |\n| 1 | kettle |\n\nThey boil."))
+    block = text.removeprefix(f"{OPENING}\n\n").split("\n\n[Shop]")[0]
+    assert block == "> Kettles:\n\n| A | B |\n| - | - |\n| 1 | kettle |\n\n> They boil."
+
+
+def test_what_follows_a_list_begins_a_quote_of_its_own() -> None:
+    text = answer("kettle?", hit("Kettles:\n\n- red\n- blue\n\nThey boil.\n\nThey cool."))
+    assert "\n\n> Kettles:\n>\n> - red\n> - blue\n\n> They boil.\n>\n> They cool.\n\n[Shop]" in text
 
 
 def test_a_link_survives_brackets_and_spaces() -> None:
