@@ -29,6 +29,7 @@ WITHOUT_MODEL = "chat model unavailable: passages are quoted"
 QUOTED_INSTEAD = QuotingChat(
     degraded=WITHOUT_MODEL,
     opening="The language model cannot be reached right now. These passages fit your question best:",
+    found_by_words=False,
 )
 REASONS = {WITHOUT_MODEL: "model", WITHOUT_EMBEDDINGS: "embeddings", WITHOUT_MEMORY: "memory"}
 """What metrics call each way in which an answer can be degraded; a model that is degraded by nature is `no_model`."""

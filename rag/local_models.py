@@ -29,11 +29,16 @@ _AS_WRITTEN = re.compile(r"\w+(?:(?:[-_.]+|::)\w+)*")
 
 
 class QuotingChat:
-    """Quotes the passages of a prompt. `degraded` says what is missing from such an answer, `opening` tells readers."""
+    """Quotes the passages of a prompt. `degraded` says what is missing from such an answer, `opening` tells readers.
 
-    def __init__(self, *, degraded: str, opening: str) -> None:
+    Passages that were found by their words and have none of the question's are not worth quoting; those that were
+    found by meaning are, which `found_by_words` tells apart.
+    """
+
+    def __init__(self, *, degraded: str, opening: str, found_by_words: bool) -> None:
         self.degraded: str | None = degraded
         self._opening = opening
+        self._found_by_words = found_by_words
 
     def health(self) -> dict[str, Any]:
         return {"status": "ok", "endpoints": []}
@@ -52,7 +57,7 @@ class QuotingChat:
             yield piece
 
     def _answer(self, prompt: Prompt) -> str:
-        asked = _content(prompt.question)
+        asked = _content(prompt.question) if self._found_by_words else {}
         mentioned = [_mentioned(asked, hit, prompt.question) for hit in prompt.hits]
         if asked and not any(mentioned):
             return _nothing_fits(list(asked), prompt.hits)

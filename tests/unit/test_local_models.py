@@ -9,7 +9,7 @@ from rag.models import Hit, Passage, Prompt
 from rag.resilience import Deadline
 
 OPENING = "These passages fit best."
-CHAT = QuotingChat(degraded="no model", opening=OPENING)
+CHAT = QuotingChat(degraded="no model", opening=OPENING, found_by_words=True)
 
 
 def hit(text: str, *, title: str = "Shop", url: str = "/shop/", language: str = "en", **more: str) -> Hit:
@@ -120,3 +120,10 @@ def test_a_passage_further_down_that_has_the_word_is_quoted_before_those_that_ha
 @pytest.mark.parametrize("question", ["What is it?", "退货期限", "?"])
 def test_a_question_without_a_word_to_look_for_is_answered_with_quotes(question: str) -> None:
     assert answer(question, hit("A kettle.")).startswith(f"{OPENING}\n\n> A kettle.")
+
+
+def test_what_was_found_by_meaning_is_quoted_even_where_it_shares_no_word() -> None:
+    degraded = QuotingChat(degraded="down", opening=OPENING, found_by_words=False)
+    prompt = Prompt(question="Wann öffnet ihr?", messages=(), hits=(hit("We open at nine."),))
+    text = asyncio.run(degraded.complete(prompt, deadline=Deadline(5))).text
+    assert text == f"{OPENING}\n\n> We open at nine.\n\n[Shop](/shop/) [1]"
