@@ -16,7 +16,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,8 @@ class Size:
 
 FULL = Size(rounds=3, seconds=5, clients=(16, 64, 256, 512), readers=500, many_readers=1_000, relayed=20, starts=3)
 QUICK = Size(rounds=1, seconds=3, clients=(64, 512), readers=200, many_readers=0, relayed=10, starts=1)
+PEERS_SECONDS = 10
+"""Of load in a run with peers: the first answers to 512 clients take them longer than the others' whole rounds."""
 TINY = Size(rounds=1, seconds=1, clients=(4, 8), readers=4, many_readers=0, relayed=2, starts=1, pages=50)
 """For the test of this program: every part of it once."""
 
@@ -174,6 +176,13 @@ def lines(found: Measured, size: Size) -> list[Line]:
     ):
         floor, server = ([getattr(one, name) for one in found.streams[which]] for which in ("floor", "server"))
         told.append(_line(f"{size.readers} streams: {what}", floor, server, form, target, ratio=ratio))
+    for peer in found.chats.keys() - {"floor", "server"}:
+        for clients in found.chats[peer]:
+            theirs, ours = (
+                spread([one.per_second for one in found.chats[which][clients]]) for which in (peer, "server")
+            )
+            said = f"{theirs.shown('.0f')}: the server answers {ours.median / theirs.median:.1f} times as many"
+            told.append(Line(f"{clients} clients, {peer}: chats a second", "", said, "", ""))
     if (many := found.many_streams) is not None:
         said = f"{many.dropped} dropped, {many.health_p99_ms:.0f} ms"
         told.append(Line(f"{many.readers} streams: /health p99", "", said, "", "0 dropped, < 100 ms"))
@@ -243,6 +252,8 @@ def main() -> None:
     if shutil.which("wrk") is None:
         sys.exit("This needs wrk; on Debian and Ubuntu: sudo apt-get install wrk")
     size = TINY if given.tiny else QUICK if given.quick else FULL
+    if given.peers:
+        size = replace(size, seconds=PEERS_SECONDS)
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
         found = measure(size, Path(folder), given.peers)
