@@ -3,8 +3,8 @@
 Run: python benchmarks/scale.py [--million] [--passages N ...] [--dimensions D ...] [--folder FOLDER]
 Texts and vectors are made up and pass through in blocks. Vectors are spread as those of a sentence model (MiniLM) were
 found to be on two public sets: topics, which are half of the variance, differ in few directions; what differs within a
-topic does in more; a question lies at a cosine of .5 to .6 from its passage. Without --million 1,000, 10,000 and 100,000 passages
-are measured, in a few minutes; a million takes the better part of an hour and 20 GB of disk. Exit code 1 where a
+topic does in more; a question lies at a cosine of .5 to .6 from its passage. Without --million 1,000, 10,000 and
+100,000 passages are measured, in a few minutes; a million takes the better part of an hour and 20 GB of disk. Exit code 1 where a
 figure misses what is promised.
 """
 

@@ -15,11 +15,12 @@ RANKS = {
     for rank, modules in enumerate(
         [
             # values, pure functions, and what stands alone
-            "errors models setting_types stopwords resilience fusion floor duplicates access anchors log_file patience wire",
+            "errors models setting_types stopwords resilience fusion floor duplicates access anchors log_file patience "
+            "wire",
             "settings telemetry text builds passages shortlist vectors state calls metric_files prompt citations "
             "redis_link worker",
-            "lexical vector_files upstream metrics backup_archive local_embedder excerpts follow_ups conversations feedback "
-            "sqlite_limits redis_limits",
+            "lexical vector_files upstream metrics backup_archive local_embedder excerpts follow_ups conversations "
+            "feedback sqlite_limits redis_limits",
             "vector_db azure_openai local_models rate_limits redis_conversations",
             "live_index preflight backup",
             "retrieval",
