@@ -92,7 +92,7 @@ class Build:
             similarities = self._vectors.similarities(vector) if vector is not None else None
             rows, scores = fusion.fuse(lexical=words, dense=similarities, dense_weight=self.dense_weight)
             return rows, scores, np.zeros(len(rows)) if similarities is None else similarities[rows]
-        best = shortlist.of_words(words, length=vectors.RERANKED)
+        best = shortlist.of_words(words, length=2 * fusion.DEPTH)
         nearest = self._vectors.nearest(vector, also=best.best) if vector is not None else None
         rows, scores = shortlist.fuse(best, nearest, dense_weight=self.dense_weight)
         if nearest is None:

@@ -92,7 +92,7 @@ def _looked_far_enough(folder: Path, vectors: Vectors, lists: int) -> dict[str, 
         recall = float(np.mean(found))
         if recall >= RECALL_AT_10 or probes == lists:
             return {"probes": probes, "recall_at_10": round(recall, 3)}
-        probes += max(1, probes // 2)
+        probes += max(1, probes // 5)
 
 
 def _trials(vectors: Vectors) -> NDArray[np.float32]:
