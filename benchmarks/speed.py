@@ -176,7 +176,7 @@ def lines(found: Measured, size: Size) -> list[Line]:
     ):
         floor, server = ([getattr(one, name) for one in found.streams[which]] for which in ("floor", "server"))
         told.append(_line(f"{size.readers} streams: {what}", floor, server, form, target, ratio=ratio))
-    for peer in found.chats.keys() - {"floor", "server"}:
+    for peer in sorted(found.chats.keys() - {"floor", "server"}):
         for clients in found.chats[peer]:
             theirs, ours = (
                 spread([one.per_second for one in found.chats[which][clients]]) for which in (peer, "server")
@@ -186,10 +186,9 @@ def lines(found: Measured, size: Size) -> list[Line]:
     if (many := found.many_streams) is not None:
         said = f"{many.dropped} dropped, {many.health_p99_ms:.0f} ms"
         told.append(Line(f"{many.readers} streams: /health p99", "", said, "", "0 dropped, < 100 ms"))
-    floor, server = found.relayed["floor"].p50_ms, found.relayed["server"].p50_ms
-    told.append(
-        Line("a token's way through p50 ms", f"{floor:.2f}", f"{server:.2f}", f"+{server - floor:.2f}", "≤ 10 ms")
-    )
+    passed, ours_ms = found.relayed["floor"].p50_ms, found.relayed["server"].p50_ms
+    added = f"{ours_ms - passed:+.2f}"
+    told.append(Line("a token's way through p50 ms", f"{passed:.2f}", f"{ours_ms:.2f}", added, "≤ 10 ms"))
     told.append(Line("start to ready s", "", spread(found.ready_s).shown(".2f"), "", "≤ 1.5 s"))
     again, first = found.built["again"], found.built["first"]
     told.append(
