@@ -29,7 +29,7 @@ check: $(VENV)/dev ## Format, lint and types
 
 # What the tests run beside Python, each as command:package. As root it is installed, else the command is told.
 PROGRAMS := redis-server:redis-server prometheus:prometheus promtool:prometheus node:nodejs npm:npm chromium:chromium \
-  /usr/sbin/nginx:nginx openssl:openssl shellcheck:shellcheck systemd-analyze:systemd
+  /usr/sbin/nginx:nginx openssl:openssl shellcheck:shellcheck wrk:wrk systemd-analyze:systemd
 programs:
 	@missing=; \
 	for program in $(PROGRAMS); do \

@@ -20,7 +20,6 @@ from rag import access
 from rag.azure_openai import AzureChat, AzureEmbedder
 from rag.chat import Chat, ChatModel
 from rag.conversations import Conversations, SqliteConversations
-from rag.embedding_cache import EmbeddingCache
 from rag.errors import StateUnavailable
 from rag.feedback import FeedbackStore
 from rag.follow_ups import Rewriter
@@ -139,8 +138,7 @@ async def open_rooms(settings: Settings, rate_limits: RateLimits, counts: Metric
     stack.push_async_callback(conversations.close)
     thumbs = FeedbackStore(path=settings.state_dir / "feedback.sqlite3", clocks=Clocks.system())
     stack.push_async_callback(thumbs.close)
-    questions = EmbeddingCache(embedder=embedder, dimensions=lambda: index.build.dimensions)
-    retriever = Retriever(index=index, embedder=questions, threshold=settings.similarity_threshold, metrics=counts)
+    retriever = Retriever(index=index, embedder=embedder, threshold=settings.similarity_threshold, metrics=counts)
     stack.callback(retriever.close)
     chat = Chat(
         retriever=retriever, model=model, conversations=conversations, prompts=_prompts(settings),
