@@ -21,10 +21,12 @@ from rag.vectors import BLOCK_ROWS, INDEX, ORIGINALS, RERANKED, SAMPLE, Approxim
 EXACT_UP_TO = 20_000_000
 """Passages times dimensions: 80 MB, compared with a question in some 8 ms on one core, and never wrong."""
 
-RECALL_AT_10 = 0.99
+RECALL_AT_10 = 0.985
 """Of the ten nearest passages by exact search, how many an approximate index has to name, on its own vectors. Above
 the .98 that is promised, because real questions are not the `TRIALS` that it is measured with."""
 TRIALS = 256
+NOISE = 1.5
+"""How far a trial lies from its passage. Measured on two public sets, questions have a cosine of .48 and .57."""
 POINTS_PER_LIST = 32
 ROUNDS = 8
 """Of k-means. More of both moves the centroids, not the recall."""
@@ -96,14 +98,14 @@ def _looked_far_enough(folder: Path, vectors: Vectors, lists: int) -> dict[str, 
 
 
 def _trials(vectors: Vectors) -> NDArray[np.float32]:
-    """Questions that lie as questions do: near some passage but not on it, at a cosine of about .7.
+    """Questions that lie as questions do: near some passage but not on it, at a cosine of .5 to .6.
 
     A passage itself would be found too easily: it lies in the middle of its own neighbours.
     """
     draw = np.random.default_rng(1)
     near, one, other = (_float32(vectors[draw.choice(len(vectors), TRIALS)]) for _ in range(3))
     # The difference of two passages is noise that is spread as the vectors are, and has no mean.
-    mixed = near + (one - other) / 2**0.5
+    mixed = near + NOISE * (one - other) / 2**0.5
     return np.asarray(mixed / np.linalg.norm(mixed, axis=1, keepdims=True), dtype=np.float32)
 
 
