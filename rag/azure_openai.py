@@ -4,7 +4,6 @@ Spells requests and checks answers; who is called and how often is `upstream`'s 
 """
 
 import asyncio
-import base64
 import binascii
 import logging
 import re
@@ -139,16 +138,17 @@ def _vectors(body: bytes, count: int) -> np.ndarray:
             raise Unanswered("embeddings that are no vectors")
     except (ValueError, TypeError, KeyError, AttributeError, binascii.Error) as error:
         raise Unanswered(f"embeddings of a wrong form ({type(error).__name__})") from None
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    if not np.isfinite(norms).all() or (norms == 0).any():
+    norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
+    # Of what is no number every comparison is false.
+    if not ((norms > 0) & (norms < np.inf)).all():
         raise Unanswered("embeddings that are not numbers, or zero")
-    return np.asarray(vectors / norms, dtype=np.float32)
+    return np.asarray(vectors / norms[:, None], dtype=np.float32)
 
 
 def _vector(embedding: str | list[float]) -> np.ndarray:
     # Some compatible servers ignore `encoding_format` and send numbers.
     if isinstance(embedding, str):
-        return np.frombuffer(base64.b64decode(embedding, validate=True), dtype="<f4")
+        return np.frombuffer(binascii.a2b_base64(embedding, strict_mode=True), dtype="<f4")
     return np.asarray(embedding, dtype=np.float32)
 
 

@@ -55,11 +55,11 @@ def fuse(
     one decides, and with neither nothing is found. Equal passages keep the order of rows. A score of 0 is the average
     passage of the index, or the last one returned where that is below average; scores compare within one search only.
     """
-    heard = lexical is not None and bool(np.any(lexical))
+    heard = lexical is not None and bool(lexical.any())
     if dense is None:
         if lexical is None or not heard:
             return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
-        return _best(np.where(lexical > 0, _standard(lexical), -np.inf), depth)
+        return _best(_standard(lexical), depth, among=np.flatnonzero(lexical > 0))
     if isinstance(dense, Nearest):
         return _with_nearest(lexical if heard else None, dense, dense_weight, depth)
     if lexical is None or not heard:
@@ -83,29 +83,34 @@ def _with_nearest(
     fused = (1 - dense_weight) * _standard(lexical) + dense_weight * spread
     found = lexical > 0
     found[rows] = True
-    return _best(np.where(found, fused, -np.inf), depth)
+    return _best(fused, depth, among=np.flatnonzero(found))
 
 
 def _standard(scores: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     values = scores.astype(np.float64)
     if not len(values):
         return values
-    values -= values.mean()
-    # By hand: over the passages of a small site numpy's own `std` takes several times as long.
+    # By hand: over the passages of a small site numpy's own `mean` and `std` take several times as long.
+    values -= float(np.add.reduce(values)) / len(values)
     deviation = math.sqrt(float(values @ values) / len(values))
     return values / deviation if deviation > 0 else values
 
 
-def _best(scores: NDArray[np.floating[Any]], depth: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The `depth` highest of the finite scores."""
-    rows = np.flatnonzero(np.isfinite(scores))
-    if len(rows) > depth:
+def _best(
+    scores: NDArray[np.floating[Any]], depth: int, *, among: NDArray[np.int64] | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The `depth` highest scores, of all rows or of those `among` them."""
+    eligible = scores if among is None else scores[among]
+    least = -np.inf
+    if len(eligible) > depth:
         # Only what reaches the last place is sorted: sorting 50,000 passages costs more than finding them did.
-        rows = rows[scores[rows] >= np.partition(scores[rows], -depth)[-depth]]
-    rows = rows[np.argsort(-scores[rows], kind="stable")][:depth]
+        least = np.partition(eligible, -depth)[-depth]
+    places = (eligible >= least).nonzero()[0]
+    places = places[(-eligible[places]).argsort(kind="stable")[:depth]]
+    rows, best = places if among is None else among[places], eligible[places]
     if not len(rows):
         return rows, np.empty(0, dtype=np.float32)
-    top, floor = float(scores[rows[0]]), min(0.0, float(scores[rows[-1]]))
+    top, floor = float(best[0]), min(0.0, float(best[-1]))
     if top <= floor:
         return rows, np.ones(len(rows), dtype=np.float32)
-    return rows, ((scores[rows] - floor) / (top - floor)).astype(np.float32)
+    return rows, ((best - floor) / (top - floor)).astype(np.float32)

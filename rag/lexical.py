@@ -14,6 +14,7 @@ next to nothing and would be most of the index, are left out. All of it but the 
 the files hold each posting's finished share and a search only adds.
 """
 
+import math
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -248,27 +249,27 @@ class Lexical:
         """
         asked = [tuple(forms) for forms in words if not forms[0].startswith(GRAM_MARK)]
         places = np.asarray(rows, dtype=np.int32)
-        met, whole = np.zeros(len(places)), 0.0
+        met, whole = [0.0] * len(places), 0.0
         spans = iter(self._spans([form for forms in asked for form in forms]))
         for forms in asked:
             postings = [self._rows[span] for span in islice(spans, len(forms)) if span]
             known_in = max(map(len, postings), default=0)
-            idf = float(np.log1p((self.passages - known_in + 0.5) / (known_in + 0.5)))
-            has = np.zeros(len(places), dtype=bool)
-            for found in postings:
-                has |= found[np.minimum(np.searchsorted(found, places), len(found) - 1)] == places
-            met += idf * has
+            idf = math.log1p((self.passages - known_in + 0.5) / (known_in + 0.5))
+            # Methods, not numpy's functions: around five rows the functions' wrappers would be most of the price.
+            has = [(found.take(found.searchsorted(places), mode="clip") == places).tolist() for found in postings]
+            met = [sum_ + idf if any(forms_met) else sum_ for sum_, *forms_met in zip(met, *has, strict=True)]
             whole += idf
-        return (met / whole).tolist() if whole else [1.0] * len(places)
+        return [sum_ / whole for sum_ in met] if whole else [1.0] * len(places)
 
     def _spans(self, asked: Sequence[str]) -> list[slice | None]:
         """Where each term's postings are; None for a term that no passage has."""
         if not asked or not len(self._hashes):
             return [None] * len(asked)
         sought = np.array([term_hash(term) for term in asked], dtype=np.uint64)
-        places = np.minimum(np.searchsorted(self._hashes, sought), len(self._hashes) - 1)
-        starts, ends = self._starts[places].tolist(), self._starts[places + 1].tolist()
-        hits = (self._hashes[places] == sought).tolist()
+        places = self._hashes.searchsorted(sought)
+        hits = (self._hashes.take(places, mode="clip") == sought).tolist()
+        # Of one beyond the last there is no start and no end; it is no hit either.
+        starts, ends = (self._starts.take(each, mode="clip").tolist() for each in (places, places + 1))
         return [slice(start, end) if hit else None for start, end, hit in zip(starts, ends, hits, strict=True)]
 
 

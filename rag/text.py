@@ -90,9 +90,9 @@ def query_terms(text: str, languages: Sequence[str]) -> list[tuple[str, ...]]:
     A tuple holds the forms that the word may have in the index, one for each way of stemming; they are alternatives,
     to be counted once. Function words are left out, unless nothing would remain.
     """
-    found = list(words(text))
+    found = _question_words(text)
     stops = function_words({word for word, is_run in found if not is_run}, languages)
-    kept = [(word, is_run) for word, is_run in found if is_run or word not in stops] or found
+    kept = [(word, is_run) for word, is_run in found if is_run or word not in stops] or list(found)
     asked: dict[tuple[str, ...], None] = {}
     for word, is_run in kept:
         if is_run:
@@ -118,6 +118,12 @@ def words(text: str) -> Iterator[tuple[str, bool]]:
                 yield part, False
 
 
+@lru_cache(maxsize=8)
+def _question_words(text: str) -> tuple[tuple[str, bool], ...]:
+    # Who searches for a question and who judges it ask for its words one after the other.
+    return tuple(words(text))
+
+
 def function_words(found: Set[str], languages: Sequence[str] = ()) -> frozenset[str]:
     """The function words of the one language, out of `languages` or all known here, that `found` has most of.
 
@@ -133,7 +139,7 @@ SPACELESS_LANGUAGES = frozenset({"zh", "ja", "ko", "th", "lo", "my", "km"})
 
 def is_spaceless(text: str) -> bool:
     """Whether most of the text's letters are of scripts written without spaces."""
-    letters = sum(len(word) * (1 if is_run else -1) for word, is_run in words(text))
+    letters = sum(len(word) * (1 if is_run else -1) for word, is_run in _question_words(text))
     return letters > 0
 
 
@@ -149,7 +155,7 @@ def is_foreign(text: str, languages: Sequence[str]) -> bool:
 
 def content_words(text: str) -> int:
     """How many different words a question has beside function words; a spaceless script counts by its characters."""
-    found = set(words(text))
+    found = set(_question_words(text))
     plain = {word for word, is_run in found if not is_run}
     return len(plain - function_words(plain)) + sum(len(run) for run, is_run in found if is_run)
 
@@ -162,7 +168,7 @@ def likely_language(text: str) -> str:
 
 
 def _shared(text: str) -> dict[str, int]:
-    found = {word for word, is_run in words(text) if not is_run}
+    found = {word for word, is_run in _question_words(text) if not is_run}
     return {language: len(found & stops) for language, stops in _STOPS.items()}
 
 

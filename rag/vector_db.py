@@ -70,17 +70,22 @@ class Build:
         `vector` is the question's, float32 [dimensions]; None searches by words alone. Raises `BuildMismatch` for a
         vector of another dimension.
         """
-        rows, scores, similarities = self._ranked(question, vector)
+        rows, scores, similarities = (found.tolist() for found in self._ranked(question, vector))
         hits: list[Hit] = []
-        kept = np.empty((k, self.dimensions), dtype=np.float32)
-        for row, score, similarity in zip(rows.tolist(), scores.tolist(), similarities.tolist(), strict=True):
-            if len(hits) == k:
-                break
-            kept[len(hits)] = self.vector(row)
-            passage = self.passage(row)
-            alike = np.flatnonzero(kept[: len(hits)] @ kept[len(hits)] > ALIKE)
-            if not any(says_the_same(hits[place].passage.text, passage.text) for place in alike):
-                hits.append(Hit(passage, score, similarity, row))
+        for first in range(0, len(rows), k):
+            # As many at a time as are wanted: mostly no two of them say the same, and these are all.
+            new = range(first, min(first + k, len(rows)))
+            near = self._vectors.vectors([*(hit.row for hit in hits), *rows[new.start : new.stop]])
+            alike = (near @ near.T > ALIKE).tolist()
+            rivals = list(enumerate(hits))
+            for at, place in enumerate(new, start=len(hits)):
+                passage = self.passage(rows[place])
+                if any(alike[at][its] and says_the_same(hit.passage.text, passage.text) for its, hit in rivals):
+                    continue
+                hits.append(Hit(passage, scores[place], similarities[place], rows[place]))
+                if len(hits) == k:
+                    return hits
+                rivals.append((at, hits[-1]))
         return hits
 
     def _ranked(self, question: str, vector: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

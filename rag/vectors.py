@@ -36,12 +36,19 @@ class Exact:
     def __init__(self, folder: Path) -> None:
         """Raises OSError, RuntimeError or AttributeError for a file that is none."""
         self._index = faiss.read_index(str(folder / INDEX), faiss.IO_FLAG_MMAP_IFC)
-        self._rows = self._index.get_xb()  # type: ignore[attr-defined]  # faiss's stubs are not complete
         self.count, self.dimensions = int(self._index.ntotal), int(self._index.d)
+        self._rows = self._index.get_xb()  # type: ignore[attr-defined]  # faiss's stubs are not complete
+        # The same memory for numpy, which gathers some rows faster than faiss hands out one.
+        flat = faiss.rev_swig_ptr(self._rows, self.count * self.dimensions)
+        self._matrix = flat.reshape(self.count, self.dimensions)
 
     def vector(self, row: int) -> Floats:
         """The unit vector of a row: float32 [dimensions]."""
-        return np.asarray(self._index.reconstruct(row), dtype=np.float32)
+        return np.asarray(self.vectors([row])[0])
+
+    def vectors(self, rows: Sequence[int]) -> Floats:
+        """The unit vectors of `rows`: float32 [len(rows), dimensions], a copy."""
+        return self._matrix[rows]
 
     def similarities(self, question: Floats) -> Floats:
         """Cosine similarity of every row to the unit vector `question`: float32 [count]."""

@@ -112,7 +112,8 @@ class Source:
     @classmethod
     def _of(cls, hit: Hit, *, cited: bool) -> "Source":
         passage = hit.passage
-        text = " ".join(passage.text.split())
+        # A word and its space are two characters at least, so that no more of them can be seen.
+        text = " ".join(passage.text.split(None, PREVIEW_CHARS // 2 + 1)[: PREVIEW_CHARS // 2 + 1])
         preview = text if len(text) <= PREVIEW_CHARS else text[:PREVIEW_CHARS].rsplit(" ", 1)[0] + " …"
         return cls(
             url=passage.citation_url,
