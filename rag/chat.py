@@ -20,7 +20,7 @@ from rag.models import Completion, Hit, Message, Prompt
 from rag.prompt import PromptWriter
 from rag.resilience import Deadline
 from rag.retrieval import WITHOUT_EMBEDDINGS, Retriever
-from rag.telemetry import note
+from rag.telemetry import Stage, note, request_trace
 
 log = logging.getLogger(__name__)
 
@@ -107,6 +107,14 @@ class _Course:
     def count(self, completion: Completion) -> None:
         self.fields["prompt_tokens"] = completion.prompt_tokens
         self.fields["completion_tokens"] = completion.completion_tokens
+        if (trace := request_trace.get()) is not None:
+            trace.used(prompt_tokens=completion.prompt_tokens, completion_tokens=completion.completion_tokens)
+
+    def first_token(self, metrics: Metrics) -> None:
+        metrics.first_token(self.seconds)
+        self.fields["first_token_ms"] = round(self.seconds * 1000, 1)
+        if (trace := request_trace.get()) is not None:
+            trace.happened("first token")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,17 +157,16 @@ class Chat:
             citations = Citations(hits)
             yield Sources(hits)
 
-            asked = time.perf_counter()
             if hits:
                 prompt = self.prompts.write(question, history=history, hits=hits)
-                async with aclosing(self._ask(prompt, deadline, course, stream=stream)) as pieces:
-                    async for piece in pieces:
-                        if text := citations.feed(piece):
-                            if stream and not course.text:
-                                self.metrics.first_token(course.seconds)
-                                course.fields["first_token_ms"] = round(course.seconds * 1000, 1)
-                            course.text += text
-                            yield Delta(text, tuple(citations.order))
+                with Stage("model"):
+                    async with aclosing(self._ask(prompt, deadline, course, stream=stream)) as pieces:
+                        async for piece in pieces:
+                            if text := citations.feed(piece):
+                                if stream and not course.text:
+                                    course.first_token(self.metrics)
+                                course.text += text
+                                yield Delta(text, tuple(citations.order))
                 rest = citations.end()
             else:
                 course.outcome = "nothing_found"
@@ -167,11 +174,7 @@ class Chat:
             if rest:
                 course.text += rest
                 yield Delta(rest, tuple(citations.order))
-            course.fields |= {
-                "model_ms": round((time.perf_counter() - asked) * 1000, 1),
-                "hits": len(hits),
-                "cited": len(citations.order),
-            }
+            course.fields |= {"hits": len(hits), "cited": len(citations.order)}
             if session_id is not None:
                 await self._remember(session_id, question, course)
             course.done = True
@@ -209,9 +212,10 @@ class Chat:
         if session_id is None:
             return list(claimed)
         try:
-            if claimed:
-                return await self.conversations.restore(session_id, claimed)
-            return await self.conversations.history(session_id)
+            with Stage("recall"):
+                if claimed:
+                    return await self.conversations.restore(session_id, claimed)
+                return await self.conversations.history(session_id)
         except StateUnavailable as error:
             log.warning("conversation not read", extra={"reason": str(error)})
             course.missing.append(WITHOUT_MEMORY)
@@ -256,7 +260,8 @@ class Chat:
     async def _remember(self, session_id: str, question: str, course: _Course) -> None:
         turns = [Message("user", question), Message("assistant", course.text)]
         try:
-            await self.conversations.append(session_id, turns)
+            with Stage("remember"):
+                await self.conversations.append(session_id, turns)
         except StateUnavailable as error:
             log.warning("conversation not written", extra={"reason": str(error)})
             if WITHOUT_MEMORY not in course.missing:

@@ -13,6 +13,7 @@ from typing import Protocol
 from rag.errors import UpstreamError
 from rag.models import Completion, Message, Prompt
 from rag.resilience import Deadline
+from rag.telemetry import Stage
 from rag.text import function_words, is_spaceless, likely_language, words
 
 log = logging.getLogger(__name__)
@@ -117,7 +118,8 @@ class Rewriter:
         messages = ({"role": "system", "content": INSTRUCTIONS}, {"role": "user", "content": asked})
         prompt = Prompt(question=question, messages=messages, hits=())
         try:
-            answer = await self._model.complete(prompt, deadline=deadline.share(REWRITE_SHARE))
+            with Stage("rewrite"):
+                answer = await self._model.complete(prompt, deadline=deadline.share(REWRITE_SHARE))
         except UpstreamError as error:
             log.warning("query not rewritten", extra={"reason": str(error)})
             return search_query(question, history)

@@ -5,7 +5,6 @@ Knows no HTTP and no prompts. When the embeddings cannot be had, words alone mus
 
 import asyncio
 import logging
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from rag.metrics import Metrics
 from rag.models import Hit
 from rag.prompt import within_budget
 from rag.resilience import Deadline
-from rag.telemetry import note
+from rag.telemetry import Stage
 from rag.vector_db import Build
 
 log = logging.getLogger(__name__)
@@ -75,24 +74,23 @@ class Retriever:
     async def search(self, query: str, *, k: int, deadline: Deadline) -> Retrieved:
         """The `k` best passages for `query`, best first. Never raises for an upstream that is down."""
         build = self._index.build
-        began = time.perf_counter()
         vector, degraded = None, None
+        embedding, searching = Stage("embed"), Stage("search")
         try:
-            vector = (await self._embedder.embed([query], deadline=deadline.share(EMBEDDING_SHARE)))[0]
-            if vector.shape[0] != build.dimensions:
-                raise BuildMismatch(f"the question has {vector.shape[0]} dimensions, the build {build.dimensions}")
+            with embedding:
+                vector = (await self._embedder.embed([query], deadline=deadline.share(EMBEDDING_SHARE)))[0]
+                if vector.shape[0] != build.dimensions:
+                    raise BuildMismatch(f"the question has {vector.shape[0]} dimensions, the build {build.dimensions}")
         except (UpstreamError, BuildMismatch) as error:
             vector, degraded = None, WITHOUT_EMBEDDINGS
             log.warning("question not embedded, words alone are searched", extra={"reason": str(error)})
-        embedded = time.perf_counter()
-        if build.count * build.dimensions <= INLINE_WORK:
-            hits, on_topic = _find(build, query, vector, k)
-        else:
-            loop = asyncio.get_running_loop()
-            hits, on_topic = await loop.run_in_executor(self._threads, _find, build, query, vector, k)
-        found = time.perf_counter()
-        self._metrics.searched(embed_s=embedded - began, search_s=found - embedded)
-        note(embed_ms=round((embedded - began) * 1000, 1), search_ms=round((found - embedded) * 1000, 1))
+        with searching:
+            if build.count * build.dimensions <= INLINE_WORK:
+                hits, on_topic = _find(build, query, vector, k)
+            else:
+                loop = asyncio.get_running_loop()
+                hits, on_topic = await loop.run_in_executor(self._threads, _find, build, query, vector, k)
+        self._metrics.searched(embed_s=embedding.seconds, search_s=searching.seconds)
         return Retrieved(hits, degraded, on_topic)
 
     def relevant(self, retrieved: Retrieved, *, in_conversation: bool) -> list[Hit]:

@@ -1,14 +1,19 @@
-"""What happened: one log line a fact, as JSON for machines or text for people, each with its request's id.
+"""What happened: one log line a fact, as JSON for machines or text for people, each with its request's id; and stages.
 
-Knows nothing of the product: fields come from whoever logs. Visitors' words are never logged at info level.
+Knows nothing of the product: fields come from whoever logs. Visitors' words are never logged at info level. Knows of
+traces only what is told to one: `rag.tracing` has those that are sent.
 """
 
 import json
 import logging
+import time
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Protocol
 
 import orjson
 
@@ -26,6 +31,72 @@ def note(**fields: Any) -> None:
     noted = request_fields.get()
     if noted is not None:
         noted.update(fields)
+
+
+class TracedStage(Protocol):
+    """A stage of a request that is traced."""
+
+    def end(self, error: BaseException | None) -> None:
+        """With what the stage raised."""
+
+
+class Trace(Protocol):
+    """What a request's trace is told, by whoever does something for it. Its stages follow each other."""
+
+    @property
+    def id(self) -> str:
+        """32 hexadecimal digits; empty where OpenTelemetry is switched off."""
+
+    def stage(self, name: str) -> TracedStage: ...
+
+    def call(self, upstream: str, endpoint: str) -> AbstractContextManager[None]:
+        """Encloses one call to a model's endpoint, as `calls.CallObserver` has it."""
+
+    def happened(self, what: str) -> None: ...
+
+    def used(self, *, prompt_tokens: int, completion_tokens: int) -> None:
+        """Of the call that the running stage waits for."""
+
+    def end(self, *, route: str, status: int, noted: Mapping[str, Any]) -> None:
+        """`noted` are the fields of the request's log line."""
+
+
+class Tracer(Protocol):
+    """What begins traces."""
+
+    def begin(self, *, method: str, scheme: str, traceparent: str | None) -> Trace: ...
+
+
+request_trace: ContextVar[Trace | None] = ContextVar("request_trace", default=None)
+"""The trace of the request being answered, where requests are traced."""
+
+
+class Stage:
+    """A part of a request: what it took is noted as `<name>_ms`, and is a span of the request's trace.
+
+    Sets no context variable, so that it may enclose what a generator yields.
+    """
+
+    __slots__ = ("_began_s", "_name", "_traced", "seconds")
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __enter__(self) -> "Stage":
+        trace = request_trace.get()
+        self._traced = None if trace is None else trace.stage(self._name)
+        self._began_s = time.perf_counter()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.seconds = time.perf_counter() - self._began_s
+        noted = request_fields.get()
+        if noted is not None:
+            noted[f"{self._name}_ms"] = round(self.seconds * 1000, 1)
+        if self._traced is not None:
+            self._traced.end(error)
 
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}

@@ -13,7 +13,16 @@ from typing import Any
 import pytest
 
 from rag.log_file import SharedFile
-from rag.telemetry import JsonFormatter, TextFormatter, logging_config, note, request_fields, request_id
+from rag.telemetry import (
+    JsonFormatter,
+    Stage,
+    TextFormatter,
+    logging_config,
+    note,
+    request_fields,
+    request_id,
+    request_trace,
+)  # fmt: skip
 from tests.support.server import clean_environment
 
 KEY = "s3cret-key-0123456789"
@@ -165,6 +174,43 @@ def test_fields_are_noted_for_the_request_that_is_answered_and_lost_outside_of_o
     request_fields.reset(token)
     note(hits=7)
     assert noted == {"hits": 5, "search_ms": 0.3}
+
+
+class Told:
+    """A trace that keeps what it is told."""
+
+    id = "trace"
+
+    def __init__(self) -> None:
+        self.heard: list[Any] = []
+
+    def stage(self, name: str) -> "Told":
+        self.heard.append(name)
+        return self
+
+    def end(self, error: BaseException | None = None, **more: Any) -> None:
+        self.heard.append(error)
+
+
+def test_a_stage_is_noted_with_its_milliseconds_and_told_to_the_trace_even_if_it_breaks() -> None:
+    noted: dict[str, Any] = {}
+    told, broken = Told(), ValueError("broken")
+    tokens = request_fields.set(noted), request_trace.set(told)  # type: ignore[arg-type]
+    with Stage("embed") as embedding:
+        assert told.heard == ["embed"]
+    with pytest.raises(ValueError, match="broken"), Stage("model"):
+        raise broken
+    request_fields.reset(tokens[0])
+    request_trace.reset(tokens[1])
+    assert noted.keys() == {"embed_ms", "model_ms"}
+    assert noted["embed_ms"] == round(embedding.seconds * 1000, 1)
+    assert told.heard == ["embed", None, "model", broken]
+
+
+def test_a_stage_outside_of_a_request_is_only_timed() -> None:
+    with Stage("embed") as embedding:
+        pass
+    assert 0 < embedding.seconds < 1
 
 
 # --- A log file ---
