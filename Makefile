@@ -104,7 +104,7 @@ $(VENV)/prod: requirements-prod.txt | $(BIN)/python
 	@$(PIP) -r requirements-prod.txt
 	@touch $@
 
-$(VENV)/dev: requirements-dev.txt requirements-prod.txt | $(BIN)/python
+$(VENV)/dev: requirements-dev.txt requirements-otel.txt requirements-prod.txt | $(BIN)/python
 	@echo "· installing packages for the tests (once, about half a minute)"
 	@$(PIP) -r requirements-dev.txt
 	@touch $@ $(VENV)/prod

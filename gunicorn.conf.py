@@ -161,6 +161,13 @@ def _import_libraries() -> None:
     """
     for library in ("fastapi.openapi.utils", "httpx_aiohttp", "slowapi", "starlette.middleware.cors", "uvicorn"):
         import_module(library)
+    if _settings.otel_endpoint:
+        try:
+            import_module("opentelemetry.exporter.otlp.proto.http.trace_exporter")
+        except ModuleNotFoundError as missing:
+            what = f"OTEL_EXPORTER_OTLP_ENDPOINT is set, but {missing.name} is not installed; see requirements-otel.txt"
+            print("Nothing was started:", what, sep="\n  ", file=sys.stderr)
+            raise SystemExit(1) from None
 
 
 def _guard_reload(server: Any) -> None:

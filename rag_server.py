@@ -9,15 +9,17 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
 from starlette.middleware.cors import CORSMiddleware
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from rag import access
 from rag.azure_openai import AzureChat, AzureEmbedder
+from rag.calls import CallObserver
 from rag.chat import Chat, ChatModel
 from rag.conversations import Conversations, SqliteConversations
 from rag.errors import StateUnavailable
@@ -50,6 +52,9 @@ from rag.settings import Settings
 from rag.state import Clocks
 from rag.upstream import Upstream, http_client
 
+if TYPE_CHECKING:
+    from rag.tracing import Tracing
+
 log = logging.getLogger("rag_server")
 
 LIMITED = {("POST", "/chat"): "chat", ("POST", "/chat/stream"): "chat", ("POST", "/search"): "search",
@@ -61,6 +66,8 @@ LIMITED = {("POST", "/chat"): "chat", ("POST", "/chat/stream"): "chat", ("POST",
 MEASURE_MEMORY_EVERY_S = 15.0
 OBJECTS_BETWEEN_COLLECTIONS = 10_000
 """Python's own 700 are fewer than one chat makes, and looking for cycles among them took a tenth of its time."""
+OUR_TRACES_ALONE: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
+"""FastAPI's own, where anything switches it on, would export whole paths, in which sessions' ids stand."""
 
 
 def create_app(settings: Settings, *, metrics_folder: Path | None = None) -> FastAPI:
@@ -83,17 +90,21 @@ def create_app(settings: Settings, *, metrics_folder: Path | None = None) -> Fas
         enabled=settings.rate_limit_enabled,
         clocks=Clocks.system(),
     )  # fmt: skip
+    tracing = _tracing(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         async with AsyncExitStack() as stack:
+            if tracing is not None:
+                await stack.enter_async_context(tracing)
             stack.push_async_callback(rate_limits.close)
-            rooms = await open_rooms(settings, rate_limits, counts, stack)
+            rooms = await open_rooms(settings, rate_limits, counts, tracing, stack)
             _collect_seldom()
             yield {"rooms": rooms}
 
     app = FastAPI(
         title=settings.site_name, version=site.VERSION, lifespan=lifespan, docs_url=None, redoc_url=None,
+        telemetry=OUR_TRACES_ALONE,
         description="Answers questions about a site's own documents, with their sources.",
     )  # fmt: skip
     # In this order a request's path is compared with theirs.
@@ -126,13 +137,15 @@ def create_app(settings: Settings, *, metrics_folder: Path | None = None) -> Fas
             max_age=3600,
         )
     app.add_middleware(dialects.ProblemsReworded, prefix=openai.PREFIX, reword=openai.reworded)
-    app.add_middleware(middleware.RequestContext, route_name=_route_name, metrics=counts)
+    app.add_middleware(middleware.RequestContext, route_name=_route_name, metrics=counts, tracer=tracing)
     return app
 
 
-async def open_rooms(settings: Settings, rate_limits: RateLimits, counts: Metrics, stack: AsyncExitStack) -> Rooms:
+async def open_rooms(
+    settings: Settings, rate_limits: RateLimits, counts: Metrics, tracing: "Tracing | None", stack: AsyncExitStack
+) -> Rooms:
     """Open everything that answering needs; `stack` closes it in reverse order."""
-    embedder, model = await _models(settings, counts, stack)
+    embedder, model = await _models(settings, tracing.observing(counts) if tracing else counts, stack)
     index = LiveIndex(root=settings.vector_db_path, model=embedder.name)
     conversations = _conversations(settings)
     stack.push_async_callback(conversations.close)
@@ -197,7 +210,21 @@ def _conversations(settings: Settings) -> Conversations:
     return RedisConversations(url=settings.redis_url, **bounds)
 
 
-async def _models(settings: Settings, counts: Metrics, stack: AsyncExitStack) -> tuple[Embedder, ChatModel]:
+def _tracing(settings: Settings) -> "Tracing | None":
+    if not settings.otel_endpoint:
+        return None
+    # Imported where it is wanted: its packages are optional.
+    from rag.tracing import Tracing
+
+    resource = dict(settings.otel_resource_attributes, **{"service.name": settings.otel_service_name})
+    return Tracing(
+        endpoint=settings.otel_endpoint, headers=dict(settings.otel_headers),
+        resource={"service.version": site.VERSION, **resource},
+        sampler=settings.otel_traces_sampler, ratio=settings.otel_traces_ratio,
+    )  # fmt: skip
+
+
+async def _models(settings: Settings, observer: CallObserver, stack: AsyncExitStack) -> tuple[Embedder, ChatModel]:
     if settings.demo:
         opening = "This demo runs without a language model: it quotes the passages that fit your question best."
         return LocalEmbedder(), QuotingChat(
@@ -207,7 +234,7 @@ async def _models(settings: Settings, counts: Metrics, stack: AsyncExitStack) ->
     budget = RetryBudget()
 
     def upstream(kind: str, endpoints: Sequence[Endpoint]) -> Upstream:
-        return Upstream(kind=kind, endpoints=endpoints, client=client, budget=budget, observer=counts)
+        return Upstream(kind=kind, endpoints=endpoints, client=client, budget=budget, observer=observer)
 
     chat, embeddings = upstream("chat", settings.chat_endpoints), upstream("embeddings", settings.embeddings_endpoints)
     return (

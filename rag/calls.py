@@ -7,7 +7,7 @@
     └── UpstreamRejected
         └── Refused              refused for good
 
-Knows neither who calls nor who counts: `upstream` tells, `metrics` listens.
+Knows neither who calls nor who counts: `upstream` tells, `metrics` and `tracing` listen.
 """
 
 from contextlib import AbstractContextManager, nullcontext

@@ -128,6 +128,8 @@ class UpstreamError(RagError):
     code = "upstream_unavailable"
     title = "Model unavailable"
     detail = "The language model cannot be reached at the moment. Please try again shortly."
+    http_status: int | None = None
+    """What the endpoint answered with; None where it did not answer."""
 
 
 class UpstreamTimeout(UpstreamError):

@@ -7,11 +7,14 @@ serves nothing.
 import contextlib
 import errno
 import socket
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
+from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from rag.errors import IndexUnavailable, StateUnavailable, UpstreamError, UpstreamRejected
 from rag.settings import Settings
@@ -21,6 +24,10 @@ Probe = Callable[[Settings], int]
 """Embeds one word through the configured endpoint and returns its dimension. Raises `UpstreamError`."""
 
 
+OPTIONAL_PACKAGES = Path(__file__).resolve().parents[1] / "requirements-otel.txt"
+COLLECTOR_S = 2.0
+"""How long a collector may take to accept a connection, in seconds."""
+GRPC_PORT = 4317
 REBUILD = "python -m indexer build SOURCE"
 
 
@@ -58,6 +65,7 @@ def check_all(
         *_index(settings, None if running else probe),
         *_state(settings),
         *(() if running or not settings.redis_url else _redis(settings.redis_url)),
+        *(_traces(settings.otel_endpoint, running=running) if settings.otel_endpoint else ()),
         *(() if running or faulty & {"HOST", "PORT"} else _port(settings, may_be_ours=probe_chat is not None)),
     ]
 
@@ -177,6 +185,30 @@ def _redis(url: str) -> Iterator[Finding]:
         yield Finding("warning", "redis", f"{what}; {until}", remedy)
     else:
         yield Finding("ok", "redis", f"{redis_link.shown(url)} answers, version {version}")
+
+
+def _traces(endpoint: str, *, running: bool) -> Iterator[Finding]:
+    try:
+        from rag import tracing  # noqa: F401 - optional packages, loaded only where they are wanted
+    except ModuleNotFoundError as missing:
+        what = f"OTEL_EXPORTER_OTLP_ENDPOINT is set, but {missing.name} is not installed"
+        remedy = f"{sys.executable} -m pip install -r {OPTIONAL_PACKAGES}, or unset it"
+        yield Finding("fault", "traces", what, remedy)
+        return
+    address = urlsplit(endpoint)
+    port = address.port or (443 if address.scheme == "https" else 80)
+    if port == GRPC_PORT:
+        what = f"{endpoint}: at port {GRPC_PORT} collectors mostly speak gRPC, and this server speaks HTTP"
+        yield Finding("warning", "traces", what, "set the port at which it takes HTTP, mostly 4318")
+        return
+    try:
+        if not running:
+            socket.create_connection((address.hostname, port), timeout=COLLECTOR_S).close()
+    except OSError:
+        # The collector's bad hour must not keep a restarted server from starting.
+        yield Finding("warning", "traces", f"{endpoint} cannot be reached at the moment; until it can, traces are lost")
+    else:
+        yield Finding("ok", "traces", f"go to {endpoint}")
 
 
 def _port(settings: Settings, *, may_be_ours: bool) -> Iterator[Finding]:

@@ -115,6 +115,22 @@ def passwords(url: str) -> tuple[str, ...]:
     return tuple({form for password in written if password for form in (password, unquote(password))})
 
 
+def collector(value: str) -> str:
+    """The base address of an OTLP collector; a key in it would stand in warnings."""
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query or parts.fragment:
+        raise ValueError("a collector's base address such as http://localhost:4318; keys belong into headers")
+    return value.rstrip("/")
+
+
+def pairs(value: str) -> tuple[tuple[str, str], ...]:
+    """Names and values, percent-encoded where they hold commas, as OpenTelemetry's variables have them."""
+    pairs = [part.partition("=") for part in listed(",")(value)]
+    if not all(name.strip() and equals for name, equals, _ in pairs):
+        raise ValueError("name=value, several comma-separated")
+    return tuple((name.strip(), unquote(value.strip())) for name, _, value in pairs)
+
+
 def site_url(value: str) -> str:
     if urlsplit(value).scheme not in ("http", "https") or not urlsplit(value).netloc:
         raise ValueError("an address such as https://www.example.com/docs")

@@ -18,6 +18,8 @@ from rag import setting_types as parse
 from rag.errors import ConfigError
 from rag.models import Endpoint
 
+SAMPLERS = ("always_on", "always_off", "traceidratio")
+"""OpenTelemetry's; with the prefix `parentbased_` they leave a request to its caller where that traces."""
 DEMO_ROOT = Path(".demo")
 """Where the demo keeps its index and its state, so that it never touches the real ones."""
 DEMO_QUESTIONS = (
@@ -78,6 +80,25 @@ class Settings:
         "LOG_MAX_SIZE_MB", parse.number(float, 0.01, 100_000), 100.0, "megabytes after which a new LOG_FILE is begun"
     )
     log_backup_count: int = _setting("LOG_BACKUP_COUNT", parse.number(int, 1, 1000), 10, "full log files that are kept")
+    otel_endpoint: str = _setting(
+        "OTEL_EXPORTER_OTLP_ENDPOINT", parse.collector, "", "an OpenTelemetry collector that gets traces of requests"
+    )
+    otel_headers: tuple[tuple[str, str], ...] = _setting(
+        "OTEL_EXPORTER_OTLP_HEADERS", parse.pairs, (), "headers for it, such as its key", secret=True
+    )
+    otel_service_name: str = _setting("OTEL_SERVICE_NAME", str, "rag-server", "what traces call this server")
+    otel_resource_attributes: tuple[tuple[str, str], ...] = _setting(
+        "OTEL_RESOURCE_ATTRIBUTES", parse.pairs, (), "what else every trace says of it"
+    )
+    otel_traces_sampler: str = _setting(
+        "OTEL_TRACES_SAMPLER",
+        parse.choice(*(f"{prefix}{root}" for prefix in ("", "parentbased_") for root in SAMPLERS)),
+        "parentbased_always_on",
+        "which requests are traced",
+    )
+    otel_traces_ratio: float = _setting(
+        "OTEL_TRACES_SAMPLER_ARG", parse.number(float, 0, 1), 1.0, "part of the requests, for the traceidratio samplers"
+    )
     allowed_origins: tuple[str, ...] = _setting(
         "ALLOWED_ORIGINS", parse.origins, (), "origins of the pages that may call the API, comma-separated"
     )
@@ -184,7 +205,9 @@ class Settings:
             values.setdefault("state_dir", DEMO_ROOT / "state")
             values.setdefault("site_name", "RAG Server demo")
             values.setdefault("suggested_questions", DEMO_QUESTIONS)
-        settings = cls(**values)
+        # It has a variable of its own, and may stand among the others.
+        named = dict(values.get("otel_resource_attributes", ())).get("service.name", "rag-server")
+        settings = cls(**{"otel_service_name": named, **values})
         faults += settings._endpoint_faults("CHAT") + settings._endpoint_faults("EMBEDDINGS")
         if faults:
             raise ConfigError(faults)
@@ -211,7 +234,7 @@ class Settings:
     def secrets(self) -> tuple[str, ...]:
         """Every value that must never leave the process."""
         passwords = parse.passwords(self.redis_url)
-        others = (self.admin_api_key, self.redis_url, *passwords)
+        others = (self.admin_api_key, self.redis_url, *passwords, *(value for _, value in self.otel_headers))
         return (*self.chat_api_keys, *self.embeddings_api_keys, *filter(None, others))
 
     def missing(self, *kinds: str) -> list[str]:

@@ -195,7 +195,9 @@ class Upstream:
             if response.status_code != 200:
                 await self._refuse(target, response)
             return await read(response)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, UpstreamError):
+                error.http_status = response.status_code
             await response.aclose()
             raise
 

@@ -17,25 +17,31 @@ from rag import access
 from rag.errors import BodyTooLarge, InvalidRequest, RagError, VisitorLeft
 from rag.metrics import Metrics
 from rag.routes.problems import problem
-from rag.telemetry import request_fields, request_id
+from rag.telemetry import Trace, Tracer, request_fields, request_id, request_trace
 
 log = logging.getLogger("rag.access_log")
 
 MAX_BODY_BYTES = 64 * 1024
 BODY_TIMEOUT_S = 10.0
 """For a whole body of at most 64 KiB; whoever sends more slowly keeps a place occupied on purpose."""
+PROBED = frozenset({"/health", "/ready", "/metrics"})
+"""Asked every few seconds by machines: not traced unless the caller traces, else nothing else would be found."""
 
 
 class RequestContext:
-    """Gives a request its id, answers what nobody else did, counts it, and writes its line in the log.
+    """Gives a request its id, answers what nobody else did, counts it, traces it, and writes its line in the log.
 
-    `route_name` names the route of a path for log and metrics, where a path itself may hold a visitor's id.
+    `route_name` names the route of a path for log, metrics and traces, where a path itself may hold a visitor's id.
+    Without a `tracer` nothing is traced.
     """
 
-    def __init__(self, app: ASGIApp, *, route_name: Callable[[Scope], str], metrics: Metrics) -> None:
+    def __init__(
+        self, app: ASGIApp, *, route_name: Callable[[Scope], str], metrics: Metrics, tracer: Tracer | None
+    ) -> None:
         self._app = app
         self._route_name = route_name
         self._metrics = metrics
+        self._tracer = tracer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -46,9 +52,13 @@ class RequestContext:
             # Every GET route answers HEAD; uvicorn keeps the headers, its Content-Length too, and drops the body.
             scope = {**scope, "method": "GET"}
         began = time.perf_counter()
-        identity = access.request_id(Headers(scope=scope).get("x-request-id"))
+        headers = Headers(scope=scope)
+        identity = access.request_id(headers.get("x-request-id"))
         noted: dict[str, Any] = {}
         tokens = request_id.set(identity), request_fields.set(noted)
+        trace = None if self._tracer is None else self._trace(self._tracer, scope, method, headers)
+        if trace is not None and trace.id:
+            noted["trace_id"] = trace.id
         status = 0
 
         async def send_with_headers(message: Message) -> None:
@@ -82,6 +92,17 @@ class RequestContext:
             log.info("request", extra=fields | noted)
             request_id.reset(tokens[0])
             request_fields.reset(tokens[1])
+            if trace is not None:
+                trace.end(route=route, status=status, noted=noted)
+                request_trace.set(None)
+
+    def _trace(self, tracer: Tracer, scope: Scope, method: str, headers: Headers) -> Trace | None:
+        caller = headers.get("traceparent")
+        if scope["path"] in PROBED and not caller:
+            return None
+        trace = tracer.begin(method=method, scheme=scope.get("scheme", "http"), traceparent=caller)
+        request_trace.set(trace)
+        return trace
 
 
 class BodyLimit:

@@ -20,7 +20,7 @@ RANKS = {
             "settings telemetry text builds passages shortlist vectors state calls metric_files prompt citations "
             "redis_link worker",
             "lexical vector_files upstream metrics backup_archive local_embedder excerpts follow_ups conversations "
-            "feedback sqlite_limits redis_limits",
+            "feedback sqlite_limits redis_limits tracing",
             "vector_db azure_openai local_models rate_limits redis_conversations",
             "live_index preflight backup",
             "retrieval",
@@ -43,6 +43,7 @@ ONLY_IN = {
     "httpx": ["rag/azure_openai.py", "rag/upstream.py", "rag/wire.py"],
     "httpx_aiohttp": ["rag/wire.py"],
     "aiohttp": ["rag/azure_openai.py", "rag/upstream.py"],
+    "opentelemetry": ["rag/tracing.py"],
     "prometheus_client": ["rag/metric_files.py", "rag/metrics.py"],
     "fastapi": ["rag_server.py", "rag/routes/"],
     "uvicorn": ["rag/worker.py"],
@@ -156,12 +157,13 @@ def test_no_file_has_a_name_that_says_nothing() -> None:
 
 
 def test_third_party_imports_are_only_those_that_the_requirements_name() -> None:
-    lines = (ROOT / "requirements-prod.txt").read_text(encoding="utf-8").split("# What the above need")[0]
-    direct = {line.split("==")[0].lower() for line in lines.splitlines() if "==" in line}
+    texts = [(ROOT / f"requirements-{kind}.txt").read_text(encoding="utf-8") for kind in ("prod", "otel")]
+    lines = [line for text in texts for line in text.split("# What the above need")[0].splitlines()]
+    direct = {line.split("==")[0].lower() for line in lines if "==" in line}
     package_of = {
         "faiss": "faiss-cpu", "dotenv": "python-dotenv", "docx": "python-docx", "yaml": "pyyaml",
         "httpx_aiohttp": "httpx-aiohttp", "uvicorn_worker": "uvicorn-worker", "markdown_it": "markdown-it-py",
-        "prometheus_client": "prometheus-client",
+        "prometheus_client": "prometheus-client", "opentelemetry": "opentelemetry-sdk",
         # FastAPI's own floor: it is pinned with it, and its types are part of FastAPI's interface.
         "starlette": "fastapi", "pydantic": "fastapi",
     }  # fmt: skip

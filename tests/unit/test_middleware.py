@@ -357,7 +357,7 @@ async def _never(scope: Any, receive: Any, send: Any) -> None:
 
 def in_context(app: Any, *, headers: list[tuple[bytes, bytes]] | None = None, method: str = "GET") -> Any:
     context = middleware.RequestContext(
-        app, route_name=lambda scope: f"{scope['method']} /route", metrics=Metrics(folder=None)
+        app, route_name=lambda scope: f"{scope['method']} /route", metrics=Metrics(folder=None), tracer=None
     )
     sent = asgi(context, {"headers": headers or [], "method": method}, [])
     return sent[0]["status"], dict(sent[0]["headers"]), sent[-1].get("body", b"")

@@ -82,20 +82,21 @@ def test_a_fresh_copy_of_the_env_example_is_valid_and_misses_only_what_is_requir
 
 
 def test_every_requirement_is_pinned_exactly_and_names_no_host() -> None:
-    for name in ("requirements-prod.txt", "requirements-dev.txt"):
+    for name in ("requirements-prod.txt", "requirements-otel.txt", "requirements-dev.txt"):
         assert len(pins(name)) > 3
         assert "://" not in read(name)
         assert "index-url" not in read(name)
 
 
 def test_the_tests_run_on_the_pinned_versions() -> None:
-    pinned = pins("requirements-prod.txt") | pins("requirements-dev.txt")
+    pinned = pins("requirements-prod.txt") | pins("requirements-otel.txt") | pins("requirements-dev.txt")
     installed = {name: metadata.version(name) for name in pinned}
     assert installed == pinned
 
 
-def test_the_pins_are_complete() -> None:
-    pinned = pins("requirements-prod.txt")
+@pytest.mark.parametrize("names", [["prod"], ["prod", "otel"]])
+def test_the_pins_are_complete(names: list[str]) -> None:
+    pinned = {package: pin for name in names for package, pin in pins(f"requirements-{name}.txt").items()}
     needed: set[str] = set()
     for name in pinned:
         for requirement in metadata.requires(name) or []:
@@ -155,7 +156,7 @@ def test_the_image_holds_only_what_runs_and_runs_as_nobody_special() -> None:
     assert "*" in ignored
     admitted = {line.removeprefix("!") for line in ignored if line.startswith("!")}
     needed = {"rag", "indexer", "docs", "rag_server.py", "run_production.py", "gunicorn.conf.py"}
-    assert admitted == needed | {"requirements-prod.txt"}
+    assert admitted == needed | {"requirements-prod.txt", "requirements-otel.txt"}
     dockerfile = read("Dockerfile")
     assert re.search(r"^USER 1001:1001$", dockerfile, re.MULTILINE)
     assert re.search(r"^HEALTHCHECK ", dockerfile, re.MULTILINE)

@@ -1,6 +1,8 @@
 """The checks before a start, one by one, on real files, ports and a small real build."""
 
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -14,7 +16,8 @@ from rag import builds, preflight, vector_db
 from rag.errors import UpstreamError, UpstreamRejected
 from rag.models import Passage
 from rag.settings import Settings
-from tests.support.waiting import free_port
+from tests.support.otlp import Collector
+from tests.support.waiting import REPOSITORY, free_port
 
 MODEL = "embed-3"
 DIMENSIONS = 4
@@ -214,3 +217,43 @@ def test_a_check_beside_the_running_server_does_not_complain_of_its_port(given: 
         finally:
             server.shutdown()
             thread.join()
+
+
+# --- Traces ---
+
+
+def test_a_collector_that_answers_is_named(given: Given) -> None:
+    with Collector() as collector:
+        finding = found(given(otel_endpoint=collector.url))["traces"]
+    assert (finding.state, finding.sentence) == ("ok", f"go to {collector.url}")
+
+
+def test_a_collector_that_cannot_be_reached_keeps_no_server_from_starting(given: Given) -> None:
+    finding = found(given(otel_endpoint=f"http://127.0.0.1:{free_port()}"))["traces"]
+    assert finding.state == "warning"
+    assert "cannot be reached at the moment" in finding.sentence
+
+
+def test_a_running_server_does_not_ask_its_collector(given: Given) -> None:
+    assert found(given(otel_endpoint=f"http://127.0.0.1:{free_port()}"), running=True)["traces"].state == "ok"
+
+
+def test_the_port_of_another_protocol_is_pointed_out(given: Given) -> None:
+    finding = found(given(otel_endpoint=f"http://127.0.0.1:{preflight.GRPC_PORT}"))["traces"]
+    assert (finding.state, "4318" in finding.remedy) == ("warning", True)
+
+
+def test_packages_that_traces_need_and_that_are_not_installed_are_a_fault(given: Given) -> None:
+    # In a process of its own, where importing one of them fails as if it were not there.
+    script = (
+        "import sys\n"
+        "sys.modules['opentelemetry.sdk.trace'] = None\n"
+        "from rag import preflight\n"
+        "for one in preflight._traces('http://localhost:4318', running=True):\n"
+        "    print(one.state, one.subject, one.sentence, one.remedy, sep='|')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
+    state, subject, sentence, remedy = done.stdout.strip().split("|")
+    assert (state, subject) == ("fault", "traces")
+    assert sentence == "OTEL_EXPORTER_OTLP_ENDPOINT is set, but opentelemetry.sdk.trace is not installed"
+    assert remedy == f"{sys.executable} -m pip install -r {REPOSITORY / 'requirements-otel.txt'}, or unset it"

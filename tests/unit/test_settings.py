@@ -76,6 +76,11 @@ def test_the_demo_needs_no_key() -> None:
         ("CHAT_TEMPERATURE", "warm", "a number from 0 to 2"),
         ("CHAT_TEMPERATURE", "inf", "a number from 0 to 2"),
         ("REQUEST_TIMEOUT_SECONDS", "0", "a number from 0.1 to 600"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "localhost:4318", "a collector's base address such as http://localhost:4318"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://key@collector.example", "keys belong into headers"),
+        ("OTEL_RESOURCE_ATTRIBUTES", "production", "name=value"),
+        ("OTEL_TRACES_SAMPLER", "jaeger_remote", "parentbased_always_on"),
+        ("OTEL_TRACES_SAMPLER_ARG", "10%", "a number from 0 to 1"),
         ("SESSION_TIMEOUT_HOURS", "never", "a number from 0.01"),
     ],
 )
@@ -132,10 +137,32 @@ def test_secrets_are_in_no_repr() -> None:
 def test_every_secret_setting_is_among_the_secrets() -> None:
     marked = {spec.name for spec in fields(Settings) if spec.metadata["secret"]}
     settings = Settings(
-        chat_api_keys=("one",), embeddings_api_keys=("two",), admin_api_key="three", redis_url="redis://:four@host"
-    )
-    assert marked == {"chat_api_keys", "embeddings_api_keys", "admin_api_key", "redis_url"}
-    assert set(settings.secrets) == {"one", "two", "three", "four", "redis://:four@host"}
+        chat_api_keys=("one",), embeddings_api_keys=("two",), admin_api_key="three", redis_url="redis://:four@host",
+        otel_headers=(("x-api-key", "five"),),
+    )  # fmt: skip
+    assert marked == {"chat_api_keys", "embeddings_api_keys", "admin_api_key", "redis_url", "otel_headers"}
+    assert set(settings.secrets) == {"one", "two", "three", "four", "redis://:four@host", "five"}
+
+
+def test_headers_of_a_collector_are_a_secret_and_a_fault_does_not_show_them() -> None:
+    settings = Settings.from_environment({"OTEL_EXPORTER_OTLP_HEADERS": "x-api-key=a%2Cb, x-team = docs"})
+    assert settings.otel_headers == (("x-api-key", "a,b"), ("x-team", "docs"))
+    [fault] = faults_of({"OTEL_EXPORTER_OTLP_HEADERS": "secret-of-collector"})
+    assert fault.startswith("OTEL_EXPORTER_OTLP_HEADERS=(hidden): allowed is name=value")
+
+
+@pytest.mark.parametrize(
+    ("environment", "name"),
+    [
+        ({}, "rag-server"),
+        ({"OTEL_RESOURCE_ATTRIBUTES": "service.name=docs,team=web"}, "docs"),
+        ({"OTEL_RESOURCE_ATTRIBUTES": "service.name=docs", "OTEL_SERVICE_NAME": "chat"}, "chat"),
+    ],
+)
+def test_the_service_is_called_as_its_own_variable_says_else_as_the_attributes_do(
+    environment: dict[str, str], name: str
+) -> None:
+    assert Settings.from_environment(environment).otel_service_name == name
 
 
 def test_the_env_file_of_the_working_directory_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
