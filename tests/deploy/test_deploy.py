@@ -15,7 +15,8 @@ from tests.support.azure import AzureEmulator
 from tests.support.waiting import REPOSITORY, free_port
 
 VENV = Path(sys.executable).parent.parent
-PARTS = ("rag", "indexer", "docs", "rag_server.py", "run_production.py", "gunicorn.conf.py", "requirements-prod.txt")
+PARTS = ("rag", "indexer", "docs", "rag_server.py", "run_production.py", "gunicorn.conf.py", "requirements-prod.txt",
+         "requirements-otel.txt")  # fmt: skip
 WAIT_S = 12
 """How long a version gets to be ready; a broken one costs all of it."""
 
