@@ -25,6 +25,7 @@ from rag.conversations import Conversations, SqliteConversations
 from rag.errors import StateUnavailable
 from rag.feedback import FeedbackStore
 from rag.follow_ups import Rewriter
+from rag.in_flight import EmbedOnce
 from rag.live_index import LiveIndex
 from rag.local_embedder import LocalEmbedder
 from rag.local_models import QuotingChat
@@ -238,7 +239,7 @@ async def _models(settings: Settings, observer: CallObserver, stack: AsyncExitSt
 
     chat, embeddings = upstream("chat", settings.chat_endpoints), upstream("embeddings", settings.embeddings_endpoints)
     return (
-        AzureEmbedder(upstream=embeddings, name=settings.embeddings_endpoints[0].model_name),
+        EmbedOnce(embedder=AzureEmbedder(upstream=embeddings, name=settings.embeddings_endpoints[0].model_name)),
         AzureChat(upstream=chat, temperature=settings.chat_temperature, max_tokens=settings.chat_max_tokens),
     )
 

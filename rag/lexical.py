@@ -220,19 +220,23 @@ class Lexical:
         spans = self._spans([form for forms in asked for form in forms])
         single: list[slice] = []
         several: list[list[slice]] = []
-        at = 0
-        for forms in asked:
-            present = [span for span in spans[at : at + len(forms)] if span]
-            at += len(forms)
-            if len(present) > 1:
-                several.append(present)
-            else:
-                single += present
+        if len(spans) == len(asked):
+            # In an index of one language every word has one form.
+            single = [span for span in spans if span]
+        else:
+            rest = iter(spans)
+            for forms in asked:
+                present = [span for span in islice(rest, len(forms)) if span]
+                if len(present) > 1:
+                    several.append(present)
+                else:
+                    single += present
         if not single:
             total = np.zeros(self.passages, dtype=np.float32)
         else:
-            rows = np.concatenate([self._rows[span] for span in single])
-            impacts = np.concatenate([self._impacts[span] for span in single])
+            all_rows, all_impacts = self._rows, self._impacts
+            rows = np.concatenate([all_rows[span] for span in single])
+            impacts = np.concatenate([all_impacts[span] for span in single])
             total = np.bincount(rows, impacts, minlength=self.passages).astype(np.float32)
         for present in several:
             # Forms of one word are alternatives: a passage with two of them has still met one word.
@@ -267,10 +271,11 @@ class Lexical:
             return [None] * len(asked)
         sought = np.array([term_hash(term) for term in asked], dtype=np.uint64)
         places = self._hashes.searchsorted(sought)
-        hits = (self._hashes.take(places, mode="clip") == sought).tolist()
-        # Of one beyond the last there is no start and no end; it is no hit either.
-        starts, ends = (self._starts.take(each, mode="clip").tolist() for each in (places, places + 1))
-        return [slice(start, end) if hit else None for start, end, hit in zip(starts, ends, hits, strict=True)]
+        known = (self._hashes.take(places, mode="clip") == sought).nonzero()[0]
+        places = places[known]
+        found = map(slice, self._starts[places].tolist(), self._starts[places + 1].tolist())
+        spans = dict(zip(known.tolist(), found, strict=True))
+        return [spans.get(at) for at in range(len(asked))]
 
 
 # Who searches for a question and who judges what was found ask one after the other.

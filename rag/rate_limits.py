@@ -12,7 +12,7 @@ import asyncio
 import hashlib
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass
@@ -205,12 +205,13 @@ class RateLimitMiddleware:
             self.metrics.rate_limited(name)
             app, headers = self.problem(scope, error), error.headers | {"Retry-After": f"{error.retry_after_s:.0f}"}
 
-        async def send_with_headers(message: Message) -> None:
+        def send_with_headers(message: Message) -> Awaitable[None]:
+            # Hands on what `send` gives to wait for: a stream passes here with every token.
             if message["type"] == "http.response.start":
                 ours = {key.lower().encode(): value.encode() for key, value in headers.items()}
                 theirs = [pair for pair in message.get("headers", []) if pair[0].lower() not in ours]
                 message = {**message, "headers": [*theirs, *ours.items()]}
-            await send(message)
+            return send(message)
 
         await app(scope, receive, send_with_headers)
 

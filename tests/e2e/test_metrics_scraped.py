@@ -134,7 +134,6 @@ def busy(
         azure_process.fail("content_filter_prompt", target="chat", times=1)
         assert ask(server).status_code == 422
         azure_process.fail("status", target="embeddings", status=429, headers={"Retry-After": "60"})
-        # Not the same question: the vectors of those that were asked before are remembered.
         assert "words alone" in ask(server, message=FACTS[1].question).json()["degraded"]
         azure_process.heal()
         azure_process.fail("status", target="chat", status=500)

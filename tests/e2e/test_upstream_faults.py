@@ -57,7 +57,7 @@ def ask(client: httpx.Client, question: str = FACT.question, **more: Any) -> dic
 
 
 def new_question() -> str:
-    """The same words further apart: the vector of a question that was asked before is remembered."""
+    """The same words further apart: who asks the same at the same moment shares one call."""
     return "".join(" " * random.randint(1, 99) if letter == " " else letter for letter in FACT.question)
 
 
@@ -176,6 +176,23 @@ def test_embeddings_that_fail_leave_the_search_by_words(
     assert found.status_code == 200
     assert FACT.words in found.text
     assert len(azure.requests("embeddings")) <= 6
+
+
+def test_a_question_that_many_ask_at_once_is_embedded_for_all_of_them_together(
+    client: httpx.Client, azure: AzureEmulator
+) -> None:
+    azure.behave(embeddings_delay_ms=300)
+    visitors = 20
+
+    async def all_ask() -> list[httpx.Response]:
+        async with httpx.AsyncClient(base_url=client.base_url, timeout=30, trust_env=False) as many:
+            return await asyncio.gather(*(many.post("/search", json={"query": FACT.question}) for _ in range(visitors)))
+
+    answers = asyncio.run(all_ask())
+    assert all(answer.status_code == 200 and answer.json()["degraded"] is None for answer in answers)
+    assert len({answer.json()["results"][0]["citation_url"] for answer in answers}) == 1
+    # One call; on a busy machine a few visitors may come too late for it.
+    assert len(azure.requests("embeddings")) <= visitors // 4
 
 
 def test_a_content_filter_is_said_as_422_before_the_answer_begins(client: httpx.Client, azure: AzureEmulator) -> None:

@@ -24,7 +24,7 @@ RANKS = {
             "vector_db azure_openai local_models rate_limits redis_conversations",
             "live_index preflight backup",
             "retrieval",
-            "chat",
+            "chat in_flight",
             "routes.bodies routes.problems routes.rooms",
             "routes.middleware routes.streams",
             "routes.answers routes.demo_pages routes.feedback routes.sessions routes.site",
