@@ -17,7 +17,9 @@ import resource
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -32,21 +34,24 @@ from rag import vectors as dense  # noqa: E402
 from rag.vector_db import open_build  # noqa: E402
 from tests.support.azure import AzureEmulator  # noqa: E402
 from tests.support.server import RagServer  # noqa: E402
+from tests.support.waiting import wait_until  # noqa: E402
 
 QUESTIONS = 200
 RECALL_QUESTIONS = 100
-COLUMNS = "{:>9} {:>5} {:>8} {:>8} {:>8} {:>9} {:>8} {:>9} {:>9} {:>7} {:>8} {:>8} {:>7} {:>10} {:>7}"
+COLUMNS = "{:>9} {:>5} {:>8} {:>8} {:>8} {:>9} {:>8} {:>9} {:>7} {:>9} {:>7} {:>8} {:>8} {:>7} {:>10} {:>7}"
 
-NAMES = """passages dims build_s build_MB disk_MB ready_s served_MB own_MB p50_ms p99_ms cpu_p99 http_p99
+NAMES = """passages dims build_s build_MB disk_MB ready_s served_MB alone_MB own_MB p50_ms p99_ms cpu_p99 http_p99
 recall index again_s"""
-"""served_MB is the proportional memory of the server with four workers, own_MB what is private of it; p50, p99 and the
-processor's p99 are of `Build.search`, http_p99 of /search, four connections' worth of workers in turn; again_s is the
-same build once more."""
+"""served_MB is the proportional memory of the server with four workers, alone_MB with one, own_MB what is private of
+four; p50, p99 and the processor's p99 are of `Build.search`, http_p99 of /search, four connections' worth of workers in
+turn; again_s is the same build once more."""
 
 LEAST_RECALL = 0.98
 LONGEST_SEARCH_S = 0.020
 LONGEST_START_S = 3.0
 MOST_SERVED_MB = 3_000
+MOST_OF_ONE = 1.3
+"""How much four workers may take of the memory of one, beside what three more take that have nothing to serve."""
 MOST_BUILT_MB = 8_000
 
 
@@ -61,6 +66,9 @@ class Figures:
     disk_mb: float = 0.0
     ready_s: float = 0.0
     served_mb: float = 0.0
+    alone_mb: float = 0.0
+    idle_mb: float = 0.0
+    """What one more worker costs that has next to nothing to serve."""
     private_mb: float = 0.0
     p50_s: float = 0.0
     p99_s: float = 0.0
@@ -77,6 +85,7 @@ class Figures:
             "p99": self.p99_s > LONGEST_SEARCH_S,
             "start to ready": self.ready_s > LONGEST_START_S,
             "memory of the server": self.served_mb > MOST_SERVED_MB,
+            "memory against one worker": self.served_mb > MOST_OF_ONE * self.alone_mb + 3 * self.idle_mb,
             "memory of the build": self.build_mb > MOST_BUILT_MB,
         }
         return [f"{self.passages:,} x {self.dimensions}: {name}" for name, is_missed in limits.items() if is_missed]
@@ -84,7 +93,8 @@ class Figures:
     def line(self) -> str:
         return COLUMNS.format(
             f"{self.passages:,}", self.dimensions, f"{self.build_s:,.1f}", f"{self.build_mb:,.0f}",
-            f"{self.disk_mb:,.0f}", f"{self.ready_s:.1f}", f"{self.served_mb:,.0f}", f"{self.private_mb:,.0f}",
+            f"{self.disk_mb:,.0f}", f"{self.ready_s:.1f}", f"{self.served_mb:,.0f}", f"{self.alone_mb:,.0f}",
+            f"{self.private_mb:,.0f}",
             f"{self.p50_s * 1e3:.1f}", f"{self.p99_s * 1e3:.1f}", f"{self.cpu_p99_s * 1e3:.1f}",
             f"{self.served_p99_s * 1e3:.1f}", f"{self.recall:.3f}", self.index, f"{self.rebuild_s:,.1f}",
         )  # fmt: skip
@@ -123,11 +133,11 @@ def _search(root: Path, count: int, dimensions: int) -> tuple[list[float], list[
         opened.search(text, vector=question, k=5)
         seconds.append(time.perf_counter() - began)
         computing.append(time.process_time() - began_computing)
-    asked = questions[:RECALL_QUESTIONS]
+    first = questions[:RECALL_QUESTIONS]
     index = dense.opened(opened.folder, opened.manifest["index"])
     shares = [
         len(truth & _found(index, question)) / len(truth)
-        for truth, question in zip(collection.nearest(asked, 10), asked, strict=True)
+        for truth, question in zip(collection.nearest(first, 10), first, strict=True)
     ]
     return seconds[QUESTIONS:], computing[QUESTIONS:], float(np.mean(shares))
 
@@ -140,7 +150,7 @@ def _found(index: dense.Exact | dense.Approximate, question: np.ndarray) -> set[
 
 
 def serve(figures: Figures, root: Path, folder: Path) -> None:
-    """Start the server with four workers on the build, ask it questions, and look at its memory."""
+    """Start the server on the build, with four workers and with one, ask it questions, and look at its memory."""
     collection = Collection(figures.passages, figures.dimensions)
     texts, questions = collection.questions(2 * QUESTIONS)
     given = folder / "questions"
@@ -156,18 +166,42 @@ def serve(figures: Figures, root: Path, folder: Path) -> None:
         began = time.perf_counter()
         with RagServer.start(settings, folder / "server", workers=4) as server:
             figures.ready_s = time.perf_counter() - began
-            seconds = []
-            with httpx.Client(base_url=server.base_url, timeout=60, trust_env=False) as client:
-                for number, text in enumerate(texts * 2):
-                    if number % 4 == 0:
-                        client.close()
-                        client = httpx.Client(base_url=server.base_url, timeout=60, trust_env=False)  # another worker
-                    began = time.perf_counter()
-                    client.post("/search", json={"query": text}).raise_for_status()
-                    seconds.append(time.perf_counter() - began)
-                client.close()
+            seconds = asked(server, texts * 2)
             figures.served_p99_s = float(np.quantile(seconds[QUESTIONS:], 0.99))
             figures.served_mb, figures.private_mb = memory_mb(server.pid)
+        with RagServer.start(settings, folder / "alone", workers=1) as server:
+            asked(server, texts)
+            figures.alone_mb, _ = memory_mb(server.pid)
+
+
+def asked(server: RagServer, texts: Sequence[str]) -> list[float]:
+    """Seconds of each search; every fourth is the first on a connection, which another worker may take."""
+    seconds = []
+    for first in range(0, len(texts), 4):
+        with httpx.Client(base_url=server.base_url, timeout=60, trust_env=False) as client:
+            for text in texts[first : first + 4]:
+                began = time.perf_counter()
+                client.post("/search", json={"query": text}).raise_for_status()
+                seconds.append(time.perf_counter() - began)
+    return seconds
+
+
+def _are_ready(server: RagServer, workers: int) -> bool:
+    return server.output.count("worker is ready") >= workers
+
+
+def idle_mb(folder: Path) -> float:
+    """Proportional memory of one more worker that serves ten passages and was never asked."""
+    root = folder / "vector_db"
+    built(root, 10, 384)
+    totals = []
+    with AzureEmulator.start(dimension=384) as azure:
+        settings = {**azure.environment, "VECTOR_DB_PATH": str(root)}
+        for workers in (1, 4):
+            with RagServer.start(settings, folder / str(workers), workers=workers) as server:
+                wait_until(partial(_are_ready, server, workers), 60, "all workers are ready")
+                totals.append(memory_mb(server.pid)[0])
+    return (totals[1] - totals[0]) / 3
 
 
 def memory_mb(master: int) -> tuple[float, float]:
@@ -182,8 +216,8 @@ def memory_mb(master: int) -> tuple[float, float]:
     return totals["Pss"] / 1024, (totals["Private_Clean"] + totals["Private_Dirty"]) / 1024
 
 
-def measured(count: int, dimensions: int, folder: Path) -> Figures:
-    figures, root = Figures(count, dimensions), folder / "vector_db"
+def measured(count: int, dimensions: int, folder: Path, idle_mb: float) -> Figures:
+    figures, root = Figures(count, dimensions, idle_mb=idle_mb), folder / "vector_db"
     summary, figures.build_mb = built(root, count, dimensions)
     figures.build_s = summary.seconds
     live = open_build(root)
@@ -212,10 +246,13 @@ def main() -> int:
     given = parser.parse_args()
     sizes = [(count, dimensions) for dimensions in given.dimensions for count in given.passages]
     missed: list[str] = []
+    with tempfile.TemporaryDirectory(dir=given.folder, prefix="scale-") as folder:
+        idle = idle_mb(Path(folder))
+    print(f"one more worker with next to nothing to serve: {idle:.0f} MB")
     print(COLUMNS.format(*NAMES.split()), flush=True)
     for count, dimensions in [*sizes, *([(1_000_000, 1_536)] if given.million else [])]:
         with tempfile.TemporaryDirectory(dir=given.folder, prefix="scale-") as folder:
-            figures = measured(count, dimensions, Path(folder))
+            figures = measured(count, dimensions, Path(folder), idle)
         print(figures.line(), flush=True)
         missed += figures.missed()
     print("\n".join(["missed:", *missed]) if missed else "every figure keeps what is promised")
