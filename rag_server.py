@@ -62,8 +62,6 @@ LIMITED = {("POST", "/chat"): "chat", ("POST", "/chat/stream"): "chat", ("POST",
            ("POST", "/feedback"): "search", ("GET", "/health"): "health",
            ("POST", "/v1/chat/completions"): "chat", ("POST", "/api/chat"): "chat"}  # fmt: skip
 """Which limit a route counts against."""
-
-
 MEASURE_MEMORY_EVERY_S = 15.0
 OBJECTS_BETWEEN_COLLECTIONS = 10_000
 """Python's own 700 are fewer than one chat makes, and looking for cycles among them took a tenth of its time."""

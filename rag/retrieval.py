@@ -76,6 +76,9 @@ class Retriever:
         build = self._index.build
         vector, degraded = None, None
         embedding, searching = Stage("embed"), Stage("search")
+        # A large build is searched by words beside the call for the vector: that takes as long as the rest of a search.
+        is_large, threads = build.count * build.dimensions > INLINE_WORK, self._threads
+        beside = threads.submit(build.by_words, query) if is_large else None
         try:
             with embedding:
                 vector = (await self._embedder.embed([query], deadline=deadline.share(EMBEDDING_SHARE)))[0]
@@ -85,11 +88,11 @@ class Retriever:
             vector, degraded = None, WITHOUT_EMBEDDINGS
             log.warning("question not embedded, words alone are searched", extra={"reason": str(error)})
         with searching:
-            if build.count * build.dimensions <= INLINE_WORK:
+            if beside is None:
                 hits, on_topic = _find(build, query, vector, k)
             else:
-                loop = asyncio.get_running_loop()
-                hits, on_topic = await loop.run_in_executor(self._threads, _find, build, query, vector, k)
+                loop, by_words = asyncio.get_running_loop(), await asyncio.wrap_future(beside)
+                hits, on_topic = await loop.run_in_executor(threads, _find, build, query, vector, k, by_words)
         self._metrics.searched(embed_s=embedding.seconds, search_s=searching.seconds)
         return Retrieved(hits, degraded, on_topic)
 
@@ -104,6 +107,8 @@ class Retriever:
         return within_budget(retrieved.hits) if retrieved.on_topic or in_conversation else []
 
 
-def _find(build: Build, query: str, vector: np.ndarray | None, k: int) -> tuple[list[Hit], bool]:
-    hits = build.search(query, vector=vector, k=max(k, floor.CHECKED))
+def _find(
+    build: Build, query: str, vector: np.ndarray | None, k: int, by_words: np.ndarray | None = None
+) -> tuple[list[Hit], bool]:
+    hits = build.search(query, vector=vector, k=max(k, floor.CHECKED), by_words=by_words)
     return hits[:k], build.has_something_on(query, hits, by_words_alone=vector is None)

@@ -62,15 +62,23 @@ class Build:
         """The passage's unit vector, float32 [dimensions]; of a large index rounded to float16 once."""
         return self._vectors.vector(row)
 
-    def search(self, question: str, *, vector: np.ndarray | None, k: int) -> list[Hit]:
+    def by_words(self, question: str) -> np.ndarray:
+        """How well each passage fits by words, float32 [passages]: the part of a search that needs no vector."""
+        return self.lexical.scores(self.lexical.words(question))
+
+    def search(
+        self, question: str, *, vector: np.ndarray | None, k: int, by_words: np.ndarray | None = None
+    ) -> list[Hit]:
         """The `k` best passages, best first; fewer where fewer have anything in common with the question.
 
         Of passages that say the same only the best is among them.
 
-        `vector` is the question's, float32 [dimensions]; None searches by words alone. Raises `BuildMismatch` for a
-        vector of another dimension.
+        `vector` is the question's, float32 [dimensions]; None searches by words alone. `by_words` is what the method of
+        that name tells of the question, where that is known already. Raises `BuildMismatch` for a vector of another
+        dimension.
         """
-        rows, scores, similarities = (found.tolist() for found in self._ranked(question, vector))
+        words = self.by_words(question) if by_words is None else by_words
+        rows, scores, similarities = (found.tolist() for found in self._ranked(words, vector))
         hits: list[Hit] = []
         for first in range(0, len(rows), k):
             # As many at a time as are wanted: mostly no two of them say the same, and these are all.
@@ -88,9 +96,8 @@ class Build:
                 rivals.append((at, hits[-1]))
         return hits
 
-    def _ranked(self, question: str, vector: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _ranked(self, words: np.ndarray, vector: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Rows, best first, their fused scores, and their cosines; 0 where there is no vector."""
-        words = self.lexical.scores(self.lexical.words(question))
         if vector is not None:
             self._require_dimensions(vector)
         if isinstance(self._vectors, vectors.Exact):

@@ -1,6 +1,7 @@
 """From a question to passages: follow-ups, thresholds, large builds, and embeddings that cannot be had."""
 
 import asyncio
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,26 @@ def test_a_large_build_is_searched_in_a_thread_with_the_same_outcome(
     inline = search(index, FakeEmbedder(axis(0)), "heater")
     monkeypatch.setattr(retrieval, "INLINE_WORK", 0)
     assert search(index, FakeEmbedder(axis(0)), "heater").hits == inline.hits
+
+
+def test_a_large_build_is_searched_by_words_while_the_question_is_being_embedded(
+    index: LiveIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searched = threading.Event()
+    by_words = vector_db.Build.by_words
+
+    def watched(build: vector_db.Build, question: str) -> np.ndarray:
+        searched.set()
+        return by_words(build, question)
+
+    class Waiting(FakeEmbedder):
+        async def embed(self, texts: Sequence[str], *, deadline: Deadline) -> np.ndarray:
+            assert await asyncio.to_thread(searched.wait, 10)
+            return await super().embed(texts, deadline=deadline)
+
+    monkeypatch.setattr(vector_db.Build, "by_words", watched)
+    monkeypatch.setattr(retrieval, "INLINE_WORK", 0)
+    assert search(index, Waiting(axis(1)), "heater").hits[0].passage.text == TEXTS[1]
 
 
 def relevant(
