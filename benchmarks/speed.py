@@ -94,6 +94,7 @@ def measure(size: Size, folder: Path, peers: str | None) -> Measured:
         env = azure.environment
         pages = site.write_site(folder / "site", size.pages)
         _tell("indexing")
+        found.built["instant"] = starts.index(pages, env, folder / "instant")
         azure.behave(embeddings_delay_ms=INDEX_DELAY_MS)
         found.built["first"] = starts.index(pages, env, folder / "vector_db")
         found.built["again"] = starts.index(pages, env, folder / "vector_db")
@@ -190,11 +191,17 @@ def lines(found: Measured, size: Size) -> list[Line]:
     added = f"{ours_ms - passed:+.2f}"
     told.append(Line("a token's way through p50 ms", f"{passed:.2f}", f"{ours_ms:.2f}", added, "≤ 10 ms"))
     told.append(Line("start to ready s", "", spread(found.ready_s).shown(".2f"), "", "≤ 1.5 s"))
-    again, first = found.built["again"], found.built["first"]
+    again, first, instant = (found.built[which] for which in ("again", "first", "instant"))
     told.append(
         Line(f"{size.pages} pages again", "", f"{again.seconds:.1f} s, {again.calls} calls", "", "≤ 3 s, 0 calls")
     )
-    told.append(Line(f"{size.pages} pages first", "", f"{first.seconds:.1f} s, {first.calls} calls", "", ""))
+    waited = f"{first.seconds - instant.seconds:+.2f} s"
+    said = f"{first.seconds:.2f} s, {first.calls} calls"
+    told.append(
+        Line(
+            f"{size.pages} pages first, {INDEX_DELAY_MS} ms a call", f"{instant.seconds:.2f} s (0 ms)", said, waited, ""
+        )
+    )
     return told
 
 
