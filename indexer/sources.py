@@ -9,7 +9,6 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import NamedTuple
 
-from indexer import reading
 from indexer.documents import Document
 from indexer.formats import FORMATS
 from indexer.formats.processes import Limits, ReadingProcess
@@ -60,11 +59,6 @@ def find(sources: Sequence[Path]) -> list[File]:
     if faults:
         raise ConfigError(faults)
     return sorted(files.values(), key=lambda file: file.source)
-
-
-def read(path: Path, *, source: str, site_url: str) -> Document:
-    """Read one trusted file in this process; SourceUnreadable with a short reason where that cannot be done."""
-    return reading.read(path, source=source, site_url=site_url, limit_bytes=Limits().file_bytes)
 
 
 def read_all(

@@ -27,7 +27,7 @@ class Nearest:
     """What an approximate index tells of the dense leg: the best passages, and how all of them are spread."""
 
     rows: NDArray[np.integer[Any]]
-    """Rows, each once; best first is not required. A row below 0 is an empty place and is passed over."""
+    """Rows, each once, ascending."""
     similarities: NDArray[np.floating[Any]]
     mean: float
     """Mean similarity of the question to all passages, or to those of `sample_rows`."""
@@ -44,46 +44,25 @@ def sample_rows(passages: int) -> NDArray[np.int64]:
 def fuse(
     *,
     lexical: NDArray[np.floating[Any]] | None,
-    dense: NDArray[np.floating[Any]] | Nearest | None,
+    dense: NDArray[np.floating[Any]] | None,
     dense_weight: float = DENSE_WEIGHT,
     depth: int = DEPTH,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """The best `depth` passages: their rows, best first, and their scores, from 1 for the best down to 0 at least.
 
-    `lexical`: a score of every passage, 0 where no word was met; `dense`: a cosine similarity of every passage, or the
-    `Nearest`. Both shapes are [passages]. None, or lexical scores of 0 alone, is a leg without an opinion: the other
-    one decides, and with neither nothing is found. Equal passages keep the order of rows. A score of 0 is the average
-    passage of the index, or the last one returned where that is below average; scores compare within one search only.
+    `lexical`: a score of every passage, 0 where no word was met; `dense`: a cosine similarity of every passage. Both
+    shapes are [passages]. None, or lexical scores of 0 alone, is a leg without an opinion: the other one decides, and
+    with neither nothing is found. Equal passages keep the order of rows. A score of 0 is the average passage of the
+    index, or the last one returned where that is below average; scores compare within one search only.
     """
     heard = lexical is not None and bool(lexical.any())
     if dense is None:
         if lexical is None or not heard:
             return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
-        return _best(_standard(lexical), depth, among=np.flatnonzero(lexical > 0))
-    if isinstance(dense, Nearest):
-        return _with_nearest(lexical if heard else None, dense, dense_weight, depth)
+        return best(_standard(lexical), depth, among=np.flatnonzero(lexical > 0))
     if lexical is None or not heard:
-        return _best(_standard(dense), depth)
-    return _best((1 - dense_weight) * _standard(lexical) + dense_weight * _standard(dense), depth)
-
-
-def _with_nearest(
-    lexical: NDArray[np.floating[Any]] | None, nearest: Nearest, dense_weight: float, depth: int
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    real = nearest.rows >= 0
-    rows = nearest.rows[real].astype(np.int64)
-    similar = (nearest.similarities[real].astype(np.float64) - nearest.mean) / (nearest.deviation or 1.0)
-    if lexical is None:
-        ranks, scores = _best(similar, depth)
-        return rows[ranks], scores
-    # What the approximate index did not name is no nearer than the farthest that it did. Not knowing by how much, that
-    # bound is taken: a passage that words find alone keeps its place among the near ones.
-    spread = np.full(len(lexical), similar.min(initial=0.0) if len(similar) else 0.0)
-    spread[rows] = similar
-    fused = (1 - dense_weight) * _standard(lexical) + dense_weight * spread
-    found = lexical > 0
-    found[rows] = True
-    return _best(fused, depth, among=np.flatnonzero(found))
+        return best(_standard(dense), depth)
+    return best((1 - dense_weight) * _standard(lexical) + dense_weight * _standard(dense), depth)
 
 
 def _standard(scores: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
@@ -96,10 +75,10 @@ def _standard(scores: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     return values / deviation if deviation > 0 else values
 
 
-def _best(
+def best(
     scores: NDArray[np.floating[Any]], depth: int, *, among: NDArray[np.int64] | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The `depth` highest scores, of all rows or of those `among` them."""
+    """The `depth` highest scores, of all rows or of those `among` them: rows and scores as `fuse` gives them."""
     eligible = scores if among is None else scores[among]
     least = -np.inf
     if len(eligible) > depth:
@@ -107,10 +86,10 @@ def _best(
         least = np.partition(eligible, -depth)[-depth]
     places = (eligible >= least).nonzero()[0]
     places = places[(-eligible[places]).argsort(kind="stable")[:depth]]
-    rows, best = places if among is None else among[places], eligible[places]
+    rows, highest = places if among is None else among[places], eligible[places]
     if not len(rows):
         return rows, np.empty(0, dtype=np.float32)
-    top, floor = float(best[0]), min(0.0, float(best[-1]))
+    top, floor = float(highest[0]), min(0.0, float(highest[-1]))
     if top <= floor:
         return rows, np.ones(len(rows), dtype=np.float32)
-    return rows, ((best - floor) / (top - floor)).astype(np.float32)
+    return rows, ((highest - floor) / (top - floor)).astype(np.float32)

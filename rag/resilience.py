@@ -36,10 +36,6 @@ class Deadline:
         """A nearer deadline for one stage, so that a stage that hangs leaves time for the rest."""
         return Deadline(self.remaining_s * fraction, clock=self._clock)
 
-    def timeout(self) -> asyncio.Timeout:
-        """`async with deadline.timeout():` raises `TimeoutError` when the time is up."""
-        return asyncio.timeout(self.remaining_s)
-
 
 def full_jitter(
     attempt: int, *, first_s: float, longest_s: float, uniform: Callable[[float, float], float] = random.uniform

@@ -69,7 +69,8 @@ def fuse(
         fused = (nearest.similarities.astype(np.float64) - nearest.mean) / (nearest.deviation or 1.0)
         if has_words:
             fused = (1 - dense_weight) * _standard(words, rows) + dense_weight * fused
-    return fusion.fuse(lexical=None, dense=Nearest(rows, fused, mean=0.0, deviation=1.0), depth=depth)
+    places, scores = fusion.best(fused, depth)
+    return rows[places], scores
 
 
 def _standard(words: Words, rows: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -15,7 +15,7 @@ from rag.duplicates import says_the_same
 from rag.errors import BuildDamaged, BuildMismatch, BuildMissing, IndexUnavailable
 from rag.lexical import Lexical
 from rag.models import Hit, Passage
-from rag.passages import Passages, PassageWriter
+from rag.passages import Passages
 from rag.text import content_words, is_foreign, is_spaceless
 
 ALIKE = 0.9
@@ -167,22 +167,12 @@ def _opened(folder: Path, model: str | None) -> Build:
     return build
 
 
-def write(
-    folder: Path, passages: Sequence[Passage], vectors: np.ndarray, *, exact_up_to: int = vector_files.EXACT_UP_TO
-) -> dict[str, Any]:
-    """Write a build's files into `folder`; return its part of the manifest.
-
-    `vectors` are unit vectors, float32 [len(passages), dimensions], in the order of `passages`. Beyond `exact_up_to`
-    numbers the index is approximate.
-    """
-    with PassageWriter(folder) as writer:
-        for passage in passages:
-            writer.add(passage)
-    return complete(folder, vectors, exact_up_to=exact_up_to)
-
-
 def complete(folder: Path, vectors: np.ndarray, *, exact_up_to: int = vector_files.EXACT_UP_TO) -> dict[str, Any]:
-    """Write what `folder` lacks beside its passages, as `write` does; `vectors` may be `vector_files.room`'s."""
+    """Write what `folder` lacks beside its passages; return its part of the manifest.
+
+    `vectors` are unit vectors, float32 [passages, dimensions], in the order of the passages, and may be
+    `vector_files.room`'s. Beyond `exact_up_to` numbers the index is approximate.
+    """
     passages = Passages(folder)
     entries = ((p.title, " › ".join(p.headings), p.text, p.language) for p in passages)
     return {

@@ -8,8 +8,9 @@ import pytest
 from docx import Document as new_docx
 from pypdf import PdfReader, PdfWriter
 
-from indexer import sources
+from indexer import reading
 from indexer.documents import Block, Document, Section
+from indexer.formats.processes import Limits
 
 CORPORA = Path(__file__).resolve().parents[2].parent / "shared" / "corpora"
 needs_corpora = pytest.mark.skipif(not CORPORA.is_dir(), reason="../shared/corpora is not there")
@@ -103,12 +104,17 @@ def docx_bytes() -> bytes:
     return stream.getvalue()
 
 
+def read_file(path: Path, *, source: str, site_url: str = "") -> Document:
+    """Read a file in this process, as the reading processes do."""
+    return reading.read(path, source=source, site_url=site_url, limit_bytes=Limits().file_bytes)
+
+
 def read(folder: Path, name: str, content: str | bytes, *, site_url: str = "https://example.org/docs") -> Document:
     """Write a file and read it back as a document."""
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return sources.read(path, source=name, site_url=site_url)
+    return read_file(path, source=name, site_url=site_url)
 
 
 def text_of(document: Document) -> str:

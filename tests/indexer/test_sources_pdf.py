@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from indexer.chunking import passages
-from indexer.sources import read as read_source
 from rag.errors import SourceUnreadable
 from tests.indexer.samples import (
     CORPORA,
@@ -15,6 +14,7 @@ from tests.indexer.samples import (
     prose,
     protected_pdf_bytes,
     read,
+    read_file,
     text_of,
 )
 
@@ -151,7 +151,7 @@ def test_a_pdf_that_needs_no_password_to_be_read_is_read(tmp_path: Path) -> None
 @needs_corpora
 def test_the_handbook_reads_like_a_text() -> None:
     path = CORPORA / "pdf" / "employee_handbook.pdf"
-    document = read_source(path, source=path.name, site_url="")
+    document = read_file(path, source=path.name)
     assert document.title == "Contoso Electronics Employee Handbook"
     found = {passage.headings[-1]: passage for passage in passages(document) if passage.headings}
     assert {"Performance Reviews", "Workplace Safety", "Privacy", "Data Security"} <= set(found)

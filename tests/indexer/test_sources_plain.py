@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 
 from indexer.documents import Block
-from indexer.sources import read as read_source
 from rag.errors import SourceUnreadable
-from tests.indexer.samples import read, text_of
+from tests.indexer.samples import read, read_file, text_of
 
 
 def test_plain_text_is_paragraphs_and_lists(tmp_path: Path) -> None:
@@ -44,7 +43,7 @@ def test_a_file_that_cannot_be_read_says_why(tmp_path: Path, content: bytes, rea
 def test_a_file_that_is_gone_or_a_folder_says_so(tmp_path: Path) -> None:
     for path in (tmp_path / "gone.md", tmp_path):
         with pytest.raises(SourceUnreadable, match=r"not a regular file|without extension"):
-            read_source(path, source="x", site_url="")
+            read_file(path, source="x")
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])

@@ -8,8 +8,16 @@ import pytest
 
 from indexer.documents import Document
 from indexer.formats.processes import Limits
-from indexer.sources import Skipped, find, read, read_all
-from tests.indexer.samples import CORPORA, docx_bytes, needs_corpora, paragraph, pdf_bytes, protected_pdf_bytes
+from indexer.sources import Skipped, find, read_all
+from tests.indexer.samples import (
+    CORPORA,
+    docx_bytes,
+    needs_corpora,
+    paragraph,
+    pdf_bytes,
+    protected_pdf_bytes,
+    read_file,
+)
 
 UNRULY = """
 import json, os, sys, time
@@ -47,7 +55,7 @@ def test_documents_come_in_the_order_asked_for_and_equal_those_read_directly(tmp
     files = _files(tmp_path, *(f"{number}.md" for number in range(40, 0, -1)))
     (tmp_path / "40.md").write_text("word " * 200_000)  # the first one takes longest
     documents = list(read_all(files, site_url="https://example.org"))
-    assert documents == [read(path, source=source, site_url="https://example.org") for path, source in files]
+    assert documents == [read_file(path, source=source, site_url="https://example.org") for path, source in files]
 
 
 def test_bad_files_are_skipped_by_name_and_reason_and_good_ones_are_read(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import pytest
 from rag import builds
 from rag.models import Hit, Passage
 from rag.prompt import OFFERED, SOURCES_BYTES, PromptWriter, within_budget
-from rag.vector_db import Build, open_build, write
+from rag.vector_db import Build, open_build
+from tests.support import whole_build
 
 WRITER = PromptWriter(site_name="Brinewell", suggested_questions=("What does it cost?",))
 WARRANTY = "The warranty lasts three years from the day of delivery and covers the controller and both of its probes."
@@ -59,7 +60,7 @@ def published(root: Path, texts: Sequence[str], vectors: np.ndarray, **embedding
     passages = [passage(text, title=f"Page {n}", source=f"{n}.md") for n, text in enumerate(texts)]
     about = {"model": "a-model", "dimensions": vectors.shape[1], "dense_weight": 0.6, **embedding}
     with builds.writing(root) as staging:
-        written = write(staging, passages, vectors.astype(np.float32))
+        written = whole_build.write(staging, passages, vectors.astype(np.float32))
         builds.publish(root, staging, {**written, "documents": len(texts), "embedding": about})
     return open_build(root)
 

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from indexer.evaluate import Question, Scores, measure, read
-from rag import builds, vector_db
+from rag import builds
 from rag.errors import SourceUnreadable
 from rag.models import Passage
 from rag.resilience import Deadline
 from rag.vector_db import Build, open_build
+from tests.support import whole_build
 
 PAGES = 15
 
@@ -50,7 +51,7 @@ def live(tmp_path: Path) -> Build:
             vector = np.eye(PAGES, dtype=np.float32)[number] + 0.1 * part * np.eye(PAGES, dtype=np.float32)[number - 1]
             vectors.append(vector / np.linalg.norm(vector))
     with builds.writing(tmp_path) as staging:
-        written = vector_db.write(staging, passages, np.stack(vectors).astype(np.float32))
+        written = whole_build.write(staging, passages, np.stack(vectors).astype(np.float32))
         embedding = {"model": "a-model", "dimensions": PAGES, "dense_weight": 1.0}
         builds.publish(tmp_path, staging, {**written, "embedding": embedding})
     return open_build(tmp_path)

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rag import builds, live_index, vector_db
+from rag import builds, live_index
 from rag.errors import IndexUnavailable
 from rag.live_index import LiveIndex
 from rag.models import Passage
+from tests.support import whole_build
 
 MODEL = "a-model"
 
@@ -20,7 +21,7 @@ MODEL = "a-model"
 def publish(root: Path, text: str, model: str = MODEL) -> str:
     passage = Passage(text=text, title="T", headings=(), url="u", anchor="", source="s.md", language="en")
     with builds.writing(root) as staging:
-        written = vector_db.write(staging, [passage], np.ones((1, 4), dtype=np.float32) / 2)
+        written = whole_build.write(staging, [passage], np.ones((1, 4), dtype=np.float32) / 2)
         embedding = {"model": model, "dimensions": 4, "dense_weight": 0.6}
         return builds.publish(root, staging, {**written, "embedding": embedding})
 

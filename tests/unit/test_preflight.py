@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rag import builds, preflight, vector_db
+from rag import builds, preflight
 from rag.errors import UpstreamError, UpstreamRejected
 from rag.models import Passage
 from rag.settings import Settings
+from tests.support import whole_build
 from tests.support.otlp import Collector
 from tests.support.waiting import REPOSITORY, free_port
 
@@ -34,7 +35,7 @@ def given(tmp_path: Path) -> Given:
     )  # fmt: skip
     with builds.writing(root) as staging:
         vectors = np.eye(1, DIMENSIONS, dtype=np.float32)
-        manifest = vector_db.write(staging, [passage], vectors)
+        manifest = whole_build.write(staging, [passage], vectors)
         embedding = {"model": MODEL, "dimensions": DIMENSIONS, "dense_weight": 0.6}
         builds.publish(root, staging, {**manifest, "documents": 1, "embedding": embedding})
 

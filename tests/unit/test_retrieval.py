@@ -17,6 +17,7 @@ from rag.models import Message, Passage
 from rag.resilience import Deadline
 from rag.retrieval import WITHOUT_EMBEDDINGS, Retrieved, Retriever, search_query
 from rag.telemetry import request_fields
+from tests.support import whole_build
 
 TEXTS = ["The impeller is blocked by sand.", "The heater needs 24 volts.", "Invoices are due in 14 days."]
 
@@ -51,7 +52,7 @@ def index(tmp_path: Path) -> LiveIndex:
         for row, text in enumerate(TEXTS)
     ]
     with builds.writing(tmp_path) as staging:
-        written = vector_db.write(staging, passages, np.eye(3, dtype=np.float32))
+        written = whole_build.write(staging, passages, np.eye(3, dtype=np.float32))
         embedding = {"model": "a-model", "dimensions": 3, "dense_weight": 0.6}
         builds.publish(tmp_path, staging, {**written, "embedding": embedding})
     return LiveIndex(root=tmp_path, model="a-model")

@@ -13,11 +13,12 @@ import pytest
 
 import indexer.build
 from indexer.documents import Block, Document, Section
-from rag import builds, fusion, shortlist, vector_db, vector_files
+from rag import builds, fusion, shortlist, vector_files
 from rag.errors import BuildDamaged, BuildMismatch
 from rag.models import Passage
 from rag.resilience import Deadline
 from rag.vector_db import Build, known_vectors, open_build
+from tests.support import whole_build
 from tests.support.waiting import REPOSITORY
 
 COUNT = 5_000
@@ -46,7 +47,7 @@ def passage(row: int) -> Passage:
 
 def publish(root: Path, vectors: np.ndarray, *, exact_up_to: int) -> Build:
     with builds.writing(root) as staging:
-        written = vector_db.write(
+        written = whole_build.write(
             staging, [passage(row) for row in range(len(vectors))], vectors, exact_up_to=exact_up_to
         )
         embedding = {"model": "a-model", "dimensions": DIMENSIONS, "dense_weight": 0.6}
@@ -168,7 +169,7 @@ def test_a_large_index_stays_mapped_and_costs_a_process_no_memory_of_its_own(tmp
     for name, count in (("small", 100), ("large", 40_000)):
         with builds.writing(tmp_path / name) as staging:
             one = [Passage("word1", "", (), "u", "", "s", "en")] * count
-            written = vector_db.write(staging, one, vectors[:count], exact_up_to=FEW)
+            written = whole_build.write(staging, one, vectors[:count], exact_up_to=FEW)
             embedding = {"model": "a-model", "dimensions": 256, "dense_weight": 0.6}
             builds.publish(tmp_path / name, staging, {**written, "documents": 1, "embedding": embedding})
     size = sum(file.stat().st_size for file in open_build(tmp_path / "large").folder.iterdir())

@@ -14,7 +14,8 @@ import pytest
 from rag import builds
 from rag.errors import BuildDamaged, BuildMismatch, BuildMissing, IndexUnavailable
 from rag.models import Passage
-from rag.vector_db import Build, known_vectors, open_build, write
+from rag.vector_db import Build, known_vectors, open_build
+from tests.support import whole_build
 
 MODEL = "a-model"
 DIMENSIONS = 16
@@ -37,7 +38,7 @@ def publish(
     root: Path, passages: Sequence[Passage], vectors: np.ndarray, model: str = MODEL, weight: float = 0.6
 ) -> str:
     with builds.writing(root) as staging:
-        written = write(staging, passages, vectors)
+        written = whole_build.write(staging, passages, vectors)
         embedding = {"model": model, "dimensions": vectors.shape[1], "dense_weight": weight}
         return builds.publish(root, staging, {**written, "documents": 1, "embedding": embedding})
 
