@@ -21,7 +21,7 @@ from rag import access
 from rag.azure_openai import AzureChat, AzureEmbedder
 from rag.calls import CallObserver
 from rag.chat import Chat, ChatModel
-from rag.conversations import Conversations, SqliteConversations
+from rag.conversations import Conversations
 from rag.errors import StateUnavailable
 from rag.feedback import FeedbackStore
 from rag.follow_ups import Rewriter
@@ -50,6 +50,7 @@ from rag.routes import (
 )  # fmt: skip
 from rag.routes.rooms import Rooms
 from rag.settings import Settings
+from rag.sqlite_conversations import SqliteConversations
 from rag.state import Clocks
 from rag.upstream import Upstream, http_client
 

@@ -4,7 +4,7 @@ values, pure functions     errors, models, setting_types, settings, text, stopwo
                            citations, access
 the index on disk          builds (files), lexical (words), vector_db (one build, open), live_index (the one served)
 what embeds and answers    upstream (calls), azure_openai (wire format), local_embedder, local_models (without network)
-shared between workers     state (SQLite and steady time), conversations, feedback, sqlite_limits, rate_limits
+shared between workers     state (SQLite and steady time), sqlite_conversations, feedback, sqlite_limits, rate_limits
 shared between servers     redis_link (how Redis is reached), redis_conversations, redis_limits
 the story of a question    retrieval, chat
 HTTP in, events out        routes

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from rag.conversations import SqliteConversations
 from rag.feedback import Feedback, FeedbackStore
 from rag.models import Message
+from rag.sqlite_conversations import SqliteConversations
 from rag.state import Clocks
 from tests.docs.documents import blocks, name_of, pages
 from tests.docs.transcripts import Step, Transcript, steps

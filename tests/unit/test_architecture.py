@@ -18,9 +18,9 @@ RANKS = {
             "errors models setting_types stopwords resilience fusion floor duplicates access anchors log_file patience "
             "wire",
             "settings telemetry text builds passages shortlist vectors state calls metric_files prompt citations "
-            "redis_link worker",
-            "lexical vector_files upstream metrics backup_archive local_embedder excerpts follow_ups conversations "
-            "feedback sqlite_limits redis_limits tracing",
+            "redis_link worker conversations",
+            "lexical vector_files upstream metrics backup_archive local_embedder excerpts follow_ups "
+            "sqlite_conversations feedback sqlite_limits redis_limits tracing",
             "vector_db azure_openai local_models rate_limits redis_conversations",
             "live_index preflight backup",
             "retrieval",
@@ -39,7 +39,7 @@ RANK_OF = {f"rag.{module}": rank for rank, modules in RANKS.items() for module i
 ONLY_IN = {
     "faiss": ["rag/vectors.py", "rag/vector_files.py"],
     "redis": ["rag/redis_"],
-    "apsw": ["rag/backup_archive.py", "rag/conversations.py", "rag/state.py"],
+    "apsw": ["rag/backup_archive.py", "rag/sqlite_conversations.py", "rag/state.py"],
     "httpx": ["rag/azure_openai.py", "rag/upstream.py", "rag/wire.py"],
     "httpx_aiohttp": ["rag/wire.py"],
     "aiohttp": ["rag/azure_openai.py", "rag/upstream.py"],

@@ -14,10 +14,10 @@ import pytest
 
 from rag import backup_archive, builds
 from rag.backup_archive import BackupRefused, archives, create, prune, restore, verify
-from rag.conversations import SqliteConversations
 from rag.errors import BuildDamaged, BuildMissing
 from rag.feedback import Feedback, FeedbackStore
 from rag.models import Message
+from rag.sqlite_conversations import SqliteConversations
 from rag.state import Clocks
 from tests.support.server import run_module
 

@@ -17,9 +17,10 @@ from typing import Any
 import apsw
 import pytest
 
-from rag.conversations import Conversations, SqliteConversations
+from rag.conversations import Conversations
 from rag.errors import StateUnavailable
 from rag.models import Message
+from rag.sqlite_conversations import SqliteConversations
 from rag.state import Clocks
 from tests.support.waiting import REPOSITORY
 

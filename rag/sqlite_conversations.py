@@ -1,0 +1,212 @@
+"""Remembers who said what, for all worker processes of one machine, in one SQLite file.
+
+It must not know of HTTP, of models, or of what is said: a conversation is a list of messages under an id. The id itself
+is never stored, only its SHA-256, so that a stolen file opens no conversation on the server.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+
+import apsw
+
+from rag.conversations import ConversationStats
+from rag.errors import StateUnavailable
+from rag.models import Message
+from rag.state import Clocks, StateFile
+
+_Result = TypeVar("_Result")
+
+_MIGRATIONS = (
+    """
+    CREATE TABLE sessions (
+        number INTEGER PRIMARY KEY,
+        id_hash BLOB NOT NULL UNIQUE,
+        started_at REAL NOT NULL,
+        used_at REAL NOT NULL
+    );
+    CREATE INDEX sessions_by_use ON sessions (used_at);
+    CREATE TABLE messages (
+        session INTEGER NOT NULL REFERENCES sessions (number) ON DELETE CASCADE,
+        position INTEGER NOT NULL,  -- counts up without gaps: only the oldest of a session are ever removed
+        role TEXT NOT NULL,
+        content BLOB NOT NULL,      -- UTF-8; a blob, because lone surrogates and NULs have to come back as they were
+        PRIMARY KEY (session, position)
+    ) WITHOUT ROWID;
+    CREATE TABLE pruning (one INTEGER PRIMARY KEY CHECK (one = 1), pruned_at REAL NOT NULL);
+    INSERT INTO pruning VALUES (1, 0);
+    """,
+)
+
+_PRUNED_AT_ONCE = 200
+"""Sessions a transaction of the pruning removes: it holds the write lock for milliseconds, visitors wait no longer."""
+
+
+class SqliteConversations:
+    """Conversations in one SQLite file. One thread of each process owns the connection; a call is one hop to it.
+
+    Only the newest `max_messages` of a conversation stay, and it expires when nothing was appended for `timeout_s`:
+    from then on it is invisible, pruned or not. Beyond `max_sessions` those unused for the longest time go.
+    A call that is cancelled has happened as a whole or not at all.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: Path,
+        clocks: Clocks,
+        max_messages: int = 20,
+        timeout_s: float = 24 * 3600,
+        max_sessions: int | None = None,
+        busy_timeout_ms: int = 2_000,
+    ) -> None:
+        self._file = StateFile(
+            path=path,
+            migrations=_MIGRATIONS,
+            newest_sql="SELECT max(used_at) FROM sessions",
+            synchronous="NORMAL",
+            busy_timeout_ms=busy_timeout_ms,
+            clocks=clocks,
+        )
+        self._max_messages = max_messages
+        self._timeout_s = timeout_s
+        self._max_sessions = max_sessions
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="conversations")
+        self._closed = False
+
+    async def history(self, session_id: str) -> list[Message]:
+        return await self._in_thread(lambda: self._history(_hash(session_id)))
+
+    async def append(self, session_id: str, messages: Sequence[Message]) -> None:
+        rows = _rows(messages)
+        await self._in_thread(lambda: self._append(_hash(session_id), rows))
+
+    async def restore(self, session_id: str, messages: Sequence[Message]) -> list[Message]:
+        rows = _rows(messages)
+        return await self._in_thread(lambda: self._restore(_hash(session_id), rows))
+
+    async def delete(self, session_id: str) -> None:
+        await self._in_thread(lambda: self._delete(_hash(session_id)))
+
+    async def stats(self) -> ConversationStats:
+        return await self._in_thread(self._stats)
+
+    async def prune_if_due(self, interval_s: float) -> int | None:
+        if not await self._in_thread(lambda: self._take_turn_to_prune(interval_s)):
+            return None
+        removed = 0
+        while batch := await self._in_thread(self._remove_some_expired):
+            removed += batch
+        return removed
+
+    async def check(self) -> None:
+        await self._in_thread(self._file.check)
+
+    async def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._file.close)
+            self._thread.shutdown(wait=False)
+
+    async def _in_thread(self, work: Callable[[], _Result]) -> _Result:
+        if self._closed:  # a stream that outlives the shutdown still wants to remember its answer
+            raise StateUnavailable("the conversations are closed, because the server is stopping")
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    def _history(self, id_hash: bytes) -> list[Message]:
+        rows = self._file.read(
+            "SELECT role, content FROM sessions JOIN messages ON session = number "
+            "WHERE id_hash = ? AND used_at >= ? ORDER BY position",
+            (id_hash, self._file.now_s() - self._timeout_s),
+        )
+        return [Message(role=role, content=content.decode("utf-8", "surrogatepass")) for role, content in rows]
+
+    def _append(self, id_hash: bytes, rows: Sequence[tuple[str, bytes]]) -> None:
+        with self._file.transaction() as connection:
+            self._write(connection, id_hash, rows)
+
+    def _restore(self, id_hash: bytes, rows: Sequence[tuple[str, bytes]]) -> list[Message]:
+        with self._file.transaction() as connection:
+            remembered = self._history(id_hash)
+            if remembered or not rows:
+                return remembered
+            self._write(connection, id_hash, rows)
+            return self._history(id_hash)
+
+    def _write(self, connection: apsw.Connection, id_hash: bytes, rows: Sequence[tuple[str, bytes]]) -> None:
+        now = self._file.now_s()  # asked under the lock: the order of commits is the order of times
+        session, used_at = connection.execute(
+            "SELECT number, used_at FROM sessions WHERE id_hash = ?", (id_hash,)
+        ).get or (None, now)
+        if session is not None and used_at < now - self._timeout_s:
+            connection.execute("DELETE FROM sessions WHERE number = ?", (session,))
+            session = None
+        if session is None:
+            session = self._begin(connection, id_hash, now)
+        else:
+            connection.execute("UPDATE sessions SET used_at = ? WHERE number = ?", (now, session))
+        newest = connection.execute("SELECT max(position) FROM messages WHERE session = ?", (session,)).get or 0
+        connection.executemany(
+            "INSERT INTO messages VALUES (?, ?, ?, ?)",
+            [(session, position, *row) for position, row in enumerate(rows, start=newest + 1)],
+        )
+        connection.execute(
+            "DELETE FROM messages WHERE session = ? AND position <= ?",
+            (session, newest + len(rows) - self._max_messages),
+        )
+
+    def _begin(self, connection: apsw.Connection, id_hash: bytes, now: float) -> int:
+        connection.execute("INSERT INTO sessions (id_hash, started_at, used_at) VALUES (?, ?, ?)", (id_hash, now, now))
+        session = connection.last_insert_rowid()
+        if self._max_sessions is not None:
+            connection.execute(
+                "DELETE FROM sessions WHERE number IN "
+                "(SELECT number FROM sessions ORDER BY used_at DESC, number DESC LIMIT -1 OFFSET ?)",
+                (self._max_sessions,),
+            )
+        return session
+
+    def _delete(self, id_hash: bytes) -> None:
+        with self._file.transaction() as connection:
+            connection.execute("DELETE FROM sessions WHERE id_hash = ?", (id_hash,))
+
+    def _stats(self) -> ConversationStats:
+        earliest_use = self._file.now_s() - self._timeout_s
+        ((sessions, messages, started_at),) = self._file.read(
+            "SELECT count(*), (SELECT count(*) FROM messages JOIN sessions ON number = session WHERE used_at >= ?1), "
+            "min(started_at) FROM sessions WHERE used_at >= ?1",
+            (earliest_use,),
+        )
+        oldest = None
+        if started_at is not None:
+            oldest = datetime.fromtimestamp(self._file.to_wall_s(started_at), UTC).isoformat(timespec="seconds")
+        return {"sessions": sessions, "messages": messages, "oldest": oldest}
+
+    def _take_turn_to_prune(self, interval_s: float) -> bool:
+        with self._file.transaction() as connection:
+            now = self._file.now_s()
+            connection.execute("UPDATE pruning SET pruned_at = ? WHERE pruned_at <= ?", (now, now - interval_s))
+            is_ours = connection.changes() == 1
+        if is_ours:
+            self._file.checkpoint()
+        return is_ours
+
+    def _remove_some_expired(self) -> int:
+        with self._file.transaction() as connection:
+            connection.execute(
+                "DELETE FROM sessions WHERE number IN (SELECT number FROM sessions WHERE used_at < ? LIMIT ?)",
+                (self._file.now_s() - self._timeout_s, _PRUNED_AT_ONCE),
+            )
+            return connection.changes()
+
+
+def _hash(session_id: str) -> bytes:
+    return hashlib.sha256(session_id.encode("utf-8", "surrogatepass")).digest()
+
+
+def _rows(messages: Sequence[Message]) -> list[tuple[str, bytes]]:
+    return [(message.role, message.content.encode("utf-8", "surrogatepass")) for message in messages]
