@@ -33,6 +33,9 @@ class Conversations(Protocol):
     async def delete(self, session_id: str) -> None:
         """Forgets a conversation; one that is unknown is no error."""
 
+    async def count(self) -> int:
+        """How many conversations are remembered; cheap, however much was said in them."""
+
     async def stats(self) -> ConversationStats: ...
 
     async def prune_if_due(self, interval_s: float) -> int | None:

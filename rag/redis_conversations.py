@@ -96,6 +96,8 @@ for _, id in ipairs(idle) do forget(id) end
 return #idle
 """
 
+_COUNT = "return redis.call('ZCOUNT', 'rag:conversations:used', now() - ARGV[1], '+inf')"
+
 _TAKE_TURN = """
 local at, interval_us = now(), tonumber(ARGV[1])
 local last = tonumber(redis.call('GET', 'rag:conversations:pruned') or 0)
@@ -134,6 +136,7 @@ class RedisConversations:
         self._write = self._redis.register_script(_COMMON + _WRITE)
         self._forget = self._redis.register_script(_COMMON + _FORGET)
         self._sweep = self._redis.register_script(_COMMON + _SWEEP)
+        self._count = self._redis.register_script(_COMMON + _COUNT)
         self._take_turn = self._redis.register_script(_COMMON + _TAKE_TURN)
         self._silent = False
         self._probe: asyncio.Task[None] | None = None
@@ -150,6 +153,9 @@ class RedisConversations:
 
     async def delete(self, session_id: str) -> None:
         await self._ask(lambda: self._forget(args=[_hash(session_id)]))
+
+    async def count(self) -> int:
+        return int(await self._ask(lambda: self._count(args=[self._timeout_us])))
 
     async def stats(self) -> ConversationStats:
         await self._remove_expired()

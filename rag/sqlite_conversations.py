@@ -92,6 +92,9 @@ class SqliteConversations:
     async def delete(self, session_id: str) -> None:
         await self._in_thread(lambda: self._delete(_hash(session_id)))
 
+    async def count(self) -> int:
+        return await self._in_thread(self._count)
+
     async def stats(self) -> ConversationStats:
         return await self._in_thread(self._stats)
 
@@ -173,6 +176,11 @@ class SqliteConversations:
     def _delete(self, id_hash: bytes) -> None:
         with self._file.transaction() as connection:
             connection.execute("DELETE FROM sessions WHERE id_hash = ?", (id_hash,))
+
+    def _count(self) -> int:
+        earliest_use = self._file.now_s() - self._timeout_s
+        ((sessions,),) = self._file.read("SELECT count(*) FROM sessions WHERE used_at >= ?", (earliest_use,))
+        return int(sessions)
 
     def _stats(self) -> ConversationStats:
         earliest_use = self._file.now_s() - self._timeout_s

@@ -26,7 +26,7 @@ async def metrics(rooms: InRooms) -> Response:
 async def _now(rooms: Rooms) -> Now:
     try:
         async with asyncio.timeout(2.0):
-            sessions = (await rooms.conversations.stats())["sessions"]
+            sessions = await rooms.conversations.count()
     except (StateUnavailable, TimeoutError):
         sessions = None
     build = rooms.index.build

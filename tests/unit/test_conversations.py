@@ -199,6 +199,24 @@ def test_the_counts_say_when_the_oldest_conversation_began_on_todays_wall_clock(
     asyncio.run(story())
 
 
+def test_conversations_are_counted_without_a_look_at_what_was_said(path: Path) -> None:
+    hands = Hands()
+
+    async def story() -> None:
+        conversations = opened(path, hands.clocks())
+        await conversations.append("old", turn("1"))
+        hands.pass_time(DAY_S / 2)
+        for name in ("one", "two", "one"):
+            await conversations.append(name, turn(name))
+        assert await conversations.count() == 3
+        apsw.Connection(str(path)).execute("DROP TABLE messages")
+        assert await conversations.count() == 3
+        hands.pass_time(DAY_S / 2 + 1)
+        assert await conversations.count() == 2
+
+    asyncio.run(story())
+
+
 def test_a_session_id_is_nowhere_in_the_files(path: Path) -> None:
     session_id = "a-session-id-that-nobody-guesses"
 

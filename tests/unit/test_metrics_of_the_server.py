@@ -9,6 +9,8 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -17,6 +19,8 @@ from rag import calls, metric_files
 from rag.calls import Refused, Throttled, TooSlow, Unanswered
 from rag.errors import ContentFiltered, UpstreamError, UpstreamTimeout
 from rag.metrics import Metrics, Now
+from rag.routes import metrics as routes_metrics
+from rag.routes.rooms import Rooms
 from tests.support.server import clean_environment
 
 NOW = Now(
@@ -271,3 +275,14 @@ def test_the_lock_of_a_folder_is_taken_by_readers_together(tmp_path: Path) -> No
         with pytest.raises(BlockingIOError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.close(lock)
+
+
+def test_a_scrape_asks_the_conversations_for_their_count_and_nothing_else() -> None:
+    class Counted:
+        async def count(self) -> int:
+            return 7
+
+    index = SimpleNamespace(build=SimpleNamespace(id="b", model="m", manifest={}, count=3), health=dict)
+    rooms = SimpleNamespace(conversations=Counted(), index=index, metrics=Metrics(folder=None))
+    answer = asyncio.run(routes_metrics.metrics(cast("Rooms", rooms)))
+    assert b"\nrag_sessions 7.0\n" in bytes(answer.body)

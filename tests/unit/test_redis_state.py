@@ -194,6 +194,19 @@ def test_deleting_forgets_and_does_not_mind_the_unknown(redis: RedisServer) -> N
     told(story, redis.url)
 
 
+def test_an_expired_conversation_is_not_counted_even_where_nothing_prunes(redis: RedisServer) -> None:
+    async def story(conversations: Conversations) -> None:
+        await conversations.append("one", turn("1"))
+        assert await conversations.count() == 1
+        assert await until(lambda: none_left(conversations)) > 0
+        assert redis.client.zcard("rag:conversations:used") == 1
+
+    async def none_left(conversations: Conversations) -> bool:
+        return await conversations.count() == 0
+
+    told(story, redis.url, timeout_s=0.3)
+
+
 def test_the_counts_say_when_the_oldest_conversation_began(redis: RedisServer) -> None:
     async def story(conversations: Conversations) -> None:
         assert await conversations.stats() == {"sessions": 0, "messages": 0, "oldest": None}
@@ -202,6 +215,7 @@ def test_the_counts_say_when_the_oldest_conversation_began(redis: RedisServer) -
         index = "rag:conversations:began"
         redis.client.zadd(index, {hashlib.sha256(b"one").hexdigest(): 1_800_000_000_000_000})
         assert await conversations.stats() == {"sessions": 2, "messages": 6, "oldest": began_at("two")}
+        assert await conversations.count() == 2
         redis.client.zadd(index, {hashlib.sha256(b"one").hexdigest(): 1_700_000_000_000_000})
         assert (await conversations.stats())["oldest"] == "2023-11-14T22:13:20+00:00"
 
