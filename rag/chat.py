@@ -261,7 +261,7 @@ class Chat:
         turns = [Message("user", question), Message("assistant", course.text)]
         try:
             with Stage("remember"):
-                await self.conversations.append(session_id, turns)
+                await self.conversations.append(session_id, turns, asked_s_ago=course.seconds)
         except StateUnavailable as error:
             log.warning("conversation not written", extra={"reason": str(error)})
             if WITHOUT_MEMORY not in course.missing:

@@ -8,6 +8,9 @@ from typing import Protocol, TypedDict
 
 from rag.models import Message
 
+DELETION_KNOWN_S = 1800.0
+"""How long a deletion is known: longer than any answer may be on its way."""
+
 
 class ConversationStats(TypedDict):
     """Counts of what has not expired."""
@@ -24,8 +27,12 @@ class Conversations(Protocol):
     async def history(self, session_id: str) -> list[Message]:
         """The remembered messages, oldest first; none where the id is unknown or expired."""
 
-    async def append(self, session_id: str, messages: Sequence[Message]) -> None:
-        """Remembers all of these messages or none; the conversation counts as used now."""
+    async def append(self, session_id: str, messages: Sequence[Message], *, asked_s_ago: float = 0.0) -> None:
+        """Remembers all of these messages or none; the conversation counts as used now.
+
+        None where the conversation was deleted, by whichever process, within the last `asked_s_ago` seconds: an answer
+        that was on its way then must not bring it back.
+        """
 
     async def restore(self, session_id: str, messages: Sequence[Message]) -> list[Message]:
         """Remembers what a client claims was said, where nothing is known; returns what is remembered then."""

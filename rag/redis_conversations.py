@@ -4,6 +4,7 @@ The same promises as the SQLite file of one machine, with Redis' own clock in pl
 of HTTP, of models, or of what is said. The id of a conversation is never stored, only its SHA-256.
 
     rag:conversation:<hash>     list, a message each, oldest first; expires by itself
+    rag:deletion:<hash>         when it was deleted (microseconds since 1970), for half an hour
     rag:conversations:used      sorted set, hash → last use; `…:began` likewise (microseconds since 1970)
     rag:conversations:sizes     hash, hash → messages; `…:messages` is their sum
     rag:conversations:pruned    when any server pruned last
@@ -24,7 +25,7 @@ from typing import Any, TypeVar
 
 from redis import BlockingConnectionPool, Redis
 
-from rag.conversations import ConversationStats
+from rag.conversations import DELETION_KNOWN_S, ConversationStats
 from rag.errors import StateUnavailable
 from rag.models import Message
 from rag.redis_link import FAILURES, SILENCE, connection_options, shown, unavailable
@@ -51,6 +52,7 @@ local function now()
   return time[1] * 1000000 + time[2]
 end
 local function list_of(id) return 'rag:conversation:' .. id end
+local function deletion_of(id) return 'rag:deletion:' .. id end
 local function forget(id)
   local size = redis.call('HGET', 'rag:conversations:sizes', id)
   if size then redis.call('DECRBY', 'rag:conversations:messages', size) end
@@ -64,8 +66,10 @@ end
 _WRITE = """
 local id, only_unknown = ARGV[1], ARGV[2] == '1'
 local timeout_us, max_messages, max_sessions = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local first = 6
+local asked_us, first = tonumber(ARGV[6]), 7
 local list, at = list_of(id), now()
+local deleted = redis.call('GET', deletion_of(id))
+if deleted and tonumber(deleted) > at - asked_us then return {} end
 if redis.call('EXISTS', list) == 0 then
   forget(id)
   if #ARGV < first then return {} end
@@ -87,7 +91,10 @@ end
 return only_unknown and redis.call('LRANGE', list, 0, -1) or {}
 """
 
-_FORGET = "forget(ARGV[1])"
+_DELETE = """
+forget(ARGV[1])
+redis.call('SET', deletion_of(ARGV[1]), string.format('%.0f', now()), 'PX', ARGV[2])
+"""
 
 _SWEEP = """
 local timeout_us, at_once = tonumber(ARGV[1]), ARGV[2]
@@ -134,7 +141,7 @@ class RedisConversations:
         )
         self._redis: Any = Redis(connection_pool=self._pool)  # its types mix the asyncio client's into every answer
         self._write = self._redis.register_script(_COMMON + _WRITE)
-        self._forget = self._redis.register_script(_COMMON + _FORGET)
+        self._delete = self._redis.register_script(_COMMON + _DELETE)
         self._sweep = self._redis.register_script(_COMMON + _SWEEP)
         self._count = self._redis.register_script(_COMMON + _COUNT)
         self._take_turn = self._redis.register_script(_COMMON + _TAKE_TURN)
@@ -145,14 +152,14 @@ class RedisConversations:
     async def history(self, session_id: str) -> list[Message]:
         return _messages(await self._ask(lambda: self._redis.lrange(f"rag:conversation:{_hash(session_id)}", 0, -1)))
 
-    async def append(self, session_id: str, messages: Sequence[Message]) -> None:
-        await self._write_rows(session_id, messages, only_unknown=False)
+    async def append(self, session_id: str, messages: Sequence[Message], *, asked_s_ago: float = 0.0) -> None:
+        await self._write_rows(session_id, messages, only_unknown=False, asked_s_ago=asked_s_ago)
 
     async def restore(self, session_id: str, messages: Sequence[Message]) -> list[Message]:
         return _messages(await self._write_rows(session_id, messages, only_unknown=True))
 
     async def delete(self, session_id: str) -> None:
-        await self._ask(lambda: self._forget(args=[_hash(session_id)]))
+        await self._ask(lambda: self._delete(args=[_hash(session_id), round(DELETION_KNOWN_S * 1e3)]))
 
     async def count(self) -> int:
         return int(await self._ask(lambda: self._count(args=[self._timeout_us])))
@@ -181,9 +188,11 @@ class RedisConversations:
             self._redis.close()
             self._pool.disconnect()
 
-    async def _write_rows(self, session_id: str, messages: Sequence[Message], *, only_unknown: bool) -> list[bytes]:
+    async def _write_rows(
+        self, session_id: str, messages: Sequence[Message], *, only_unknown: bool, asked_s_ago: float = 0.0
+    ) -> list[bytes]:
         limit = "" if self._max_sessions is None else self._max_sessions
-        options = [int(only_unknown), self._timeout_us, self._max_messages, limit]
+        options = [int(only_unknown), self._timeout_us, self._max_messages, limit, round(asked_s_ago * 1e6)]
         rows = [_row(message) for message in messages[-self._max_messages :]]
         found: list[bytes] = await self._ask(lambda: self._write(args=[_hash(session_id), *options, *rows]))
         return found

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import apsw
 
-from rag.conversations import ConversationStats
+from rag.conversations import DELETION_KNOWN_S, ConversationStats
 from rag.errors import StateUnavailable
 from rag.models import Message
 from rag.state import Clocks, StateFile
@@ -39,6 +39,10 @@ _MIGRATIONS = (
     ) WITHOUT ROWID;
     CREATE TABLE pruning (one INTEGER PRIMARY KEY CHECK (one = 1), pruned_at REAL NOT NULL);
     INSERT INTO pruning VALUES (1, 0);
+    """,
+    """
+    CREATE TABLE deletions (id_hash BLOB PRIMARY KEY, deleted_at REAL NOT NULL) WITHOUT ROWID;
+    CREATE INDEX deletions_by_time ON deletions (deleted_at);
     """,
 )
 
@@ -81,9 +85,9 @@ class SqliteConversations:
     async def history(self, session_id: str) -> list[Message]:
         return await self._in_thread(lambda: self._history(_hash(session_id)))
 
-    async def append(self, session_id: str, messages: Sequence[Message]) -> None:
+    async def append(self, session_id: str, messages: Sequence[Message], *, asked_s_ago: float = 0.0) -> None:
         rows = _rows(messages)
-        await self._in_thread(lambda: self._append(_hash(session_id), rows))
+        await self._in_thread(lambda: self._append(_hash(session_id), rows, asked_s_ago))
 
     async def restore(self, session_id: str, messages: Sequence[Message]) -> list[Message]:
         rows = _rows(messages)
@@ -128,9 +132,12 @@ class SqliteConversations:
         )
         return [Message(role=role, content=content.decode("utf-8", "surrogatepass")) for role, content in rows]
 
-    def _append(self, id_hash: bytes, rows: Sequence[tuple[str, bytes]]) -> None:
+    def _append(self, id_hash: bytes, rows: Sequence[tuple[str, bytes]], asked_s_ago: float) -> None:
         with self._file.transaction() as connection:
-            self._write(connection, id_hash, rows)
+            asked_at = self._file.now_s() - asked_s_ago
+            deleted = "SELECT 1 FROM deletions WHERE id_hash = ? AND deleted_at > ?"
+            if connection.execute(deleted, (id_hash, asked_at)).get is None:
+                self._write(connection, id_hash, rows)
 
     def _restore(self, id_hash: bytes, rows: Sequence[tuple[str, bytes]]) -> list[Message]:
         with self._file.transaction() as connection:
@@ -175,7 +182,11 @@ class SqliteConversations:
 
     def _delete(self, id_hash: bytes) -> None:
         with self._file.transaction() as connection:
+            now = self._file.now_s()
             connection.execute("DELETE FROM sessions WHERE id_hash = ?", (id_hash,))
+            # Noted of unknown ones too: their first answer may be on its way.
+            connection.execute("INSERT OR REPLACE INTO deletions VALUES (?, ?)", (id_hash, now))
+            connection.execute("DELETE FROM deletions WHERE deleted_at < ?", (now - DELETION_KNOWN_S,))
 
     def _count(self) -> int:
         earliest_use = self._file.now_s() - self._timeout_s
@@ -199,6 +210,7 @@ class SqliteConversations:
             now = self._file.now_s()
             connection.execute("UPDATE pruning SET pruned_at = ? WHERE pruned_at <= ?", (now, now - interval_s))
             is_ours = connection.changes() == 1
+            connection.execute("DELETE FROM deletions WHERE deleted_at < ?", (now - DELETION_KNOWN_S,))
         if is_ours:
             self._file.checkpoint()
         return is_ours

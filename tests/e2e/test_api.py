@@ -153,6 +153,28 @@ def test_a_stream_delivers_the_first_piece_while_the_model_is_still_writing(
     assert arrived["done"] - arrived["delta"] > 0.5
 
 
+@pytest.mark.parametrize("turns_before", [0, 1])
+def test_an_answer_whose_conversation_is_deleted_while_it_streams_is_not_remembered(
+    client: httpx.Client, azure: AzureEmulator, turns_before: int
+) -> None:
+    question = {"message": "How long does the warranty last?", "session_id": f"deleted-while-{turns_before}-streams"}
+    for _ in range(turns_before):
+        client.post("/chat", json=question).raise_for_status()
+    azure.behave(tokens=[f"word{number} " for number in range(8)], token_delay_ms=100)
+    with client.stream("POST", "/chat/stream", json=question) as answer:
+        lines = answer.iter_lines()
+        while next(lines) != "event: delta":
+            pass
+        httpx.delete(
+            f"{client.base_url}/sessions/{question['session_id']}", trust_env=False, timeout=10
+        ).raise_for_status()
+        assert "event: done" in list(lines)
+    assert client.get(f"/sessions/{question['session_id']}/history").json()["history"] == []
+    azure.heal()
+    client.post("/chat", json=question).raise_for_status()
+    assert len(client.get(f"/sessions/{question['session_id']}/history").json()["history"]) == 2
+
+
 def test_a_text_with_line_breaks_and_other_scripts_survives_the_stream(
     client: httpx.Client, azure: AzureEmulator
 ) -> None:

@@ -17,7 +17,8 @@ from typing import Any
 import apsw
 import pytest
 
-from rag.conversations import Conversations
+from rag.azure_openai import STREAM_LENGTH_S
+from rag.conversations import DELETION_KNOWN_S, Conversations
 from rag.errors import StateUnavailable
 from rag.models import Message
 from rag.sqlite_conversations import SqliteConversations
@@ -181,6 +182,44 @@ def test_deleting_forgets_and_does_not_mind_the_unknown(path: Path) -> None:
         assert await conversations.history("one") == []
         assert await conversations.history("two") == turn("2")
         assert (await conversations.stats())["messages"] == 2
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_an_answer_to_a_conversation_that_was_deleted_meanwhile_is_not_remembered(path: Path, known: bool) -> None:
+    hands = Hands()
+
+    async def story() -> None:
+        one_worker, another = opened(path, hands.clocks()), opened(path, hands.clocks())
+        if known:
+            await one_worker.append("one", turn("before"))
+        hands.pass_time(20)
+        await another.delete("one")
+        hands.pass_time(10)
+        await one_worker.append("one", turn("late"), asked_s_ago=10.5)
+        assert await another.history("one") == []
+        await one_worker.append("one", turn("after"), asked_s_ago=9.5)
+        assert await another.history("one") == turn("after")
+
+    asyncio.run(story())
+
+
+def test_deletions_are_known_for_longer_than_any_answer_takes_and_not_for_ever(path: Path) -> None:
+    hands = Hands()
+
+    async def story() -> None:
+        conversations = opened(path, hands.clocks())
+        await conversations.delete("one")
+        hands.pass_time(600 + STREAM_LENGTH_S)  # the longest REQUEST_TIMEOUT_SECONDS, and the stream after it
+        await conversations.delete("two")
+        await conversations.append("one", turn("late"), asked_s_ago=601 + STREAM_LENGTH_S)
+        assert await conversations.history("one") == []
+        hands.pass_time(DELETION_KNOWN_S)
+        await conversations.prune_if_due(0)
+        assert apsw.Connection(str(path)).execute("SELECT count(*) FROM deletions").get == 1
+        await conversations.delete("two")
+        assert apsw.Connection(str(path)).execute("SELECT count(*) FROM deletions").get == 1
 
     asyncio.run(story())
 

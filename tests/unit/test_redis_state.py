@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from rag import preflight
-from rag.conversations import Conversations
+from rag.conversations import DELETION_KNOWN_S, Conversations
 from rag.errors import ConfigError, StateUnavailable
 from rag.models import Message
 from rag.rate_limits import LimitExceeded, RateLimits
@@ -205,6 +205,24 @@ def test_an_expired_conversation_is_not_counted_even_where_nothing_prunes(redis:
         return await conversations.count() == 0
 
     told(story, redis.url, timeout_s=0.3)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_an_answer_to_a_conversation_that_was_deleted_meanwhile_is_not_remembered(
+    redis: RedisServer, known: bool
+) -> None:
+    async def story(conversations: Conversations) -> None:
+        if known:
+            await conversations.append("one", turn("before"))
+        began = time.monotonic()
+        await conversations.delete("one")
+        await conversations.append("one", turn("late"), asked_s_ago=time.monotonic() - began + 0.5)
+        assert await conversations.history("one") == []
+        await conversations.append("one", turn("after"))
+        assert await conversations.history("one") == turn("after")
+        assert 0 < redis.client.ttl(f"rag:deletion:{hashlib.sha256(b'one').hexdigest()}") <= DELETION_KNOWN_S
+
+    told(story, redis.url)
 
 
 def test_the_counts_say_when_the_oldest_conversation_began(redis: RedisServer) -> None:
