@@ -1,7 +1,7 @@
 """Writes, checks and puts back one archive of everything that the server keeps, while it runs.
 
 One archive holds conversations, feedback and the live build of the index, with a manifest of checksums in front.
-Conversations and feedback are copied by SQLite's online backup: one moment of each file, whoever writes meanwhile.
+Conversations and feedback are copied row by row: one moment of each file, whoever writes meanwhile.
 It must not know what is in the files, nor anything of HTTP and models; of the server it needs nothing running.
 
     rag-server-<UTC time>.tar.gz
@@ -180,18 +180,19 @@ def _put_back_index(staged: Path, root: Path) -> None:
 
 
 def _copied(source: Path, copy: Path) -> IO[bytes]:
-    """A sound copy of a SQLite file that others may be writing."""
+    """A sound copy of a SQLite file that others may be writing: its rows, and nothing that was deleted from it."""
     try:
         with closing(apsw.Connection(str(source), flags=apsw.SQLITE_OPEN_READWRITE)) as live:
             live.set_busy_timeout(10_000)
+            copy.touch(mode=0o600)
+            # Row by row, in one read transaction, which no writer waits for. A copy of the pages would hold what stands
+            # in the free ones too.
+            live.execute("VACUUM INTO ?", (str(copy),))
             with closing(apsw.Connection(str(copy))) as copied:
-                copy.chmod(0o600)
-                with copied.backup("main", live, "main") as running:
-                    # All pages in one step: one read transaction, which no writer waits for.
-                    running.step(-1)
-                copied.execute("PRAGMA journal_mode = DELETE")
                 if (found := copied.execute("PRAGMA integrity_check").get) != "ok":
-                    raise BackupRefused(f"{source} is damaged: {found}; restore it from an earlier backup")
+                    raise apsw.CorruptError(found)
+    except apsw.CorruptError as error:
+        raise BackupRefused(f"{source} is damaged: {error}; restore it from an earlier backup") from error
     except apsw.Error as error:
         raise BackupRefused(f"{source} cannot be copied: {type(error).__name__}: {error}") from error
     return copy.open("rb")

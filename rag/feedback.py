@@ -48,7 +48,7 @@ class FeedbackStore:
     def __init__(self, *, path: Path, clocks: Clocks) -> None:
         self._file = StateFile(
             path=path, migrations=_MIGRATIONS, newest_sql="SELECT max(given_at) FROM feedback",
-            synchronous="NORMAL", busy_timeout_ms=2_000, clocks=clocks,
+            synchronous="NORMAL", busy_timeout_ms=2_000, clocks=clocks, overwrites_deleted=True,
         )  # fmt: skip
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="feedback")
 

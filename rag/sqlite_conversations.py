@@ -8,6 +8,7 @@ import asyncio
 import hashlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
@@ -46,6 +47,9 @@ _MIGRATIONS = (
     """,
 )
 
+WIPE_AFTER_S = 1.0
+"""How long what was deleted may stay readable in the file's log, where no other process is using it just then."""
+
 _PRUNED_AT_ONCE = 200
 """Sessions a transaction of the pruning removes: it holds the write lock for milliseconds, visitors wait no longer."""
 
@@ -75,12 +79,16 @@ class SqliteConversations:
             synchronous="NORMAL",
             busy_timeout_ms=busy_timeout_ms,
             clocks=clocks,
+            overwrites_deleted=True,
         )
         self._max_messages = max_messages
         self._timeout_s = timeout_s
         self._max_sessions = max_sessions
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="conversations")
         self._closed = False
+        self._is_in_log = False
+        """Whether something that was deleted can still be read in the file's log."""
+        self._wiping: asyncio.Task[None] | None = None
 
     async def history(self, session_id: str) -> list[Message]:
         return await self._in_thread(lambda: self._history(_hash(session_id)))
@@ -95,6 +103,7 @@ class SqliteConversations:
 
     async def delete(self, session_id: str) -> None:
         await self._in_thread(lambda: self._delete(_hash(session_id)))
+        self._wipe_soon()
 
     async def count(self) -> int:
         return await self._in_thread(self._count)
@@ -108,6 +117,8 @@ class SqliteConversations:
         removed = 0
         while batch := await self._in_thread(self._remove_some_expired):
             removed += batch
+        if removed:
+            self._wipe_soon()
         return removed
 
     async def check(self) -> None:
@@ -116,13 +127,37 @@ class SqliteConversations:
     async def close(self) -> None:
         if not self._closed:
             self._closed = True
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._file.close)
+            if self._wiping is not None:
+                self._wiping.cancel()
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
             self._thread.shutdown(wait=False)
 
     async def _in_thread(self, work: Callable[[], _Result]) -> _Result:
         if self._closed:  # a stream that outlives the shutdown still wants to remember its answer
             raise StateUnavailable("the conversations are closed, because the server is stopping")
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    def _wipe_soon(self) -> None:
+        self._is_in_log = True
+        if self._wiping is None or self._wiping.done():
+            self._wiping = asyncio.create_task(self._wipe())
+
+    async def _wipe(self) -> None:
+        # Together what was deleted within a second: whoever deletes without pause must not keep the disk busy.
+        while self._is_in_log:
+            await asyncio.sleep(WIPE_AFTER_S)
+            self._is_in_log = False
+            try:
+                emptied = await self._in_thread(self._file.empty_log)
+            except StateUnavailable:
+                emptied = False
+            self._is_in_log |= not emptied
+
+    def _close(self) -> None:
+        if self._is_in_log:
+            with suppress(StateUnavailable):
+                self._file.empty_log()
+        self._file.close()
 
     def _history(self, id_hash: bytes) -> list[Message]:
         rows = self._file.read(

@@ -24,6 +24,8 @@ from rag.errors import StateUnavailable
 
 _BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
 
+_LOG_BUSY_TIMEOUT_MS = 20  # it is tried again; nobody who waits for the connection should wait for it
+
 _SAVED_TIME = """
 CREATE TABLE steady_time (
     one INTEGER PRIMARY KEY CHECK (one = 1),
@@ -72,6 +74,7 @@ class StateFile:
 
     `migrations[n]` is the script that leads from schema version n to n + 1. `newest_sql` selects the latest steady time
     among the stored rows: after a reboot time goes on from there at least, even where nobody had saved it since.
+    With `overwrites_deleted` what is deleted is overwritten in the file; out of the log beside it, see `empty_log`.
     Threads may share an instance; they take turns.
     """
 
@@ -84,6 +87,7 @@ class StateFile:
         synchronous: Literal["NORMAL", "OFF"],
         busy_timeout_ms: int,
         clocks: Clocks,
+        overwrites_deleted: bool = False,
     ) -> None:
         self._path = path
         self._migrations = tuple(migrations)
@@ -91,6 +95,7 @@ class StateFile:
         self._synchronous = synchronous
         self._busy_timeout_ms = busy_timeout_ms
         self._clocks = clocks
+        self._overwrites_deleted = overwrites_deleted
         self._turn = threading.RLock()
         self._connection: apsw.Connection | None = None
         self._inode = 0
@@ -128,6 +133,19 @@ class StateFile:
             connection.execute(
                 "UPDATE steady_time SET saved_steady = ?, saved_wall = ?", (self.now_s(), self._clocks.wall_s())
             )
+
+    def empty_log(self) -> bool:
+        """Moves the log into the file and empties it; False while somebody reads from it. Raises StateUnavailable."""
+        with self._guarded():
+            connection = self._opened()
+            connection.set_busy_timeout(_LOG_BUSY_TIMEOUT_MS)
+            try:
+                connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+            except apsw.BusyError:
+                return False
+            finally:
+                connection.set_busy_timeout(self._busy_timeout_ms)
+            return True
 
     def check(self) -> None:
         """Proves that the file can be written now, and is still the one that its path names.
@@ -186,6 +204,7 @@ class StateFile:
             self._enter_wal(connection)
             connection.execute(f"PRAGMA synchronous = {self._synchronous}")
             connection.execute("PRAGMA foreign_keys = ON")
+            connection.execute(f"PRAGMA secure_delete = {'ON' if self._overwrites_deleted else 'OFF'}")
             if self._known_version(connection) < len(self._migrations) or not self._anchored(connection):
                 with _immediate(connection):
                     self._prepare(connection)

@@ -6,6 +6,7 @@ import re
 import stat
 import tarfile
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import apsw
@@ -90,6 +91,32 @@ def test_what_comes_back_is_what_was_kept(kept: tuple[Path, Path], tmp_path: Pat
     assert live == builds.live_id(index)
     assert builds.kept_ids(back / "vector_db") == [live]
     assert files_in(builds.folder_of(back / "vector_db", live)) == files_in(builds.folder_of(index, live))
+
+
+def test_nothing_that_was_deleted_gets_into_an_archive(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    asyncio.run(remember(state, "example-session-0001"))
+    with closing(apsw.Connection(str(state / "conversations.sqlite3"))) as careless:
+        # As a file may be that an earlier version, or another tool, has written.
+        careless.execute("PRAGMA secure_delete = OFF")
+        careless.execute("CREATE TABLE notes (text); INSERT INTO notes VALUES (?)", ("a secret " * 1000,))
+        careless.execute("DELETE FROM notes")
+        archive = create(state_dir=state, index=None, target=tmp_path / "backups")
+    assert b"secret" in b"".join(files_in(state).values())
+    verify(archive, into=tmp_path / "opened")
+    assert b"secret" not in b"".join(files_in(tmp_path / "opened").values())
+
+
+def test_a_state_file_with_a_spoilt_page_is_not_taken_for_a_backup(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    asyncio.run(remember(state, "example-session-0001"))
+    file = state / "conversations.sqlite3"
+    content = bytearray(file.read_bytes())
+    content[8192:] = b"\xff" * (len(content) - 8192)
+    file.write_bytes(content)
+    with pytest.raises(BackupRefused, match=r"is damaged: .*; restore it from an earlier backup"):
+        create(state_dir=state, index=None, target=tmp_path / "backups")
+    assert archives(tmp_path / "backups") == []
 
 
 def test_a_copy_is_one_moment_of_a_file_that_is_being_written(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import Any
 import apsw
 import pytest
 
+from rag import sqlite_conversations
 from rag.azure_openai import STREAM_LENGTH_S
 from rag.conversations import DELETION_KNOWN_S, Conversations
 from rag.errors import StateUnavailable
@@ -201,6 +203,71 @@ def test_an_answer_to_a_conversation_that_was_deleted_meanwhile_is_not_remembere
         assert await another.history("one") == []
         await one_worker.append("one", turn("after"), asked_s_ago=9.5)
         assert await another.history("one") == turn("after")
+
+    asyncio.run(story())
+
+
+def stored(path: Path) -> bytes:
+    return b"".join(found.read_bytes() for found in path.parent.iterdir())
+
+
+async def is_gone(path: Path, words: bytes) -> None:
+    """Waits until the words stand in no file."""
+    give_up_at = time.monotonic() + 10
+    while words in stored(path):
+        assert time.monotonic() < give_up_at, "still to be read"
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("how", ["deleted", "pruned", "deleted just before the end"])
+def test_what_is_forgotten_stands_in_no_file_any_more(path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    hands = Hands()
+    if how != "deleted just before the end":
+        monkeypatch.setattr(sqlite_conversations, "WIPE_AFTER_S", 0.01)
+
+    async def story() -> None:
+        conversations, another = opened(path, hands.clocks()), opened(path, hands.clocks())
+        long = Message("assistant", "a secret on pages of its own " * 400)
+        await conversations.append("one", [*turn("of a secret"), long])
+        assert b"secret" in stored(path)
+        if how == "pruned":
+            hands.pass_time(DAY_S + 1)
+        await another.append("two", turn("kept"))
+        if how == "pruned":
+            assert await conversations.prune_if_due(0) == 1
+        else:
+            await conversations.delete("one")
+        if how == "deleted just before the end":
+            await conversations.close()
+        await is_gone(path, b"secret")
+        assert await another.history("two") == turn("kept")
+
+    asyncio.run(story())
+
+
+def test_whoever_reads_meanwhile_only_delays_that_and_holds_up_nobody(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_conversations, "WIPE_AFTER_S", 0.01)
+
+    async def story() -> None:
+        conversations = opened(path)
+        await conversations.append("one", turn("of a secret"))
+        reader = apsw.Connection(str(path))
+        reader.execute("BEGIN")
+        assert reader.execute("SELECT count(*) FROM messages").get == 2
+        await conversations.delete("one")
+        await conversations.append("two", turn("kept"))
+        longest_s = 0.0
+        for _ in range(20):
+            began = time.monotonic()
+            assert await conversations.history("two") == turn("kept")
+            longest_s = max(longest_s, time.monotonic() - began)
+            await asyncio.sleep(0.01)
+        assert b"secret" in stored(path)
+        assert longest_s < 1.0  # the store's own patience with a lock is two seconds
+        reader.execute("ROLLBACK")
+        await is_gone(path, b"secret")
 
     asyncio.run(story())
 
