@@ -15,9 +15,7 @@ from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
 from starlette.middleware.cors import CORSMiddleware
 from starlette.staticfiles import StaticFiles
-from starlette.types import Scope
 
-from rag import access
 from rag.azure_openai import AzureChat, AzureEmbedder
 from rag.calls import CallObserver
 from rag.chat import Chat, ChatModel
@@ -44,6 +42,7 @@ from rag.routes import (
     metrics,
     middleware,
     openai,
+    paths,
     problems,
     sessions,
     site,
@@ -59,10 +58,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("rag_server")
 
-LIMITED = {("POST", "/chat"): "chat", ("POST", "/chat/stream"): "chat", ("POST", "/search"): "search",
-           ("POST", "/feedback"): "search", ("GET", "/health"): "health",
-           ("POST", "/v1/chat/completions"): "chat", ("POST", "/api/chat"): "chat"}  # fmt: skip
-"""Which limit a route counts against."""
 MEASURE_MEMORY_EVERY_S = 15.0
 OBJECTS_BETWEEN_COLLECTIONS = 10_000
 """Python's own 700 are fewer than one chat makes, and looking for cycles among them took a tenth of its time."""
@@ -81,7 +76,7 @@ def create_app(settings: Settings, *, metrics_folder: Path | None = None) -> Fas
             *(("chat", one.name) for one in settings.chat_endpoints),
             *(("embeddings", one.name) for one in settings.embeddings_endpoints),
         ],
-        limits=sorted(set(LIMITED.values())),
+        limits=sorted(set(paths.LIMITS.values())),
     )  # fmt: skip
     rate_limits = RateLimits(
         limits={"chat": settings.rate_limit_chat, "search": settings.rate_limit_search,
@@ -120,7 +115,7 @@ def create_app(settings: Settings, *, metrics_folder: Path | None = None) -> Fas
     # The last one added is the outermost.
     app.add_middleware(middleware.BodyLimit)
     app.add_middleware(
-        RateLimitMiddleware, limits=rate_limits, routes=LIMITED, bucket=_bucket,
+        RateLimitMiddleware, limits=rate_limits, limit_of=paths.limit_of, bucket=paths.bucket_of,
         problem=problems.rate_limit_problem, metrics=counts,
     )  # fmt: skip
     if settings.allowed_origins:
@@ -137,7 +132,7 @@ def create_app(settings: Settings, *, metrics_folder: Path | None = None) -> Fas
             max_age=3600,
         )
     app.add_middleware(dialects.ProblemsReworded, prefix=openai.PREFIX, reword=openai.reworded)
-    app.add_middleware(middleware.RequestContext, route_name=_route_name, metrics=counts, tracer=tracing)
+    app.add_middleware(middleware.RequestContext, route_name=paths.name_of, metrics=counts, tracer=tracing)
     return app
 
 
@@ -274,23 +269,6 @@ async def _prune_forever(conversations: Conversations, rate_limits: RateLimits, 
         except StateUnavailable as error:
             log.warning("conversations not pruned", extra={"reason": str(error)})
         await asyncio.sleep(min(interval_s, 60.0))
-
-
-def _bucket(scope: Scope) -> str | None:
-    address = scope["client"][0] if scope.get("client") else None
-    if scope["path"] == "/health" and access.is_loopback(address):
-        return None
-    return access.client_bucket(address)
-
-
-def _route_name(scope: Scope) -> str:
-    route = scope.get("route")
-    if path := getattr(route, "path", None):
-        return str(path)
-    if mounted_at := scope.get("root_path"):
-        return str(mounted_at)
-    # Refused before the routes: too many requests, or too large a body. Only paths of ours, for a label has to be.
-    return scope["path"] if (scope["method"], scope["path"]) in LIMITED else "unmatched"
 
 
 def __getattr__(name: str) -> Any:

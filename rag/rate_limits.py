@@ -179,21 +179,22 @@ class RateLimits:
 
 @dataclass(frozen=True)
 class RateLimitMiddleware:
-    """Counts a request before its body is read: exact method and path, or it is let through.
+    """Counts a request before its body is read.
 
-    `bucket` names the visitor, or is None for one who is never limited. `problem` makes the response to a refusal.
+    `limit_of` names the limit it counts against, or is None for one that has none; `bucket` names the visitor, or is
+    None for one who is never limited. `problem` makes the response to a refusal.
     """
 
     app: ASGIApp
     _: KW_ONLY
     limits: RateLimits
-    routes: Mapping[tuple[str, str], str]
+    limit_of: Callable[[Scope], str | None]
     bucket: Callable[[Scope], str | None]
     problem: Callable[[Scope, RateLimited], ASGIApp]
     metrics: Metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        name = self.routes.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
+        name = self.limit_of(scope) if scope["type"] == "http" else None
         bucket = None if name is None else self.bucket(scope)
         if name is None or bucket is None:
             await self.app(scope, receive, send)

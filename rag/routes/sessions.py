@@ -9,7 +9,7 @@ from rag.routes.rooms import InRooms, require_admin
 router = APIRouter()
 
 
-@router.get("/sessions/stats", summary="Counts of conversations", responses=problems.described(401, 404, 503))
+@router.get("/sessions/stats", summary="Counts of conversations", responses=problems.described(401, 404, 429, 503))
 async def stats(request: Request, rooms: InRooms) -> bodies.Stats:
     require_admin(request, rooms.settings)
     return bodies.Stats(**await rooms.conversations.stats())
@@ -22,7 +22,7 @@ async def history(session_id: SessionId, rooms: InRooms) -> bodies.HistoryRespon
     return bodies.HistoryResponse(session_id=session_id, history=said)
 
 
-@router.delete("/sessions/{session_id}", summary="Forget a conversation", responses=problems.described(422, 503))
+@router.delete("/sessions/{session_id}", summary="Forget a conversation", responses=problems.described(422, 429, 503))
 async def delete(session_id: SessionId, rooms: InRooms) -> bodies.Deleted:
     await rooms.conversations.delete(session_id)
     return bodies.Deleted(message="The conversation is forgotten.")

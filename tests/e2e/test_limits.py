@@ -11,6 +11,7 @@ import pytest
 from tests.conftest import StartServer
 from tests.support.azure import AzureEmulator
 from tests.support.server import RagServer
+from tests.support.waiting import wait_until
 
 ALLOWED = "https://www.brinewell.example"
 QUESTION = {"message": "How long does the warranty last?"}
@@ -26,6 +27,7 @@ def limited(
         **azure_process.environment,
         "VECTOR_DB_PATH": str(site_build),
         "ALLOWED_ORIGINS": f"{ALLOWED},http://localhost:3000",
+        "ADMIN_API_KEY": "an-admin-key-0123456789abcdef",
     }
     with RagServer.start(settings, tmp_path_factory.mktemp("limited")) as running:
         yield running
@@ -64,6 +66,22 @@ def test_of_100_concurrent_searches_exactly_30_pass(limited: RagServer, visitor:
 def test_streams_count_as_chats(limited: RagServer, visitor: str) -> None:
     assert statuses(limited, [visitor] * 12, "/chat/stream") == {200: 12}
     assert statuses(limited, [visitor] * 12, "/chat") == {200: 8, 429: 4}
+
+
+def test_deletions_are_limited_whatever_the_id_and_never_named_by_it(limited: RagServer, visitor: str) -> None:
+    paths = [f"/sessions/a-session-of-nobody-{number}" for number in range(40)]
+    answers = [ask(limited, visitor, path, "DELETE") for path in paths]
+    assert [answer.status_code for answer in answers] == [200] * 30 + [429] * 10
+    assert answers[-1].json()["code"] == "rate_limited"
+    wait_until(
+        lambda: limited.output.count('"/sessions/{session_id}"') >= 40, 10, "the refused are logged by the route"
+    )
+    assert "a-session-of-nobody" not in limited.output
+
+
+@pytest.mark.parametrize("path", ["/sessions/stats", "/feedback"])
+def test_guesses_at_the_admin_key_are_limited(limited: RagServer, visitor: str, path: str) -> None:
+    assert statuses(limited, [visitor] * 40, path, "GET") == {401: 30, 429: 10}
 
 
 def test_every_limited_answer_says_what_is_left(limited: RagServer, visitor: str) -> None:

@@ -25,7 +25,7 @@ RANKS = {
             "live_index preflight backup",
             "retrieval",
             "chat in_flight",
-            "routes.bodies routes.problems routes.rooms",
+            "routes.bodies routes.paths routes.problems routes.rooms",
             "routes.middleware routes.streams",
             "routes.answers routes.demo_pages routes.feedback routes.sessions routes.site",
             "routes.dialects routes.metrics",

@@ -391,7 +391,7 @@ def middleware(limits: RateLimits) -> Callable[..., tuple[int, dict[str, str], b
     limiting = RateLimitMiddleware(
         app,
         limits=limits,
-        routes={("POST", "/chat"): "chat"},
+        limit_of=lambda scope: "chat" if (scope["method"], scope["path"]) == ("POST", "/chat") else None,
         bucket=lambda scope: scope["visitor"],
         problem=problem,
         metrics=Metrics(folder=None),
