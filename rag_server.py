@@ -6,7 +6,7 @@ The only place of the server where adapters are constructed.
 import asyncio
 import gc
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
 from starlette.middleware.cors import CORSMiddleware
 from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp
 
 from rag.azure_openai import AzureChat, AzureEmbedder
 from rag.calls import CallObserver
@@ -118,22 +119,26 @@ def create_app(settings: Settings, *, metrics_folder: Path | None = None) -> Fas
         RateLimitMiddleware, limits=rate_limits, limit_of=paths.limit_of, bucket=paths.bucket_of,
         problem=problems.rate_limit_problem, metrics=counts,
     )  # fmt: skip
-    if settings.allowed_origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=settings.allowed_origins,
-            allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=["*"],
-            expose_headers=[
-                "X-Request-ID",
-                "Retry-After",
-                *(f"X-RateLimit-{x}" for x in ("Limit", "Remaining", "Reset")),
-            ],
-            max_age=3600,
-        )
-    app.add_middleware(dialects.ProblemsReworded, prefix=openai.PREFIX, reword=openai.reworded)
-    app.add_middleware(middleware.RequestContext, route_name=paths.name_of, metrics=counts, tracer=tracing)
+    # A fault of ours passes these by on its way out; its answer goes through them all the same.
+    apology: ASGIApp = problems.apology
+    for kind, options in _around(settings):
+        app.add_middleware(kind, **options)
+        apology = kind(apology, **options)
+    app.add_middleware(
+        middleware.RequestContext, route_name=paths.name_of, metrics=counts, tracer=tracing, apology=apology
+    )
     return app
+
+
+def _around(settings: Settings) -> Iterator[tuple[Callable[..., ASGIApp], dict[str, Any]]]:
+    """What an answer passes on its way out, from the inside: who may read it, and in which form."""
+    if settings.allowed_origins:
+        limits = (f"X-RateLimit-{name}" for name in ("Limit", "Remaining", "Reset"))
+        yield CORSMiddleware, {
+            "allow_origins": settings.allowed_origins, "allow_methods": ["GET", "POST", "DELETE"],
+            "allow_headers": ["*"], "expose_headers": ["X-Request-ID", "Retry-After", *limits], "max_age": 3600,
+        }  # fmt: skip
+    yield dialects.ProblemsReworded, {"prefix": openai.PREFIX, "reword": openai.reworded}
 
 
 async def open_rooms(

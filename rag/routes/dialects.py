@@ -13,9 +13,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.types import Message as ASGIMessage
 
 from rag.chat import Event
-from rag.errors import InvalidRequest, RagError
+from rag.errors import InvalidRequest
 from rag.models import Message
-from rag.routes import answers, problems
+from rag.routes import answers
 from rag.routes.rooms import Rooms
 
 END = b"data: [DONE]\n\n"
@@ -70,11 +70,10 @@ class ProblemsReworded:
         if scope["type"] != "http" or not scope["path"].startswith(self._prefix):
             await self._app(scope, receive, send)
             return
-        begun, held = False, None
+        held = None
 
         async def send_reworded(message: ASGIMessage) -> None:
-            nonlocal begun, held
-            begun = True
+            nonlocal held
             if held is None and _is_problem(message):
                 held = message
                 return
@@ -88,12 +87,7 @@ class ProblemsReworded:
                 message = {**message, "body": content}
             await send(message)
 
-        try:
-            await self._app(scope, receive, send_reworded)
-        except Exception:
-            if not begun:
-                await problems.problem(RagError())(scope, receive, send_reworded)
-            raise
+        await self._app(scope, receive, send_reworded)
 
 
 def _is_problem(message: ASGIMessage) -> bool:

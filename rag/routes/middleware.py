@@ -32,16 +32,18 @@ class RequestContext:
     """Gives a request its id, answers what nobody else did, counts it, traces it, and writes its line in the log.
 
     `route_name` names the route of a path for log, metrics and traces, where a path itself may hold a visitor's id.
-    Without a `tracer` nothing is traced.
+    Without a `tracer` nothing is traced. `apology` answers for what broke before anything was sent.
     """
 
     def __init__(
-        self, app: ASGIApp, *, route_name: Callable[[Scope], str], metrics: Metrics, tracer: Tracer | None
-    ) -> None:
+        self, app: ASGIApp, *, route_name: Callable[[Scope], str], metrics: Metrics, tracer: Tracer | None,
+        apology: ASGIApp,
+    ) -> None:  # fmt: skip
         self._app = app
         self._route_name = route_name
         self._metrics = metrics
         self._tracer = tracer
+        self._apology = apology
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -80,7 +82,7 @@ class RequestContext:
         except Exception:
             log.exception("request broke", extra={"route": self._route_name(scope)})
             if not status:
-                await problem(RagError())(scope, receive, send_with_headers)
+                await self._apology(scope, receive, send_with_headers)
         except asyncio.CancelledError:
             # The server stops and has waited long enough: a line of this request's, not a traceback of uvicorn's.
             noted["cut_off"] = True

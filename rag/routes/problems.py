@@ -12,7 +12,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.routing import Match, Mount
-from starlette.types import ASGIApp, Scope
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rag.errors import InvalidRequest, RagError, RateLimited
 from rag.telemetry import request_id
@@ -43,6 +43,11 @@ def body_of(error: RagError) -> dict[str, Any]:
 
 def rate_limit_problem(scope: Scope, error: RateLimited) -> ASGIApp:
     return problem(error)
+
+
+async def apology(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers for a fault of ours."""
+    await problem(RagError())(scope, receive, send)
 
 
 def install(app: FastAPI, *, document: Callable[[dict[str, Any]], None]) -> None:

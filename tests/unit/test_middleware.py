@@ -10,15 +10,19 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from uvicorn.config import Config
 
 from rag import worker
 from rag.metrics import Metrics
-from rag.routes import middleware
+from rag.routes import middleware, problems
+from rag.settings import Settings
 from rag.worker import BoundedProtocol, GentleServer
+from rag_server import create_app
 from tests.support.waiting import free_port, wait_until
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -357,8 +361,9 @@ async def _never(scope: Any, receive: Any, send: Any) -> None:
 
 def in_context(app: Any, *, headers: list[tuple[bytes, bytes]] | None = None, method: str = "GET") -> Any:
     context = middleware.RequestContext(
-        app, route_name=lambda scope: f"{scope['method']} /route", metrics=Metrics(folder=None), tracer=None
-    )
+        app, route_name=lambda scope: f"{scope['method']} /route", metrics=Metrics(folder=None), tracer=None,
+        apology=problems.apology,
+    )  # fmt: skip
     sent = asgi(context, {"headers": headers or [], "method": method}, [])
     return sent[0]["status"], dict(sent[0]["headers"]), sent[-1].get("body", b"")
 
@@ -384,6 +389,30 @@ def test_a_fault_of_ours_is_a_problem_that_tells_nothing_and_one_log_line_that_t
     assert b"swordfish" not in body
     assert "swordfish" in caplog.text
     assert [record.message for record in caplog.records] == ["request broke", "request"]
+
+
+@pytest.mark.parametrize("path", ["/broken", "/v1/broken"])
+@pytest.mark.parametrize("origin", ["https://www.example.com", "https://evil.example"])
+def test_a_fault_of_ours_can_be_read_by_the_pages_that_may_call(tmp_path: Path, path: str, origin: str) -> None:
+    settings = Settings(demo=True, state_dir=tmp_path, allowed_origins=("https://www.example.com",))
+    app = create_app(settings)
+
+    async def broken() -> None:
+        raise ValueError("the password is swordfish")
+
+    app.add_api_route(path, broken)
+
+    async def ask() -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://here.example") as client:
+            return await client.get(path, headers={"Origin": origin})
+
+    answer = asyncio.run(ask())
+    assert answer.status_code == 500
+    assert answer.headers.get("access-control-allow-origin") == (origin if "evil" not in origin else None)
+    assert "X-Request-ID" in answer.headers["access-control-expose-headers"]
+    assert answer.headers["x-request-id"]
+    fault = answer.json()["error"] if path.startswith("/v1/") else answer.json()
+    assert fault["code"] == "internal_error"
 
 
 def test_head_runs_the_route_of_get_and_is_logged_as_head(caplog: pytest.LogCaptureFixture) -> None:
