@@ -30,7 +30,7 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from rag.errors import BuildDamaged, BuildMismatch
-from rag.text import ANALYSIS_VERSION, GRAM_MARK, query_terms, terms
+from rag.text import ANALYSIS_VERSION, GRAM_MARK, LONGEST_REMEMBERED, WORDS_REMEMBERED, query_terms, terms
 
 TITLE_WEIGHT = 1.0
 HEADINGS_WEIGHT = 1.0
@@ -48,6 +48,7 @@ POSTINGS_PER_RUN = 2_000_000
 FILES = {"hashes": np.uint64, "starts": np.int64, "rows": np.int32, "impacts": np.float32}
 """The arrays, `lexical_<name>.npy`: sorted term hashes; where each term's postings start (one more than terms);
 postings' rows, ascending within a term; postings' shares of the score."""
+_POSTING = np.dtype([("hash", np.uint64), ("row", np.int32), ("tf", np.float32)])
 
 
 class Entry(NamedTuple):
@@ -59,7 +60,7 @@ class Entry(NamedTuple):
     language: str
 
 
-@lru_cache(maxsize=400_000)
+@lru_cache(maxsize=5 * WORDS_REMEMBERED)
 def term_hash(term: str) -> int:
     """63 bits of BLAKE2b, then 1 for a gram and 0 for a word, so that the files tell them apart.
 
@@ -67,6 +68,10 @@ def term_hash(term: str) -> int:
     """
     value = int.from_bytes(blake2b(term.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
     return value | 1 if term.startswith(GRAM_MARK) else value & ~1
+
+
+def _hashes(terms: Iterable[str]) -> list[int]:
+    return [term_hash(one) if len(one) <= LONGEST_REMEMBERED else term_hash.__wrapped__(one) for one in terms]
 
 
 def write(folder: Path, passages: Iterable[tuple[str, str, str, str]]) -> dict[str, Any]:
@@ -79,9 +84,6 @@ def write(folder: Path, passages: Iterable[tuple[str, str, str, str]]) -> dict[s
     with TemporaryDirectory(dir=folder, prefix="lexical-runs-") as scratch:
         lengths, languages, runs = _set_aside(Path(scratch), passages)
         return _lay_out(folder, np.frombuffer(lengths, dtype=np.float32), sorted(languages), runs)
-
-
-_POSTING = np.dtype([("hash", np.uint64), ("row", np.int32), ("tf", np.float32)])
 
 
 def _set_aside(scratch: Path, passages: Iterable[tuple[str, str, str, str]]) -> tuple[Any, set[str], list[Path]]:
@@ -101,10 +103,9 @@ def _set_aside(scratch: Path, passages: Iterable[tuple[str, str, str, str]]) -> 
         weighted = _weigh(Entry(*entry))
         languages.add(entry[3])
         lengths.append(sum(frequency for term, frequency in weighted.items() if not term.startswith(GRAM_MARK)))
-        for term, frequency in weighted.items():
-            hashes.append(term_hash(term))
-            rows.append(row)
-            frequencies.append(frequency)
+        hashes.extend(_hashes(weighted))
+        rows.extend([row] * len(weighted))
+        frequencies.extend(weighted.values())
         if len(hashes) >= POSTINGS_PER_RUN:
             spill()
     if hashes:
@@ -269,7 +270,7 @@ class Lexical:
         """Where each term's postings are; None for a term that no passage has."""
         if not asked or not len(self._hashes):
             return [None] * len(asked)
-        sought = np.array([term_hash(term) for term in asked], dtype=np.uint64)
+        sought = np.array(_hashes(asked), dtype=np.uint64)
         places = self._hashes.searchsorted(sought)
         known = (self._hashes.take(places, mode="clip") == sought).nonzero()[0]
         places = places[known]

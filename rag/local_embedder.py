@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rag.resilience import Deadline
-from rag.text import function_words, words
+from rag.text import LONGEST_REMEMBERED, WORDS_REMEMBERED, function_words, words
 
 DIMENSIONS = 2048
 PIECES_SHARE = 0.4
@@ -66,7 +66,9 @@ def _vector(text: str) -> NDArray[np.float64]:
     content = {word: count for word, count in counts.items() if word[1] or word[0] not in stops} or counts
     vector: NDArray[np.float64] = np.zeros(DIMENSIONS)
     if content:
-        features = [_features(*word) for word in content]
+        features = [
+            _features(*word) if len(word[0]) <= LONGEST_REMEMBERED else _features.__wrapped__(*word) for word in content
+        ]
         repeated = [1 + math.log(count) for count in content.values()]
         values = np.concatenate([weights * times for (_, weights), times in zip(features, repeated, strict=True)])
         places = np.concatenate([places for places, _ in features])
@@ -76,7 +78,7 @@ def _vector(text: str) -> NDArray[np.float64]:
     return vector / length if length else np.eye(1, DIMENSIONS)[0]
 
 
-@lru_cache(maxsize=50_000)
+@lru_cache(maxsize=WORDS_REMEMBERED)
 def _features(word: str, is_run: bool) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Places and signed weights of a word's features."""
     weighted = _run_features(word) if is_run else _word_features(word)

@@ -12,7 +12,7 @@ ending unknown or a compound longer than what was asked for. A run of a spaceles
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from functools import lru_cache
 
 import snowballstemmer  # type: ignore[import-untyped, unused-ignore]
@@ -63,6 +63,11 @@ def _folds() -> dict[int, str | None]:
     return table | dict.fromkeys((*invisible, *points))
 
 
+WORDS_REMEMBERED = 20_000
+"""By each cache that saves computing the same for a word again: what most of any text consists of."""
+LONGEST_REMEMBERED = 24
+"""Letters; longer ones are rare. Caches count entries, and a visitor may send words of 4,000 letters."""
+
 _FOLDS = _folds()
 GRAM_MARK = "~"
 """What a gram starts with and no word does."""
@@ -79,8 +84,9 @@ def terms(text: str, language: str) -> list[str]:
     """
     found: list[str] = []
     for word, is_run in words(text):
-        found.extend(_bigrams(word) if is_run else (_stem(word, language),))
-        found.extend(_grams(word, is_run))
+        stem, grams = _remembering(word)
+        found.extend(_bigrams(word) if is_run else (stem(word, language),))
+        found.extend(grams(word, is_run))
     return found
 
 
@@ -95,12 +101,13 @@ def query_terms(text: str, languages: Sequence[str]) -> list[tuple[str, ...]]:
     kept = [(word, is_run) for word, is_run in found if is_run or word not in stops] or list(found)
     asked: dict[tuple[str, ...], None] = {}
     for word, is_run in kept:
+        stem, grams = _remembering(word)
         if is_run:
             asked |= {(bigram,): None for bigram in _bigrams(word)}
         else:
-            forms = (_stem(word, language) for language in languages or ("",))
+            forms = [stem(word, language) for language in languages or ("",)]
             asked[tuple(dict.fromkeys(forms))] = None
-        asked |= {(gram,): None for gram in _grams(word, is_run)}
+        asked |= {(gram,): None for gram in grams(word, is_run)}
     return list(asked)
 
 
@@ -114,7 +121,7 @@ def words(text: str) -> Iterator[tuple[str, bool]]:
             # 1,500 and 1.500 are one number to readers of different countries.
             yield re.sub(r"[.,]", "", token), False
         else:
-            for part in _parts(token):
+            for part in _parts(token) if len(token) <= LONGEST_REMEMBERED else _parts.__wrapped__(token):
                 yield part, False
 
 
@@ -179,7 +186,7 @@ def fold(text: str) -> str:
     return unicodedata.normalize("NFKC", text).translate(_FOLDS)
 
 
-@lru_cache(maxsize=100_000)
+@lru_cache(maxsize=WORDS_REMEMBERED)
 def _parts(token: str) -> tuple[str, ...]:
     """`response_model` -> responsemodel, response, model; a plain word -> itself."""
     pieces = _JOINTS.split(token)
@@ -191,7 +198,7 @@ def _parts(token: str) -> tuple[str, ...]:
     return (whole, *parts)
 
 
-@lru_cache(maxsize=200_000)
+@lru_cache(maxsize=WORDS_REMEMBERED)
 def _stem(word: str, language: str) -> str:
     algorithm = ALGORITHMS.get(language)
     if algorithm is None or not word.isalpha():
@@ -204,10 +211,15 @@ def _bigrams(run: str) -> tuple[str, ...]:
     return tuple(run[i : i + 2] for i in range(max(1, len(run) - 1)))
 
 
-@lru_cache(maxsize=100_000)
+@lru_cache(maxsize=WORDS_REMEMBERED)
 def _grams(word: str, is_run: bool) -> tuple[str, ...]:
     """`cats` -> ~" cat", ~"cats", ~"ats ": a word's edges count as letters. Of a run, its single characters."""
     if is_run:
         return tuple(GRAM_MARK + character for character in word)
     padded = f" {word} "
     return tuple(GRAM_MARK + padded[i : i + GRAM_LETTERS] for i in range(max(1, len(padded) - GRAM_LETTERS + 1)))
+
+
+def _remembering(word: str) -> tuple[Callable[[str, str], str], Callable[[str, bool], tuple[str, ...]]]:
+    """`_stem` and `_grams`, which do not remember a word that is too long."""
+    return (_stem, _grams) if len(word) <= LONGEST_REMEMBERED else (_stem.__wrapped__, _grams.__wrapped__)

@@ -1,6 +1,8 @@
 """The lexical index: real files, ranking properties, and the figures that were chosen for."""
 
 import math
+import subprocess
+import sys
 import threading
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,9 +11,10 @@ import numpy as np
 import pytest
 
 from benchmarks import retrieval_lab as lab
-from rag import lexical
+from rag import lexical, text
 from rag.errors import BuildDamaged, BuildMismatch
 from rag.lexical import Lexical
+from tests.support.waiting import REPOSITORY
 
 Entry = tuple[str, str, str, str]
 
@@ -193,6 +196,37 @@ def test_threads_share_an_index_and_get_the_same_scores(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert differing == []
+
+
+FILLED = """
+import random, string, sys
+from pathlib import Path
+from rag import lexical, local_embedder, text
+
+def resident_mb():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
+
+draw, letters, index = random.Random(1), int(sys.argv[1]), lexical.Lexical.open(Path(sys.argv[2]), PART)
+before = resident_mb()
+for _ in range(int(sys.argv[3])):
+    question = " ".join("".join(draw.choices(string.ascii_lowercase, k=letters)) for _ in range(4000 // (letters + 1)))
+    index.scores(index.words(question))
+print(resident_mb() - before)
+"""
+
+
+@pytest.mark.parametrize(("letters", "questions"), [(3999, 400), (text.LONGEST_REMEMBERED, 140), (8, 60)])
+def test_words_that_visitors_make_up_do_not_fill_the_memory(tmp_path: Path, letters: int, questions: int) -> None:
+    part = lexical.write(tmp_path, english("alpha beta", "gamma"))
+    command = [sys.executable, "-c", FILLED.replace("PART", repr(part)), str(letters), str(tmp_path), str(questions)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=True)
+    assert float(done.stdout) < 120  # 78 with every cache full of words as long as are remembered
+
+
+@pytest.mark.parametrize("long", ["x" * 4000, "数" * 4000, "a_" * 2000, "aB" * 2000])
+def test_a_word_that_is_too_long_to_be_remembered_is_found_all_the_same(tmp_path: Path, long: str) -> None:
+    index = build(tmp_path, english("alpha", f"beta {long}", "gamma"))
+    assert best(index, long) == 1
 
 
 @pytest.mark.parametrize(("name", "ndcg", "recall"), [

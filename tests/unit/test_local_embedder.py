@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks import retrieval_lab as lab
+from rag import local_embedder
 from rag.local_embedder import LocalEmbedder
 from tests.support.waiting import REPOSITORY
 
@@ -28,6 +29,15 @@ def test_vectors_have_length_one_and_the_shape_that_is_promised() -> None:
     assert vectors.shape == (len(texts), LocalEmbedder.dimensions)
     assert vectors.dtype == np.float32
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(1.0, abs=1e-5)
+
+
+@pytest.mark.parametrize("letter", ["x", "数"])
+def test_of_words_of_thousands_of_letters_nothing_is_kept(letter: str) -> None:
+    embed("vacation")
+    kept = local_embedder._features.cache_info().currsize
+    first = embed(letter * 4000)
+    assert (embed(letter * 4000) == first).all()
+    assert local_embedder._features.cache_info().currsize == kept
 
 
 def test_no_texts_make_no_vectors() -> None:
