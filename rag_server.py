@@ -81,7 +81,7 @@ def create_app(settings: Settings, *, metrics_folder: Path | None = None) -> Fas
     )  # fmt: skip
     rate_limits = RateLimits(
         limits={"chat": settings.rate_limit_chat, "search": settings.rate_limit_search,
-                "health": settings.rate_limit_health},
+                "health": settings.rate_limit_health, "delete": paths.DELETIONS},
         storage_uri=_limits_uri(settings),
         enabled=settings.rate_limit_enabled,
         clocks=Clocks.system(),

@@ -69,19 +69,14 @@ def test_streams_count_as_chats(limited: RagServer, visitor: str) -> None:
 
 
 def test_deletions_are_limited_whatever_the_id_and_never_named_by_it(limited: RagServer, visitor: str) -> None:
-    paths = [f"/sessions/a-session-of-nobody-{number}" for number in range(40)]
+    paths = [f"/sessions/a-session-of-nobody-{number}" for number in range(310)]
     answers = [ask(limited, visitor, path, "DELETE") for path in paths]
-    assert [answer.status_code for answer in answers] == [200] * 30 + [429] * 10
+    assert [answer.status_code for answer in answers] == [200] * 300 + [429] * 10
     assert answers[-1].json()["code"] == "rate_limited"
     wait_until(
-        lambda: limited.output.count('"/sessions/{session_id}"') >= 40, 10, "the refused are logged by the route"
+        lambda: limited.output.count('"/sessions/{session_id}"') >= 310, 10, "the refused are logged by the route"
     )
     assert "a-session-of-nobody" not in limited.output
-
-
-@pytest.mark.parametrize("path", ["/sessions/stats", "/feedback"])
-def test_guesses_at_the_admin_key_are_limited(limited: RagServer, visitor: str, path: str) -> None:
-    assert statuses(limited, [visitor] * 40, path, "GET") == {401: 30, 429: 10}
 
 
 def test_every_limited_answer_says_what_is_left(limited: RagServer, visitor: str) -> None:
