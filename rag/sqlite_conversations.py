@@ -184,25 +184,26 @@ class SqliteConversations:
 
     def _write(self, connection: apsw.Connection, id_hash: bytes, rows: Sequence[tuple[str, bytes]]) -> None:
         now = self._file.now_s()  # asked under the lock: the order of commits is the order of times
-        session, used_at = connection.execute(
-            "SELECT number, used_at FROM sessions WHERE id_hash = ?", (id_hash,)
-        ).get or (None, now)
+        session, used_at, newest = connection.execute(
+            "SELECT number, used_at, (SELECT max(position) FROM messages WHERE session = number) "
+            "FROM sessions WHERE id_hash = ?",
+            (id_hash,),
+        ).get or (None, now, None)
         if session is not None and used_at < now - self._timeout_s:
             connection.execute("DELETE FROM sessions WHERE number = ?", (session,))
-            session = None
+            session = newest = None
         if session is None:
             session = self._begin(connection, id_hash, now)
         else:
             connection.execute("UPDATE sessions SET used_at = ? WHERE number = ?", (now, session))
-        newest = connection.execute("SELECT max(position) FROM messages WHERE session = ?", (session,)).get or 0
+        newest = newest or 0
         connection.executemany(
             "INSERT INTO messages VALUES (?, ?, ?, ?)",
             [(session, position, *row) for position, row in enumerate(rows, start=newest + 1)],
         )
-        connection.execute(
-            "DELETE FROM messages WHERE session = ? AND position <= ?",
-            (session, newest + len(rows) - self._max_messages),
-        )
+        too_old = newest + len(rows) - self._max_messages
+        if too_old > 0:
+            connection.execute("DELETE FROM messages WHERE session = ? AND position <= ?", (session, too_old))
 
     def _begin(self, connection: apsw.Connection, id_hash: bytes, now: float) -> int:
         connection.execute("INSERT INTO sessions (id_hash, started_at, used_at) VALUES (?, ?, ?)", (id_hash, now, now))
