@@ -16,12 +16,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent
 
 try:
-    from dotenv import dotenv_values
-
     from rag.azure_openai import AzureChat, AzureEmbedder
-    from rag.errors import ConfigError, ContentFiltered
+    from rag.errors import ContentFiltered
     from rag.models import Prompt
-    from rag.preflight import Finding, check_all, variable_of
+    from rag.preflight import Finding, check_all
     from rag.resilience import Deadline, RetryBudget
     from rag.settings import Settings
     from rag.upstream import Upstream, http_client
@@ -36,17 +34,6 @@ PROBE_S = 5.0
 
 COLOURS = {"ok": "\x1b[32m✓\x1b[0m", "warning": "\x1b[33m!\x1b[0m", "fault": "\x1b[31m✗\x1b[0m"}
 PLAIN = {"ok": "✓", "warning": "!", "fault": "✗"}
-
-
-def read_settings() -> tuple[Settings, list[str]]:
-    """The settings and what is wrong with them. A faulty value counts as absent, so that the other checks can run."""
-    try:
-        return Settings.from_environment(), []
-    except ConfigError as error:
-        faulty = {variable_of(line) for line in error.faults}
-        from_file = {} if os.environ.get("DEMO") else dotenv_values(".env")
-        everything = {**from_file, **os.environ}
-        return Settings.from_environment({k: v for k, v in everything.items() if v and k not in faulty}), error.faults
 
 
 def probe_embeddings(settings: Settings) -> int:
@@ -116,7 +103,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.demo:
         os.environ["DEMO"] = "true"
         os.environ.setdefault("LOG_FORMAT", "text")
-    settings, config_faults = read_settings()
+    settings, config_faults = Settings.with_faults()
     findings = index_demo(settings.vector_db_path) if options.demo and not config_faults else []
     findings += check_all(
         settings, config_faults, running=options.running, probe=probe_embeddings,

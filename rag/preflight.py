@@ -17,7 +17,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from rag.errors import IndexUnavailable, StateUnavailable, UpstreamError, UpstreamRejected
-from rag.settings import Settings
+from rag.settings import Settings, variable_of
 from rag.vector_db import open_build
 
 Probe = Callable[[Settings], int]
@@ -68,11 +68,6 @@ def check_all(
         *(_traces(settings.otel_endpoint, running=running) if settings.otel_endpoint else ()),
         *(() if running or faulty & {"HOST", "PORT"} else _port(settings, may_be_ours=probe_chat is not None)),
     ]
-
-
-def variable_of(fault: str) -> str:
-    """The variable that a line of a `ConfigError` begins with."""
-    return fault.split("=")[0].split(":")[0]
 
 
 def _setting(fault: str) -> Finding:

@@ -29,6 +29,17 @@ DEMO_QUESTIONS = (
 )
 
 
+def variable_of(fault: str) -> str:
+    """The variable that a line of a `ConfigError` begins with."""
+    return fault.split("=")[0].split(":")[0]
+
+
+def _process_environment() -> dict[str, str]:
+    demo = os.environ.get("DEMO", "").lower() in ("true", "1", "yes", "on")
+    from_file = {} if demo else {name: value or "" for name, value in dotenv_values(".env").items()}
+    return {**from_file, **{k: v for k, v in os.environ.items() if v or k not in from_file}}
+
+
 def _setting(variable: str, parser: Callable[[str], Any], default: Any, meaning: str, secret: bool = False) -> Any:
     metadata = {"variable": variable, "parser": parser, "meaning": meaning, "secret": secret}
     return field(default=default, repr=not secret, metadata=metadata)
@@ -183,9 +194,7 @@ class Settings:
         `.env` is not read: the demo is nobody's site. Raises `ConfigError` with one line a fault.
         """
         if environment is None:
-            demo = os.environ.get("DEMO", "").lower() in ("true", "1", "yes", "on")
-            from_file = {} if demo else {name: value or "" for name, value in dotenv_values(".env").items()}
-            environment = {**from_file, **{k: v for k, v in os.environ.items() if v or k not in from_file}}
+            environment = _process_environment()
         values: dict[str, Any] = {}
         faults: list[str] = []
         for spec in fields(cls):
@@ -212,6 +221,18 @@ class Settings:
         if faults:
             raise ConfigError(faults)
         return settings
+
+    @classmethod
+    def with_faults(cls) -> "tuple[Settings, list[str]]":
+        """The settings of the process and what is wrong with them. A faulty value counts as absent, so that all else
+        can be looked at too.
+        """
+        try:
+            return cls.from_environment(), []
+        except ConfigError as error:
+            faulty = {variable_of(line) for line in error.faults}
+            sound = {name: value for name, value in _process_environment().items() if name not in faulty}
+            return cls.from_environment(sound), error.faults
 
     @classmethod
     def misspelt(cls) -> dict[str, str]:

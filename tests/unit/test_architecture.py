@@ -49,7 +49,7 @@ ONLY_IN = {
     "uvicorn": ["rag/worker.py"],
     "gunicorn": ["rag/worker.py"],
     "tenacity": ["rag/upstream.py"],
-    "dotenv": ["rag/settings.py", "run_production.py"],
+    "dotenv": ["rag/settings.py"],
     "pickle": [],
     "marshal": [],
     "shelve": [],

@@ -222,3 +222,18 @@ def test_the_demo_does_not_read_the_site_s_own_settings(tmp_path: Path, monkeypa
     monkeypatch.setenv("DEMO", "true")
     settings = Settings.from_environment()
     assert (settings.port, settings.site_name) == (8000, "RAG Server demo")
+
+
+@pytest.mark.parametrize("demo", ["false", "0", "no"])
+def test_a_faulty_value_hides_nothing_else_of_the_env_file_whatever_demo_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, demo: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DEMO", demo)
+    for name in ("PORT", "SITE_NAME", *COMPLETE):
+        monkeypatch.delenv(name, raising=False)
+    lines = {**COMPLETE, "PORT": "eighty", "SITE_NAME": "My site"}
+    (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in lines.items()))
+    settings, faults = Settings.with_faults()
+    assert [fault.partition("=")[0] for fault in faults] == ["PORT"]
+    assert (settings.port, settings.site_name, settings.missing("CHAT", "EMBEDDINGS")) == (8000, "My site", [])
