@@ -21,19 +21,21 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 from rag import access, builds, metric_files  # noqa: E402
-from rag.errors import BuildMismatch, ConfigError, IndexUnavailable  # noqa: E402
-from rag.settings import Settings  # noqa: E402
+from rag.errors import BuildMismatch, IndexUnavailable  # noqa: E402
+from rag.settings import Settings, variable_of  # noqa: E402
 from rag.telemetry import logging_config  # noqa: E402
 from rag.worker import DRAIN_S, ProcessLog, Worker  # noqa: E402
 
 COUNT_TOGETHER = "PROMETHEUS_MULTIPROC_DIR"
 """Where it names a folder, prometheus-client counts in files there; it looks once, when it is imported."""
 
-try:
-    _settings = Settings.from_environment()
-except ConfigError as error:
-    print("The settings cannot work:", *error.faults, sep="\n  ", file=sys.stderr)
-    raise SystemExit(1) from None
+_settings, _faults = Settings.with_faults()
+_faults += [
+    line for line in _settings.missing("CHAT", "EMBEDDINGS") if line.split()[0] not in map(variable_of, _faults)
+]
+if _faults:
+    print("The settings cannot work:", *_faults, sep="\n  ", file=sys.stderr)
+    raise SystemExit(1)
 
 _finish_s = math.ceil(_settings.request_timeout_s) + 2
 """A chat that began just before the stop may use up its own deadline; two seconds for the answer to leave."""

@@ -170,6 +170,20 @@ def test_by_hand_gunicorn_names_every_wrong_setting_too(tmp_path: Path) -> None:
     assert "Traceback" not in done.stdout + done.stderr
 
 
+def test_by_hand_gunicorn_names_every_missing_setting_beside_the_wrong_ones(
+    sound: dict[str, str], tmp_path: Path
+) -> None:
+    config = str(REPOSITORY / "gunicorn.conf.py")
+    without_chat = {name: value for name, value in sound.items() if "_CHAT_" not in name}
+    for given, named in ((without_chat, REQUIRED[:2]), ({"PORT": "eighty"}, [*REQUIRED, "PORT='eighty'"])):
+        done = run_module("gunicorn", "--config", config, "rag_server:app", env=given, cwd=tmp_path, timeout_s=60)
+        assert done.returncode == 1
+        lines = [line.strip() for line in done.stderr.splitlines()]
+        assert all(any(line.startswith(name) for line in lines) for name in named), done.stderr
+        assert all(".env" in line for line in lines if "is not set" in line)
+        assert "Traceback" not in done.stdout + done.stderr
+
+
 def test_a_pipe_gets_plain_text(tmp_path: Path) -> None:
     assert "\x1b" not in check({"PORT": str(free_port())}, tmp_path).stdout
 
