@@ -14,6 +14,11 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 
+def lock_of(path: Path) -> Path:
+    """The file beside a log file that whoever writes holds the lock of."""
+    return path.with_name(f"{path.name}.lock")
+
+
 class SharedFile(logging.Handler):
     """Writes to `path`; when it would outgrow `max_bytes` it becomes `path.1`, that one `path.2`, up to `backups`.
 
@@ -53,7 +58,7 @@ class SharedFile(logging.Handler):
     def _write(self, line: bytes) -> None:
         if self._lock_file < 0:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock_file = self._opened(self._path.with_name(f"{self._path.name}.lock"))
+            self._lock_file = self._opened(lock_of(self._path))
         # A lock of the process, not of a descriptor: that would be shared with every worker that is forked off.
         fcntl.lockf(self._lock_file, fcntl.LOCK_EX)
         try:

@@ -6,6 +6,7 @@ serves nothing.
 
 import contextlib
 import errno
+import os
 import socket
 import sys
 import tempfile
@@ -17,6 +18,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from rag.errors import IndexUnavailable, StateUnavailable, UpstreamError, UpstreamRejected
+from rag.log_file import lock_of
 from rag.settings import Settings, variable_of
 from rag.vector_db import open_build
 
@@ -64,6 +66,7 @@ def check_all(
         *_system_prompt(settings),
         *_index(settings, None if running else probe),
         *_state(settings),
+        *(() if settings.log_file is None else _log_file(settings.log_file)),
         *(() if running or not settings.redis_url else _redis(settings.redis_url)),
         *(_traces(settings.otel_endpoint, running=running) if settings.otel_endpoint else ()),
         *(() if running or faulty & {"HOST", "PORT"} else _port(settings, may_be_ours=probe_chat is not None)),
@@ -166,6 +169,24 @@ def _state(settings: Settings) -> Iterator[Finding]:
         yield Finding("fault", "state", f"{path} cannot be written: {error.strerror}", remedy)
     else:
         yield Finding("ok", "state", f"{path} is writable")
+
+
+def _log_file(path: Path) -> Iterator[Finding]:
+    """Only looks: a file that root began, checking, would be closed to the server's own user."""
+    for one in (path.absolute(), lock_of(path.absolute())):
+        # The module's, not Path's own: those raise where a folder above may not be looked into.
+        nearest = next(str(each) for each in (one, *one.parents) if os.path.exists(each))
+        if os.path.isdir(one):
+            reason = errno.EISDIR
+        elif nearest != str(one) and not os.path.isdir(nearest):
+            reason = errno.ENOTDIR
+        else:
+            reason = 0 if os.access(nearest, os.W_OK) else errno.EACCES
+        if reason:
+            remedy = "set LOG_FILE to a file that this user may write; until then the log goes to standard output alone"
+            yield Finding("warning", "log", f"{one} cannot be written: {os.strerror(reason)}", remedy)
+            return
+    yield Finding("ok", "log", f"{path} is writable")
 
 
 def _redis(url: str) -> Iterator[Finding]:

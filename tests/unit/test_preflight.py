@@ -177,6 +177,18 @@ def test_a_prompt_file_that_can_be_read_is_said_to_be_used(given: Given, tmp_pat
     assert (finding.state, "20 characters" in finding.sentence) == ("ok", True)
 
 
+def test_a_log_file_that_cannot_be_written_is_a_warning_and_none_is_begun(given: Given, tmp_path: Path) -> None:
+    (tmp_path / "a-file").write_text("not a folder")
+    (tmp_path / "b.log.lock").mkdir()
+    for unusable in (tmp_path, tmp_path / "a-file" / "a.log", tmp_path / "b.log"):
+        finding = found(given(log_file=unusable))["log"]
+        assert (finding.state, "LOG_FILE" in finding.remedy) == ("warning", True), unusable
+    usable = tmp_path / "new" / "folder" / "a.log"
+    assert found(given(log_file=usable))["log"].state == "ok"
+    assert not usable.parent.exists()
+    assert "log" not in found(given())
+
+
 def checked(settings: Settings, probe_chat: Callable[[Settings], None]) -> dict[str, preflight.Finding]:
     """What `--check` finds, by subject."""
     findings = preflight.check_all(settings, (), running=False, probe=answers, probe_chat=probe_chat)
