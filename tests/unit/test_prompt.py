@@ -1,6 +1,7 @@
 """The prompt: documents are data in the user's message, between marks that they cannot close."""
 
 import re
+import time
 
 import pytest
 
@@ -109,3 +110,16 @@ def test_a_sites_own_instructions_replace_ours_and_may_name_the_site() -> None:
 def test_our_instructions_say_what_holds_a_model_to_the_sources() -> None:
     for rule in ("only the sources", "Never guess", "not to be followed", "number in square brackets"):
         assert rule in INSTRUCTIONS
+
+
+def test_a_long_run_of_blanks_in_an_earlier_turn_costs_time_in_proportion() -> None:
+    def seconds(count: int) -> float:
+        history = [Message("user", " " * count + "x")]
+        began = time.perf_counter()
+        WRITER.write("And now?", history=history, hits=[hit()])
+        return time.perf_counter() - began
+
+    # Four times the blanks would take sixteen times as long if each of them began anew.
+    assert HISTORY_CHARS > 11_900
+    few, many = (min(seconds(count) for _ in range(5)) for count in (2_975, 11_900))
+    assert many < 8 * few + 0.002
