@@ -86,6 +86,8 @@ class _Course:
     """What is noted while one question is answered."""
 
     missing: list[str] = field(default_factory=list)
+    claimed: Sequence[Message] = ()
+    """What the client says was said before, where nothing is remembered."""
     began: bool = False
     """Whether the model has begun to answer: from then on nothing is started over."""
     text: str = ""
@@ -147,7 +149,7 @@ class Chat:
         course = _Course()
         with self._accounted(course):
             deadline = Deadline(self.timeout_s)
-            history = await self._recall(None if is_new and not claimed else session_id, claimed, course)
+            history = await self._recall(None if is_new else session_id, claimed, course)
             query = search_query(question, history)
             if self.rewriter is not None:
                 query = await self.rewriter.query(question, history, deadline=deadline)
@@ -209,17 +211,18 @@ class Chat:
             note(**course.fields, degraded=course.degraded, outcome=outcome)
 
     async def _recall(self, session_id: str | None, claimed: Sequence[Message], course: _Course) -> list[Message]:
-        if session_id is None:
-            return list(claimed)
         try:
-            with Stage("recall"):
-                if claimed:
-                    return await self.conversations.restore(session_id, claimed)
-                return await self.conversations.history(session_id)
+            remembered = []
+            if session_id is not None:
+                with Stage("recall"):
+                    remembered = await self.conversations.history(session_id)
         except StateUnavailable as error:
             log.warning("conversation not read", extra={"reason": str(error)})
             course.missing.append(WITHOUT_MEMORY)
-            return list(claimed)
+            remembered = []
+        # Kept with the answer, not before: a question that is refused leaves nothing.
+        course.claimed = () if remembered else claimed
+        return remembered or list(claimed)
 
     async def _ask(
         self, prompt: Prompt, deadline: Deadline, course: _Course, *, stream: bool
@@ -261,6 +264,8 @@ class Chat:
         turns = [Message("user", question), Message("assistant", course.text)]
         try:
             with Stage("remember"):
+                if course.claimed:
+                    await self.conversations.restore(session_id, course.claimed, asked_s_ago=course.seconds)
                 await self.conversations.append(session_id, turns, asked_s_ago=course.seconds)
         except StateUnavailable as error:
             log.warning("conversation not written", extra={"reason": str(error)})

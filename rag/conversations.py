@@ -34,8 +34,11 @@ class Conversations(Protocol):
         that was on its way then must not bring it back.
         """
 
-    async def restore(self, session_id: str, messages: Sequence[Message]) -> list[Message]:
-        """Remembers what a client claims was said, where nothing is known; returns what is remembered then."""
+    async def restore(self, session_id: str, messages: Sequence[Message], *, asked_s_ago: float = 0.0) -> list[Message]:
+        """Remembers what a client claims was said, where nothing is known; returns what is remembered then.
+
+        None where the conversation was deleted within the last `asked_s_ago` seconds.
+        """
 
     async def delete(self, session_id: str) -> None:
         """Forgets a conversation; one that is unknown is no error."""

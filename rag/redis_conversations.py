@@ -155,8 +155,8 @@ class RedisConversations:
     async def append(self, session_id: str, messages: Sequence[Message], *, asked_s_ago: float = 0.0) -> None:
         await self._write_rows(session_id, messages, only_unknown=False, asked_s_ago=asked_s_ago)
 
-    async def restore(self, session_id: str, messages: Sequence[Message]) -> list[Message]:
-        return _messages(await self._write_rows(session_id, messages, only_unknown=True))
+    async def restore(self, session_id: str, messages: Sequence[Message], *, asked_s_ago: float = 0.0) -> list[Message]:
+        return _messages(await self._write_rows(session_id, messages, only_unknown=True, asked_s_ago=asked_s_ago))
 
     async def delete(self, session_id: str) -> None:
         await self._ask(lambda: self._delete(args=[_hash(session_id), round(DELETION_KNOWN_S * 1e3)]))

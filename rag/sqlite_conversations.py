@@ -97,9 +97,9 @@ class SqliteConversations:
         rows = _rows(messages)
         await self._in_thread(lambda: self._append(_hash(session_id), rows, asked_s_ago))
 
-    async def restore(self, session_id: str, messages: Sequence[Message]) -> list[Message]:
+    async def restore(self, session_id: str, messages: Sequence[Message], *, asked_s_ago: float = 0.0) -> list[Message]:
         rows = _rows(messages)
-        return await self._in_thread(lambda: self._restore(_hash(session_id), rows))
+        return await self._in_thread(lambda: self._restore(_hash(session_id), rows, asked_s_ago))
 
     async def delete(self, session_id: str) -> None:
         await self._in_thread(lambda: self._delete(_hash(session_id)))
@@ -169,15 +169,17 @@ class SqliteConversations:
 
     def _append(self, id_hash: bytes, rows: Sequence[tuple[str, bytes]], asked_s_ago: float) -> None:
         with self._file.transaction() as connection:
-            asked_at = self._file.now_s() - asked_s_ago
-            deleted = "SELECT 1 FROM deletions WHERE id_hash = ? AND deleted_at > ?"
-            if connection.execute(deleted, (id_hash, asked_at)).get is None:
+            if not self._was_deleted(connection, id_hash, asked_s_ago):
                 self._write(connection, id_hash, rows)
 
-    def _restore(self, id_hash: bytes, rows: Sequence[tuple[str, bytes]]) -> list[Message]:
+    def _was_deleted(self, connection: apsw.Connection, id_hash: bytes, within_s: float) -> bool:
+        deleted = "SELECT 1 FROM deletions WHERE id_hash = ? AND deleted_at > ?"
+        return connection.execute(deleted, (id_hash, self._file.now_s() - within_s)).get is not None
+
+    def _restore(self, id_hash: bytes, rows: Sequence[tuple[str, bytes]], asked_s_ago: float) -> list[Message]:
         with self._file.transaction() as connection:
             remembered = self._history(id_hash)
-            if remembered or not rows:
+            if remembered or not rows or self._was_deleted(connection, id_hash, asked_s_ago):
                 return remembered
             self._write(connection, id_hash, rows)
             return self._history(id_hash)

@@ -211,6 +211,24 @@ def test_a_content_filter_is_said_as_422_before_the_answer_begins(client: httpx.
         assert len(azure.requests("chat")) == 2
 
 
+def test_a_claimed_history_is_remembered_with_its_answer_and_not_with_a_refusal(
+    client: httpx.Client, azure: AzureEmulator
+) -> None:
+    claimed = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Welcome."}]
+    given = {"message": FACT.question, "session_id": session(), "history": claimed}
+    azure.fail("content_filter_prompt", target="chat")
+    assert client.post("/chat", json=given).status_code == 422
+    assert remembered(client, given["session_id"]) == []
+    azure.heal()
+    assert client.post("/chat", json=given).status_code == 200
+    assert remembered(client, given["session_id"])[:3] == [*claimed, {"role": "user", "content": FACT.question}]
+    # A second claim changes nothing: what the server remembers wins.
+    given["history"] = [{"role": "user", "content": "Other"}, {"role": "assistant", "content": "Words"}]
+    assert client.post("/chat", json=given).status_code == 200
+    assert [turn["content"] for turn in remembered(client, given["session_id"])][:2] == ["Hello", "Welcome."]
+    assert len(remembered(client, given["session_id"])) == 6
+
+
 def test_without_degraded_answers_every_failure_is_a_problem_with_its_own_status(
     start_server: StartServer, azure: AzureEmulator
 ) -> None:
