@@ -26,11 +26,9 @@ log = logging.getLogger(__name__)
 
 WITHOUT_MEMORY = "memory unavailable: this conversation is not remembered"
 WITHOUT_MODEL = "chat model unavailable: passages are quoted"
-QUOTED_INSTEAD = QuotingChat(
-    degraded=WITHOUT_MODEL,
-    opening="The language model cannot be reached right now. These passages fit your question best:",
-    found_by_words=False,
-)
+OUTAGE = "The language model cannot be reached right now. These passages fit your question best:"
+"""How an answer begins that only quotes."""
+QUOTED_INSTEAD = QuotingChat(degraded=WITHOUT_MODEL, opening=OUTAGE, found_by_words=False)
 REASONS = {WITHOUT_MODEL: "model", WITHOUT_EMBEDDINGS: "embeddings", WITHOUT_MEMORY: "memory"}
 """What metrics call each way in which an answer can be degraded; a model that is degraded by nature is `no_model`."""
 
@@ -222,7 +220,8 @@ class Chat:
             remembered = []
         # Kept with the answer, not before: a question that is refused leaves nothing.
         course.claimed = () if remembered else claimed
-        return remembered or list(claimed)
+        # The model that answers again would say that it cannot be reached; what was quoted meanwhile it may know.
+        return [Message(turn.role, turn.content.removeprefix(f"{OUTAGE}\n\n")) for turn in remembered or claimed]
 
     async def _ask(
         self, prompt: Prompt, deadline: Deadline, course: _Course, *, stream: bool

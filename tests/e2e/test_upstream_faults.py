@@ -229,6 +229,25 @@ def test_a_claimed_history_is_remembered_with_its_answer_and_not_with_a_refusal(
     assert len(remembered(client, given["session_id"])) == 6
 
 
+def test_what_was_said_of_an_outage_is_shown_again_but_never_told_to_the_model(
+    client: httpx.Client, azure: AzureEmulator
+) -> None:
+    session_id = session()
+    azure.fail("status", target="chat", status=500)
+    quoted = ask(client, session_id=session_id)["response"]
+    opening = quoted.partition("\n")[0]
+    azure.heal()
+    wait_until(lambda: ask(client)["degraded"] is None, 10, "sound answers")
+    azure.clear()
+    ask(client, "And how is that checked?", session_id=session_id)
+    told = azure.requests("chat")[-1]["body"]["messages"]
+    assert [turn["role"] for turn in told] == ["system", "user", "assistant", "user"]
+    assert "cannot be reached" in opening
+    assert "cannot be reached" not in json.dumps(told)
+    assert FACT.words in told[2]["content"]
+    assert remembered(client, session_id)[1]["content"] == quoted
+
+
 def test_without_degraded_answers_every_failure_is_a_problem_with_its_own_status(
     start_server: StartServer, azure: AzureEmulator
 ) -> None:
