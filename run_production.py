@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent
 try:
     from rag.azure_openai import AzureChat, AzureEmbedder
     from rag.errors import ContentFiltered
-    from rag.models import Prompt
+    from rag.models import Endpoint, Prompt
     from rag.preflight import Finding, check_all
     from rag.resilience import Deadline, RetryBudget
     from rag.settings import Settings
@@ -49,13 +49,16 @@ def probe_embeddings(settings: Settings) -> int:
     return asyncio.run(embed())
 
 
-def probe_chat(settings: Settings) -> None:
-    """Ask the chat model one word. Raises `UpstreamError`."""
+def probe_chat(settings: Settings, endpoint: Endpoint) -> None:
+    """Ask one chat model one word. Raises `UpstreamError`."""
 
     async def ask() -> None:
         async with http_client(connections=1) as client:
-            upstream = Upstream(kind="chat", endpoints=settings.chat_endpoints, client=client, budget=RetryBudget())
-            model = AzureChat(upstream=upstream, temperature=settings.chat_temperature, max_tokens=16)
+            upstream = Upstream(kind="chat", endpoints=[endpoint], client=client, budget=RetryBudget())
+            # As visitors will ask: the values of the settings are what the model may refuse.
+            model = AzureChat(
+                upstream=upstream, temperature=settings.chat_temperature, max_tokens=settings.chat_max_tokens
+            )
             prompt = Prompt(question="", messages=({"role": "user", "content": "Say OK."},), hits=())
             await model.complete(prompt, deadline=Deadline(2 * PROBE_S))
 

@@ -31,11 +31,16 @@ class Throttled(Unanswered):
 
 
 class Refused(UpstreamRejected):
-    """The request was refused for good; `elsewhere` tells whether another endpoint may see it differently."""
+    """Refused for good by this endpoint; another one may see it differently.
 
-    def __init__(self, private: str, *, elsewhere: bool) -> None:
+    `code` and `param` are what the refusal names. `of_endpoint` tells whether it would refuse every question.
+    """
+
+    def __init__(self, private: str, *, code: str, param: str, of_endpoint: bool) -> None:
         super().__init__(private)
-        self.elsewhere = elsewhere
+        self.code = code
+        self.param = param
+        self.of_endpoint = of_endpoint
 
 
 def outcome_of(error: BaseException | None) -> str:

@@ -17,19 +17,27 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
+from rag import refusals
+from rag.calls import Refused
 from rag.errors import IndexUnavailable, StateUnavailable, UpstreamError, UpstreamRejected
 from rag.log_file import lock_of
+from rag.models import Endpoint
 from rag.settings import Settings, variable_of
 from rag.vector_db import open_build
 
 Probe = Callable[[Settings], int]
 """Embeds one word through the configured endpoint and returns its dimension. Raises `UpstreamError`."""
-
-
 OPTIONAL_PACKAGES = Path(__file__).resolve().parents[1] / "requirements-otel.txt"
 COLLECTOR_S = 2.0
 """How long a collector may take to accept a connection, in seconds."""
 GRPC_PORT = 4317
+ChatProbe = Callable[[Settings, Endpoint], None]
+"""Asks one endpoint's chat model one word. Raises `UpstreamError`."""
+
+SETTING_OF = {
+    "temperature": "CHAT_TEMPERATURE", "max_tokens": "CHAT_MAX_TOKENS", "max_completion_tokens": "CHAT_MAX_TOKENS",
+}  # fmt: skip
+"""Which setting a parameter's value comes from."""
 REBUILD = "python -m indexer build SOURCE"
 
 
@@ -49,11 +57,11 @@ def check_all(
     *,
     running: bool,
     probe: Probe,
-    probe_chat: Callable[[Settings], None] | None = None,
+    probe_chat: ChatProbe | None = None,
 ) -> list[Finding]:
     """Every finding at once. `faults` are the lines of a `ConfigError`, where the environment had some.
 
-    For a `running` server, which is about to reload, neither the port nor the network is asked. With `probe_chat` the
+    For a `running` server, which is about to reload, neither the port nor the network is asked. With `probe_chat` each
     chat model is asked one word, and a port that this very server occupies is none to complain about.
     """
     faults = list(faults)
@@ -83,19 +91,31 @@ def _misspelt(settings: Settings) -> Iterator[Finding]:
         yield Finding("warning", "settings", f"{name} in .env is no setting", f"did you mean {meant}?")
 
 
-def _chat(settings: Settings, probe_chat: Callable[[Settings], None]) -> Iterator[Finding]:
-    name = settings.chat_endpoints[0].name
-    try:
-        probe_chat(settings)
-    except UpstreamRejected as error:
-        remedy = "compare AZURE_OPENAI_CHAT_ENDPOINT and _API_KEY with what Azure shows"
-        yield Finding("fault", "chat", f"our request was refused: {error}", remedy)
-    except UpstreamError:
-        yield Finding(
-            "warning", "chat", f"{name} cannot be reached at the moment; until it answers, passages are quoted"
-        )
-    else:
-        yield Finding("ok", "chat", f"{name} answers")
+def _chat(settings: Settings, probe_chat: ChatProbe) -> Iterator[Finding]:
+    # Each by itself: asked together, a sound one would answer for a broken one.
+    for endpoint in settings.chat_endpoints:
+        try:
+            probe_chat(settings, endpoint)
+        except UpstreamRejected as error:
+            yield Finding("fault", "chat", f"our request was refused: {error}", _remedy(error, "CHAT"))
+        except UpstreamError:
+            meanwhile = "until one answers, passages are quoted"
+            yield Finding("warning", "chat", f"{endpoint.name} cannot be reached at the moment; {meanwhile}")
+        else:
+            yield Finding("ok", "chat", f"{endpoint.name} answers")
+
+
+def _remedy(error: UpstreamRejected, kind: str) -> str:
+    """What to change after a refusal: only where its reason is not known is the key named too."""
+    address = f"AZURE_OPENAI_{kind}_ENDPOINT"
+    if isinstance(error, Refused):
+        if setting := SETTING_OF.get(error.param):
+            return f"set {setting} to a value that the model takes"
+        if error.http_status in refusals.QUESTION_STATUSES:
+            return f"compare the model and the api-version in {address} with what Azure offers: it takes other requests"
+        if error.http_status == 404:
+            return f"compare the deployment's name and the api-version in {address} with what Azure shows"
+    return f"compare {address} and _API_KEY with what Azure shows"
 
 
 def _models(settings: Settings, faulty: set[str]) -> Iterator[Finding]:
@@ -146,8 +166,7 @@ def _embeddings(settings: Settings, probe: Probe, dimensions: int) -> Finding:
     try:
         answered = probe(settings)
     except UpstreamRejected as error:
-        remedy = "compare AZURE_OPENAI_EMBEDDINGS_ENDPOINT and _API_KEY with what Azure shows"
-        return Finding("fault", "embeddings", f"our request was refused: {error}", remedy)
+        return Finding("fault", "embeddings", f"our request was refused: {error}", _remedy(error, "EMBEDDINGS"))
     except UpstreamError:
         # Azure's bad hour must not keep a restarted server from starting.
         until = "until it answers, search is lexical alone"

@@ -15,6 +15,7 @@ import httpx
 import orjson
 from tenacity import AsyncRetrying, RetryCallState
 
+from rag import refusals
 from rag.calls import UNOBSERVED, CallObserver, Refused, Throttled, TooSlow, Unanswered
 from rag.errors import ContentFiltered, UpstreamError, UpstreamTimeout
 from rag.models import Endpoint
@@ -44,8 +45,6 @@ MAX_ERROR_BYTES = 64 * 1024
 """Of a refusal's body; its code stands at the beginning."""
 PASSING_STATUSES = frozenset({408, 409, 425, 429})
 """The statuses below 500 that may be gone at the next attempt; all others would be the same again."""
-ELSEWHERE_STATUSES = frozenset({401, 403, 404})
-"""Refused for this endpoint's key or deployment: another endpoint may still answer."""
 
 
 @dataclass(eq=False)
@@ -57,6 +56,7 @@ class Target:
     url: httpx.URL = field(init=False)
     headers: httpx.Headers = field(init=False, repr=False)
     throttled_until: float = 0.0
+    spelling: refusals.Spelling = field(default_factory=refusals.Spelling)
 
     def __post_init__(self) -> None:
         self.url = httpx.URL(self.endpoint.url)
@@ -170,8 +170,7 @@ class Upstream:
                 raise
             except Refused as error:
                 course.refused.append(target)
-                # A question that is refused everywhere says nothing about the endpoint that read it.
-                settle = breaker.failed if error.elsewhere else breaker.succeeded
+                settle = breaker.failed if error.of_endpoint else breaker.succeeded
                 raise
             except ContentFiltered:
                 settle = breaker.succeeded
@@ -184,6 +183,20 @@ class Upstream:
                         "upstream": self.kind, "endpoint": target.endpoint.name, "breaker": breaker.state})  # fmt: skip
 
     async def _exchange(self, target: Target, body: dict[str, Any], read: Read[T]) -> T:
+        """What a refusal teaches is tried at once, as part of the same call."""
+        sent = target.spelling.of(body)
+        while True:
+            try:
+                return await self._post(target, sent, read)
+            except Refused as error:
+                again = target.spelling.learn(body, sent=sent, code=error.code, param=error.param)
+                if again is None:
+                    raise
+                sent = again
+                fields = {"upstream": self.kind, "endpoint": target.endpoint.name, "refused": error.param}
+                log.info("endpoint wants requests spelled differently", extra=fields)
+
+    async def _post(self, target: Target, body: dict[str, Any], read: Read[T]) -> T:
         model = target.endpoint.model
         content = orjson.dumps({**body, "model": model} if model else body)
         # Not `client.build_request`: merging the client's defaults takes a fifth of the whole call's time.
@@ -204,12 +217,15 @@ class Upstream:
     async def _refuse(self, target: Target, response: httpx.Response) -> None:
         """Raise what a status other than 200 means."""
         status = response.status_code
-        code = await _error_code(response)
-        private = f"{target.endpoint.name}: HTTP {status}{f' {code}' if code else ''}"
+        try:
+            code, param = refusals.read(await read_body(response, limit=MAX_ERROR_BYTES))
+        except (httpx.HTTPError, aiohttp.ClientError, Unanswered):
+            code = param = ""
+        private = " ".join(filter(None, [f"{target.endpoint.name}: HTTP {status}", code, param]))
         if "content_filter" in code:
             raise ContentFiltered(private)
         if 300 <= status < 500 and status not in PASSING_STATUSES:
-            raise Refused(private, elsewhere=status in ELSEWHERE_STATUSES)
+            raise Refused(private, code=code, param=param, of_endpoint=refusals.is_of_endpoint(status, code))
         asked_s = retry_after_s(response.headers)
         if status == 429 or asked_s is not None:
             pause_s = UNSAID_THROTTLE_S if asked_s is None else min(asked_s, LONGEST_THROTTLE_S)
@@ -245,7 +261,7 @@ class Upstream:
         error = state.outcome.exception() if state.outcome else None
         if isinstance(error, (Unanswered, Refused)) and self._elsewhere(course):
             # Its own breaker protects the next endpoint; the budget is for asking where it has just failed.
-            return not isinstance(error, Refused) or error.elsewhere
+            return True
         return isinstance(error, Unanswered) and bool(self._usable(course)) and course.share.allows_a_retry()
 
     def _pause_s(self, course: _Course, state: RetryCallState) -> float:
@@ -269,15 +285,6 @@ class Upstream:
             "reason": str(state.outcome.exception()) if state.outcome else "",
         }
         log.warning("upstream call failed, trying again", extra=fields)
-
-
-async def _error_code(response: httpx.Response) -> str:
-    """What a refusal's body says is wrong, as one short word for the log; empty where it says nothing."""
-    try:
-        error = orjson.loads(await read_body(response, limit=MAX_ERROR_BYTES))["error"]
-        return str(error.get("code") or error.get("type") or "")[:80]
-    except (httpx.HTTPError, aiohttp.ClientError, Unanswered, ValueError, TypeError, KeyError, AttributeError):
-        return ""
 
 
 async def read_body(response: httpx.Response, *, limit: int) -> bytes:

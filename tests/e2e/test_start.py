@@ -148,6 +148,22 @@ def test_a_refused_key_is_a_fault(sound: dict[str, str], tmp_path: Path) -> None
     assert "AZURE_OPENAI_EMBEDDINGS" in remedy
 
 
+def test_a_model_that_reasons_passes_and_one_that_refuses_a_value_of_ours_is_a_fault_that_names_the_setting(
+    sound: dict[str, str], azure: AzureEmulator, tmp_path: Path
+) -> None:
+    reasoning = {**sound, "AZURE_OPENAI_CHAT_ENDPOINT": azure.chat_url_of("reasoning")}
+    done = check(reasoning, tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert "max_completion_tokens" in azure.requests("chat")[-1]["body"]
+    refusal = {"error": {"code": "invalid_value", "param": "max_completion_tokens", "message": "too many"}}
+    azure.fail("status", target="chat", status=400, body=refusal)
+    done = check(reasoning, tmp_path)
+    [(what, remedy)] = faults_in(done.stdout)
+    assert done.returncode == 1
+    assert "HTTP 400 invalid_value max_completion_tokens" in what
+    assert "CHAT_MAX_TOKENS" in remedy
+
+
 def test_a_model_that_is_down_only_warns_because_the_server_can_serve_without(
     sound: dict[str, str], tmp_path: Path
 ) -> None:

@@ -424,3 +424,21 @@ def test_a_throttled_region_costs_nobody_a_pause_and_a_foreign_key_is_asked_once
         azure.clear()
         assert ask(client)["degraded"] is None
         assert [seen["deployment"] for seen in azure.requests("chat")] == ["missing", "west"]
+
+
+def test_a_model_that_reasons_answers_from_the_first_question_on_and_a_second_endpoint_what_the_first_refuses(
+    start_server: StartServer, azure: AzureEmulator
+) -> None:
+    urls = f"{azure.chat_url_of('reasoning')},{azure.chat_url_of('west')}"
+    server = start_server(workers=1, AZURE_OPENAI_CHAT_ENDPOINT=urls)
+    with httpx.Client(base_url=server.base_url, timeout=30, trust_env=False) as client:
+        for calls in (2, 2, 1, 1):
+            azure.clear()
+            assert ask(client)["degraded"] is None
+            assert [seen["deployment"] for seen in azure.requests("chat")] == ["reasoning"] * calls
+        assert ask_streamed(client)[1][-1][1]["degraded"] is None
+        azure.fail("status", target="chat", deployment="reasoning", status=400,
+                   body={"error": {"code": "context_length_exceeded"}})  # fmt: skip
+        azure.clear()
+        assert ask(client)["degraded"] is None
+        assert [seen["deployment"] for seen in azure.requests("chat")] == ["reasoning", "west"]

@@ -95,7 +95,10 @@ class AzureEmulator:
         return self.embeddings_url_of(EMBEDDINGS_DEPLOYMENT)
 
     def chat_url_of(self, deployment: str) -> str:
-        """The full deployment URL, as Azure shows it; a name that begins with `missing` is not deployed."""
+        """The full deployment URL, as Azure shows it; a name that begins with `missing` is not deployed.
+
+        One that begins with `reasoning` thinks, and refuses `max_tokens` and every `temperature` but 1.
+        """
         return f"{self.base_url}/openai/deployments/{deployment}/chat/completions?api-version={API_VERSION}"
 
     def embeddings_url_of(self, deployment: str) -> str:

@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, unquote
 import orjson
 
 from tests.support import azure_errors as errors
+from tests.support.azure_chat import reasons
 from tests.support.azure_delivery import Profile, deliver_chat, deliver_embeddings
 from tests.support.azure_exchange import ClientGone, Exchange, Receive, Send
 from tests.support.azure_faults import Fault, FaultBook
@@ -142,7 +143,9 @@ class Emulator:
             return 404, errors.NO_SUCH_DEPLOYMENT
         if body is None:
             return 400, errors.bad_request("The body is not a JSON object.")
-        return self._chat_fault(body) if route.target == "chat" else self._embeddings_fault(body)
+        if route.target == "embeddings":
+            return self._embeddings_fault(body)
+        return self._chat_fault(body) or (self._reasoning_fault(body) if reasons(deployment) else None)
 
     @staticmethod
     def _chat_fault(body: dict[str, Any]) -> tuple[int, bytes] | None:
@@ -156,6 +159,15 @@ class Emulator:
                 return 400, errors.bad_request("A message has no known role.", f"messages[{place}].role")
         if body.get("stream_options") is not None and not body.get("stream"):
             return 400, errors.bad_request("'stream_options' needs 'stream'.", "stream_options")
+        return None
+
+    @staticmethod
+    def _reasoning_fault(body: dict[str, Any]) -> tuple[int, bytes] | None:
+        """One at a time, as Azure reports them."""
+        if "max_tokens" in body:
+            return 400, errors.unsupported("max_tokens", "parameter", "is to be called 'max_completion_tokens'")
+        if body.get("temperature", 1) != 1:
+            return 400, errors.unsupported("temperature", "value", "can only be 1")
         return None
 
     def _embeddings_fault(self, body: dict[str, Any]) -> tuple[int, bytes] | None:

@@ -28,6 +28,11 @@ _SENTENCE = re.compile(r"(.+?[.!?。！？])(?=\s|$|[^\x00-\x7f])", re.DOTALL)
 _NOT_PROSE = ("#", "http://", "https://", "```", "|", "---", "<")
 
 
+def reasons(deployment: str) -> bool:
+    """Whether the model of this deployment thinks before it writes, as its name says; it refuses some parameters."""
+    return deployment.startswith("reasoning")
+
+
 @dataclass(frozen=True)
 class Reply:
     """One answer: its tokens, and why it ends."""

@@ -36,6 +36,12 @@ def bad_request(message: str, param: str | None = None) -> bytes:
     return error("invalid_request_error", message, param=param, type="invalid_request_error")
 
 
+def unsupported(param: str, what: str, reason: str) -> bytes:
+    """The body of a 400 for a parameter, or its value, that this model does not take; `what` says which of the two."""
+    message = f"Unsupported {what}: '{param}' {reason} with this model."
+    return error(f"unsupported_{what}", message, param=param, type="invalid_request_error")
+
+
 def body_for(status: int) -> bytes:
     """The body that Azure sends with a bare status."""
     if status == 429:

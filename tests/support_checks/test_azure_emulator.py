@@ -56,6 +56,19 @@ def test_max_tokens_cuts_an_answer_and_says_so(azure: AzureEmulator, client: htt
     assert (choice["message"]["content"], choice["finish_reason"]) == ("The warranty lasts", "length")
 
 
+def test_a_model_that_reasons_refuses_the_old_limit_and_a_temperature_one_at_a_time(
+    azure: AzureEmulator, client: httpx.Client
+) -> None:
+    url, given = azure.chat_url_of("reasoning-1"), {**QUESTION, "max_tokens": 500, "temperature": 0.1}
+    first = client.post(url, json=given)
+    assert first.status_code == 400
+    assert first.json()["error"].items() >= {"code": "unsupported_parameter", "param": "max_tokens"}.items()
+    given["max_completion_tokens"] = given.pop("max_tokens")
+    second = client.post(url, json=given).json()["error"]
+    assert (second["code"], second["param"]) == ("unsupported_value", "temperature")
+    assert client.post(url, json={**given, "temperature": 1}).status_code == 200
+
+
 def test_a_fixed_reply_and_fixed_tokens_replace_the_composed_answer(azure: AzureEmulator, client: httpx.Client) -> None:
     azure.behave(reply="Just  this.\n")
     assert said(events_of(client.post(azure.chat_url, json=STREAMED).text)) == "Just  this.\n"

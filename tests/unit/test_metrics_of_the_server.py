@@ -179,8 +179,9 @@ def test_a_library_that_was_loaded_for_one_process_refuses_to_count_for_many(tmp
     ("error", "outcome"),
     [
         (None, "ok"), (Unanswered("x"), "failed"), (UpstreamError("x"), "failed"), (TooSlow("x"), "timeout"),
-        (UpstreamTimeout("x"), "timeout"), (Throttled("x"), "throttled"), (Refused("x", elsewhere=True), "refused"),
-        (ContentFiltered("x"), "filtered"), (asyncio.CancelledError(), "abandoned"), (ValueError(), "abandoned"),
+        (UpstreamTimeout("x"), "timeout"), (Throttled("x"), "throttled"),
+        (Refused("x", code="", param="", of_endpoint=True), "refused"), (ContentFiltered("x"), "filtered"),
+        (asyncio.CancelledError(), "abandoned"), (ValueError(), "abandoned"),
     ],
 )  # fmt: skip
 def test_every_end_of_a_call_has_a_name(error: BaseException | None, outcome: str) -> None:

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from rag import builds, preflight
+from rag.calls import Refused
 from rag.errors import UpstreamError, UpstreamRejected
-from rag.models import Passage
+from rag.models import Endpoint, Passage
 from rag.settings import Settings
 from tests.support import whole_build
 from tests.support.otlp import Collector
@@ -189,14 +190,14 @@ def test_a_log_file_that_cannot_be_written_is_a_warning_and_none_is_begun(given:
     assert "log" not in found(given())
 
 
-def checked(settings: Settings, probe_chat: Callable[[Settings], None]) -> dict[str, preflight.Finding]:
+def checked(settings: Settings, probe_chat: preflight.ChatProbe) -> dict[str, preflight.Finding]:
     """What `--check` finds, by subject."""
     findings = preflight.check_all(settings, (), running=False, probe=answers, probe_chat=probe_chat)
     return {finding.subject: finding for finding in findings}
 
 
-def raising(error: Exception) -> Callable[[Settings], None]:
-    def probe(settings: Settings) -> None:
+def raising(error: Exception) -> preflight.ChatProbe:
+    def probe(settings: Settings, endpoint: Endpoint) -> None:
         raise error
 
     return probe
@@ -207,7 +208,42 @@ def test_a_chat_model_that_refuses_our_key_is_a_fault_and_one_that_is_down_a_war
     assert (refused.state, "HTTP 401" in refused.sentence) == ("fault", True)
     assert "AZURE_OPENAI_CHAT_ENDPOINT" in refused.remedy
     assert checked(given(), raising(UpstreamError("down")))["chat"].state == "warning"
-    assert checked(given(), lambda settings: None)["chat"].state == "ok"
+    assert checked(given(), lambda settings, endpoint: None)["chat"].state == "ok"
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "param", "named"),
+    [
+        (400, "unsupported_value", "temperature", "CHAT_TEMPERATURE"),
+        (400, "invalid_value", "max_completion_tokens", "CHAT_MAX_TOKENS"),
+        (400, "OperationNotSupported", "", "the model and the api-version"),
+        (404, "DeploymentNotFound", "", "the deployment's name"),
+        (401, "401", "", "_API_KEY"),
+    ],
+)
+def test_the_remedy_of_a_refusal_names_what_was_refused(
+    given: Given, status: int, code: str, param: str, named: str
+) -> None:
+    error = Refused(f"here/gpt-4o: HTTP {status} {code}", code=code, param=param, of_endpoint=True)
+    error.http_status = status
+    finding = checked(given(), raising(error))["chat"]
+    assert (finding.state, named in finding.remedy) == ("fault", True)
+    assert ("_API_KEY" in finding.remedy) == (status == 401)
+
+
+def test_every_chat_model_is_asked_by_itself(given: Given) -> None:
+    urls = tuple(
+        f"https://{place}.openai.azure.com/openai/deployments/gpt/chat/completions" for place in ("east", "west")
+    )
+
+    def probe(settings: Settings, endpoint: Endpoint) -> None:
+        if "east" in endpoint.url:
+            raise UpstreamRejected("east.openai.azure.com/gpt: HTTP 401")
+
+    findings = preflight.check_all(given(chat_urls=urls), (), running=False, probe=answers, probe_chat=probe)
+    said = {finding.sentence: finding.state for finding in findings if finding.subject == "chat"}
+    assert list(said.values()) == ["fault", "ok"]
+    assert "west.openai.azure.com/gpt answers" in said
 
 
 def test_a_check_beside_the_running_server_does_not_complain_of_its_port(given: Given) -> None:
@@ -225,7 +261,7 @@ def test_a_check_beside_the_running_server_does_not_complain_of_its_port(given: 
         thread = Thread(target=server.serve_forever)
         thread.start()
         try:
-            assert checked(settings, lambda settings: None)["port"].state == "ok"
+            assert checked(settings, lambda settings, endpoint: None)["port"].state == "ok"
             assert found(settings)["port"].state == "fault"
         finally:
             server.shutdown()

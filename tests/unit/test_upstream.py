@@ -65,7 +65,10 @@ class Wire:
         self.router.post(url).side_effect = next_one
         return received
 
-    def ask(self, *urls: str, requests: int = 1, seconds: float = 25.0, models: tuple[str, ...] = ()) -> list[Any]:
+    def ask(
+        self, *urls: str, requests: int = 1, seconds: float = 25.0, models: tuple[str, ...] = (),
+        body: dict[str, Any] | None = None,
+    ) -> list[Any]:  # fmt: skip
         """What each request in turn came to: the answer, or the error. Breakers last from one `ask` to the next."""
 
         async def story() -> list[Any]:
@@ -78,7 +81,7 @@ class Wire:
                         sleep=self.time.sleep, jitter=lambda attempt, **_: attempt * 0.125,
                     )  # fmt: skip
                 self.upstream._client = client
-                return [await outcome(self.upstream, Deadline(seconds, clock=self.time)) for _ in range(requests)]
+                return [await outcome(self.upstream, Deadline(seconds, clock=self.time), body) for _ in range(requests)]
 
         return asyncio.run(story())
 
@@ -87,9 +90,9 @@ async def text_of(response: httpx.Response) -> str:
     return str(orjson.loads(await read_body(response, limit=10_000))["text"])
 
 
-async def outcome(upstream: Upstream, deadline: Deadline) -> Any:
+async def outcome(upstream: Upstream, deadline: Deadline, body: dict[str, Any] | None = None) -> Any:
     try:
-        return await upstream.call({"ask": 1}, deadline=deadline, read=text_of)
+        return await upstream.call(body or {"ask": 1}, deadline=deadline, read=text_of)
     except UpstreamError as error:
         return error
 
@@ -152,14 +155,57 @@ def test_a_wrong_key_or_deployment_is_asked_elsewhere_at_once_and_never_there_ag
     assert wire.time.pauses_s[0] == 0.0
 
 
-@pytest.mark.parametrize("status", [400, 422])
-def test_a_request_that_is_wrong_in_itself_is_not_asked_elsewhere_and_opens_no_breaker(wire: Wire, status: int) -> None:
-    wire.answers(EAST, httpx.Response(status))
-    west = wire.answers(WEST, SOUND)
-    wire.ask(EAST, WEST, requests=20)
-    assert len(west) == 0
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_a_refused_question_is_asked_elsewhere_at_once_and_opens_no_breaker(wire: Wire, status: int) -> None:
+    refused = httpx.Response(status, json={"error": {"code": "context_length_exceeded"}})
+    east, west = wire.answers(EAST, refused), wire.answers(WEST, SOUND)
+    assert wire.ask(EAST, WEST, requests=20) == ["sound"] * 20
+    assert (len(east), len(west)) == (20, 20)
     assert wire.upstream is not None
     assert wire.upstream.health()["endpoints"][0]["breaker"] == "closed"
+
+
+def test_a_question_that_is_refused_everywhere_is_asked_once_everywhere(wire: Wire) -> None:
+    routes = [wire.answers(url, httpx.Response(400)) for url in (EAST, WEST)]
+    (error,) = wire.ask(EAST, WEST)
+    assert isinstance(error, UpstreamRejected)
+    assert [len(route) for route in routes] == [1, 1]
+
+
+def test_an_endpoint_that_takes_none_of_our_requests_is_left_alone(wire: Wire) -> None:
+    refused = httpx.Response(400, json={"error": {"code": "unsupported_parameter", "param": "messages"}})
+    east, west = wire.answers(EAST, refused), wire.answers(WEST, SOUND)
+    assert wire.ask(EAST, WEST, requests=20) == ["sound"] * 20
+    assert (len(east), len(west)) == (5, 20)
+    assert wire.upstream is not None
+    assert [one["breaker"] for one in wire.upstream.health()["endpoints"]] == ["open", "closed"]
+
+
+def test_each_endpoint_learns_for_itself_what_it_refuses_and_a_visitor_pays_one_call_at_most(wire: Wire) -> None:
+    def reasoning(request: httpx.Request) -> httpx.Response:
+        sent = orjson.loads(request.content)
+        for name in ("max_tokens", "temperature"):
+            if name in sent:
+                return httpx.Response(400, json={"error": {"code": "unsupported_parameter", "param": name}})
+        return httpx.Response(200, json={"text": "sound"})
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        return reasoning(request)
+
+    body = {"max_tokens": 9, "temperature": 0.1}
+    east, west = wire.answers(EAST, answer), wire.answers(WEST, SOUND)
+    calls = []
+    for _ in range(4):
+        before = len(east)
+        assert wire.ask(EAST, WEST, body=body) == ["sound"]
+        calls.append(len(east) - before)
+    assert calls == [2, 2, 1, 1]
+    assert orjson.loads(east[-1].content) == {"max_completion_tokens": 9}
+    assert (len(west), wire.time.pauses_s) == (0, [])
+    assert wire.upstream is not None
+    wire.upstream.targets.pop(0)
+    wire.ask(EAST, WEST, body=body)
+    assert orjson.loads(west[-1].content) == body
 
 
 def test_a_filtered_prompt_is_neither_asked_again_nor_held_against_the_endpoint(wire: Wire) -> None:

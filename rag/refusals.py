@@ -1,0 +1,65 @@
+"""What an endpoint refuses, whose fault that is, and what can be learned from it.
+
+Models that reason refuse `max_tokens`, which they know by another name, and every temperature but their own. Which
+models do is learned from the refusal: a list of their names would be out of date at once. Knows no wire and no retries.
+"""
+
+import re
+from typing import Any
+
+import orjson
+
+SUCCESSORS = {"max_tokens": "max_completion_tokens"}
+"""What a parameter is called where its old name is refused; Azure's versions before 2024-09 know the old one alone."""
+DISPENSABLE = frozenset({"temperature"})
+"""Parameters without which an answer is an answer too."""
+UNSUPPORTED = frozenset({"unsupported_parameter", "unsupported_value", "invalid_request_error", ""})
+"""Codes of such a refusal, which at first had none of its own: then the error's type stands in its place."""
+QUESTION_STATUSES = frozenset({400, 413, 422})
+"""A refusal with one of these may be about the question alone, and says nothing of the endpoint then."""
+ENDPOINT_CODES = frozenset(
+    {"unsupported_parameter", "unsupported_value", "model_not_found", "deploymentnotfound", "operationnotsupported"}
+)
+"""Except with one of these codes: they would be the same for every question."""
+
+
+def read(body: bytes) -> tuple[str, str]:
+    """Code and parameter that the body of a refusal names, each as one short word; empty where it names none."""
+    try:
+        error = orjson.loads(body)["error"]
+        code, param = str(error.get("code") or error.get("type") or "")[:80], error.get("param")
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return "", ""
+    return code, param if isinstance(param, str) and re.fullmatch(r"[\w.\[\]-]{1,40}", param, re.ASCII) else ""
+
+
+def is_of_endpoint(status: int, code: str) -> bool:
+    """Whether every question would be refused so: the key, the deployment or our parameters are wrong for it."""
+    return status not in QUESTION_STATUSES or code.casefold() in ENDPOINT_CODES
+
+
+class Spelling:
+    """How one endpoint wants its requests, for the life of the process."""
+
+    def __init__(self) -> None:
+        self._refused: set[str] = set()
+
+    def of(self, body: dict[str, Any]) -> dict[str, Any]:
+        """The request as this endpoint takes it, as far as that is known."""
+        return self._spelled(body, without=DISPENSABLE & self._refused) if self._refused else body
+
+    def learn(self, body: dict[str, Any], *, sent: dict[str, Any], code: str, param: str) -> dict[str, Any] | None:
+        """The request as it may be sent again, after `sent` was refused; None where the refusal teaches nothing.
+
+        Without anything dispensable, this once: a model that refuses one of them tends to refuse the other too, and
+        whoever asks now should not wait for a second refusal.
+        """
+        known = param in SUCCESSORS or param in DISPENSABLE
+        if not known or param not in sent or code not in UNSUPPORTED:
+            return None
+        self._refused.add(param)
+        return self._spelled(body, without=DISPENSABLE)
+
+    def _spelled(self, body: dict[str, Any], *, without: frozenset[str]) -> dict[str, Any]:
+        renamed = {old: new for old, new in SUCCESSORS.items() if old in self._refused}
+        return {renamed.get(name, name): value for name, value in body.items() if name not in without}
