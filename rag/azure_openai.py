@@ -16,7 +16,7 @@ import httpx
 import numpy as np
 import orjson
 
-from rag.calls import Unanswered
+from rag.calls import Refused, Unanswered
 from rag.errors import ContentFiltered, RagError, UpstreamError, UpstreamTimeout
 from rag.fusion import DENSE_WEIGHT
 from rag.models import Completion, Prompt
@@ -37,6 +37,8 @@ MAX_EVENT_BYTES = 1024 * 1024
 """One event of a stream; more is no event of a model."""
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
 """An answer to be read whole, with all that Azure puts around it; more would only fill the memory."""
+CUT = "length"
+"""Why an answer ends that reached the longest length allowed."""
 MAX_VECTOR_BYTES = 128 * 1024
 """One vector, as numbers in full length; 4,096 dimensions need 90 kB."""
 
@@ -87,7 +89,7 @@ class AzureChat:
         return await self._upstream.call(self._body(prompt, stream=False), deadline=deadline, read=read)
 
     async def stream(self, prompt: Prompt, *, deadline: Deadline) -> AsyncIterator[str | Completion]:
-        """Pieces of the answer as they arrive, at last the whole where its tokens were counted.
+        """Pieces of the answer as they arrive, at last the whole where its tokens were counted, or it was cut.
 
         The deadline counts until the first piece.
         Fails before the first piece as `complete` does; after it, with an `UpstreamError` and never with a restart.
@@ -96,7 +98,11 @@ class AzureChat:
         async def read(response: httpx.Response) -> tuple[str, AsyncGenerator[str | Completion, None]]:
             pieces, first = _pieces(response), ""
             async for piece in pieces:
-                first += piece if isinstance(piece, str) else ""
+                if isinstance(piece, Completion):
+                    if piece.cut:
+                        raise _used_up()
+                    continue
+                first += piece
                 if first.strip():
                     return first, pieces
             raise Unanswered("a stream without a token")
@@ -163,8 +169,14 @@ def _completion(body: bytes) -> Completion:
     if reason == "content_filter":
         raise ContentFiltered("the answer was refused by the content filter")
     if not isinstance(text, str) or not text.strip():
-        raise Unanswered("an answer without text")
-    return Completion(text=text, prompt_tokens=tokens[0], completion_tokens=tokens[1])
+        raise _used_up() if reason == CUT else Unanswered("an answer without text")
+    return Completion(text=text, prompt_tokens=tokens[0], completion_tokens=tokens[1], cut=reason == CUT)
+
+
+def _used_up() -> Refused:
+    # Asked again it would think as long again. A model elsewhere may think less.
+    private = "CHAT_MAX_TOKENS were used up by thinking, before the first word: raise it"
+    return Refused(private, code=CUT, param="max_tokens", of_endpoint=False)
 
 
 def _counts_streams(url: str) -> bool:
@@ -185,25 +197,24 @@ def _tokens(usage: Any) -> tuple[int, int] | None:
 
 async def _pieces(response: httpx.Response) -> AsyncGenerator[str | Completion, None]:
     """The texts of a stream's events, those that arrived together in one piece, then the whole where its tokens were
-    counted; closes the response.
+    counted, or it was cut; closes the response.
 
     Ends after `[DONE]`, or after a finish reason where `[DONE]` is missing; `Unanswered` for a stream that was cut.
     """
     buffer = bytearray()
-    finished = False
-    whole = ""
+    reason = whole = ""
     tokens: tuple[int, int] | None = None
     chunks = chunks_of(response)
     try:
         while True:
-            chunk = await (_drained(chunks) if finished else anext(chunks, b""))
+            chunk = await (_drained(chunks) if reason else anext(chunks, b""))
             # Lines are cut from bytes, so that a character split over two chunks is whole again when it is decoded.
             buffer += chunk or b"\n"
             if b"\n" in chunk or not chunk:
                 *lines, rest = buffer.split(b"\n")
                 buffer = rest
                 text, ended, counted = _said(lines)
-                finished = finished or ended
+                reason = reason or ended
                 tokens = counted or tokens
                 if text:
                     whole += text
@@ -212,10 +223,10 @@ async def _pieces(response: httpx.Response) -> AsyncGenerator[str | Completion, 
                 break
             if len(buffer) > MAX_EVENT_BYTES:
                 raise Unanswered("an event of a wrong form")
-        if not finished:
+        if not reason:
             raise Unanswered("the stream was cut")
-        if tokens:
-            yield Completion(whole, *tokens)
+        if tokens or reason == CUT:
+            yield Completion(whole, *(tokens or (0, 0)), cut=reason == CUT)
     finally:
         await response.aclose()
 
@@ -229,23 +240,23 @@ async def _drained(chunks: AsyncIterator[bytes]) -> bytes:
         return b""
 
 
-def _said(lines: Iterable[bytes | bytearray]) -> tuple[str, bool, tuple[int, int] | None]:
-    """The text of these lines' events, whether one of them says that the answer is complete, and its tokens."""
+def _said(lines: Iterable[bytes | bytearray]) -> tuple[str, str, tuple[int, int] | None]:
+    """The text of these lines' events, the reason for which the answer ends if it does, and its tokens."""
     texts: list[str] = []
     tokens = None
-    finished = False
+    ended = ""
     for line in lines:
         data = line[5:].strip() if line.startswith(b"data:") else b""
         if data == b"[DONE]":
-            finished = True
+            ended = ended or "stop"
         elif data:
             text, reason, counted = _event(data)
             tokens = counted or tokens
             if reason == "content_filter":
                 raise ContentFiltered("the answer was refused by the content filter")
-            finished = finished or reason is not None
+            ended = ended or str(reason or "")
             texts.append(text)
-    return "".join(texts), finished, tokens
+    return "".join(texts), ended, tokens
 
 
 def _event(data: bytes | bytearray) -> tuple[str, str | None, tuple[int, int] | None]:

@@ -29,7 +29,12 @@ WITHOUT_MODEL = "chat model unavailable: passages are quoted"
 OUTAGE = "The language model cannot be reached right now. These passages fit your question best:"
 """How an answer begins that only quotes."""
 QUOTED_INSTEAD = QuotingChat(degraded=WITHOUT_MODEL, opening=OUTAGE, found_by_words=False)
-REASONS = {WITHOUT_MODEL: "model", WITHOUT_EMBEDDINGS: "embeddings", WITHOUT_MEMORY: "memory"}
+CUT_SHORT = "answer cut short: it reached the longest length allowed"
+CUT_MARK = " […]"
+"""Ends such an answer, so that every client shows it, and nobody takes the memory of it for a whole one."""
+REASONS = {
+    WITHOUT_MODEL: "model", WITHOUT_EMBEDDINGS: "embeddings", WITHOUT_MEMORY: "memory", CUT_SHORT: "length",
+}  # fmt: skip
 """What metrics call each way in which an answer can be degraded; a model that is degraded by nature is `no_model`."""
 
 
@@ -74,6 +79,8 @@ class Done:
     prompt_tokens: int
     """As the model counted them; 0 where it told nothing, or none was asked."""
     completion_tokens: int
+    cut: bool
+    """It ended at the longest length allowed, and with `CUT_MARK`."""
 
 
 Event = Sources | Delta | Done
@@ -107,6 +114,7 @@ class _Course:
     def count(self, completion: Completion) -> None:
         self.fields["prompt_tokens"] = completion.prompt_tokens
         self.fields["completion_tokens"] = completion.completion_tokens
+        self.missing += [CUT_SHORT] if completion.cut else []
         if (trace := request_trace.get()) is not None:
             trace.used(prompt_tokens=completion.prompt_tokens, completion_tokens=completion.completion_tokens)
 
@@ -167,7 +175,7 @@ class Chat:
                                     course.first_token(self.metrics)
                                 course.text += text
                                 yield Delta(text, tuple(citations.order))
-                rest = citations.end()
+                rest = citations.end() + (CUT_MARK if CUT_SHORT in course.missing else "")
             else:
                 course.outcome = "nothing_found"
                 rest = self.prompts.nothing_found_but(retrieved.hits)
@@ -181,7 +189,7 @@ class Chat:
             yield Done(
                 course.text, citations.sorted(hits), len(citations.order), course.degraded,
                 prompt_tokens=course.fields.get("prompt_tokens", 0),
-                completion_tokens=course.fields.get("completion_tokens", 0),
+                completion_tokens=course.fields.get("completion_tokens", 0), cut=CUT_SHORT in course.missing,
             )  # fmt: skip
 
     @contextmanager

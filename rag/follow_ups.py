@@ -125,5 +125,5 @@ class Rewriter:
             return search_query(question, history)
         query = answer.text.strip().strip("\"'`“”")
         # More than a line is an answer, or a model that followed something else than these instructions.
-        sound = query and "\n" not in query and len(query) <= QUERY_CHARS
+        sound = query and not answer.cut and "\n" not in query and len(query) <= QUERY_CHARS
         return query if sound else search_query(question, history)

@@ -29,7 +29,7 @@ FRESH_S = 1.0
 """Far below the pause between two scrapes: an older text from the next worker would look like a reset."""
 METHODS = frozenset({"GET", "HEAD", "POST", "DELETE", "OPTIONS"})
 ANSWER_OUTCOMES = ("answered", "quoted", "nothing_found", "filtered", "failed", "left")
-DEGRADED_REASONS = ("model", "embeddings", "memory", "no_model")
+DEGRADED_REASONS = ("model", "embeddings", "memory", "length", "no_model")
 RATINGS = ("up", "down")
 STAGES = ("embed", "search")
 

@@ -117,6 +117,8 @@ class Completion:
     text: str
     prompt_tokens: int
     completion_tokens: int
+    cut: bool = False
+    """It ended at the longest length allowed, wherever that was."""
 
 
 @dataclass(frozen=True, slots=True)

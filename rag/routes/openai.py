@@ -101,7 +101,7 @@ class _Chunks:
                 cited = self._chunk({"annotations": found}) if (found := _annotations(event)) else b""
                 usage = _usage(event) if self._with_usage else {}
                 counts = dialects.data(self._frame | {"choices": []} | usage) if usage else b""
-                return cited + self._chunk({}, "stop", degraded=event.degraded) + counts + dialects.END
+                return cited + self._chunk({}, _reason(event), degraded=event.degraded) + counts + dialects.END
 
     def broke(self, error: RagError) -> bytes:
         return dialects.data(reworded(problems.body_of(error))[1])
@@ -124,8 +124,12 @@ def reworded(problem: dict[str, Any]) -> tuple[int, dict[str, Any]]:
 
 def _completion(done: Done) -> dict[str, Any]:
     message = {"role": "assistant", "content": done.response, "refusal": None, "annotations": _annotations(done)}
-    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
+    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": _reason(done)}
     return _frame("chat.completion") | {"choices": [choice], "degraded": done.degraded} | _usage(done)
+
+
+def _reason(done: Done) -> str:
+    return "length" if done.cut else "stop"
 
 
 def _frame(kind: str) -> dict[str, Any]:

@@ -155,6 +155,9 @@ def test_a_model_that_reasons_passes_and_one_that_refuses_a_value_of_ours_is_a_f
     done = check(reasoning, tmp_path)
     assert done.returncode == 0, done.stdout
     assert "max_completion_tokens" in azure.requests("chat")[-1]["body"]
+    for limit in ("16", "1000"):
+        done = check({**reasoning, "CHAT_MAX_TOKENS": limit}, tmp_path)
+        assert (done.returncode, "raise it" in done.stdout) == ((1, True) if limit == "16" else (0, False))
     refusal = {"error": {"code": "invalid_value", "param": "max_completion_tokens", "message": "too many"}}
     azure.fail("status", target="chat", status=400, body=refusal)
     done = check(reasoning, tmp_path)

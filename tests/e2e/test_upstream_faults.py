@@ -426,6 +426,34 @@ def test_a_throttled_region_costs_nobody_a_pause_and_a_foreign_key_is_asked_once
         assert [seen["deployment"] for seen in azure.requests("chat")] == ["missing", "west"]
 
 
+def test_an_answer_that_was_cut_at_its_longest_length_says_so_in_every_dialect_and_in_memory(
+    start_server: StartServer, azure: AzureEmulator
+) -> None:
+    server = start_server(workers=1, CHAT_MAX_TOKENS="3")
+    said, session_id = "one two three […]", session()
+    azure.behave(reply="one two three four five six.")
+    with httpx.Client(base_url=server.base_url, timeout=30, trust_env=False) as client:
+        answer = ask(client, session_id=session_id)
+        assert answer["response"] == said
+        assert answer["degraded"].startswith("answer cut short")
+        assert remembered(client, session_id)[1]["content"] == said
+        _, events = ask_streamed(client)
+        assert "".join(data["text"] for name, data in events if name == "delta") == said
+        assert (events[-1][1]["response"], events[-1][1]["degraded"]) == (said, answer["degraded"])
+        asked = {"messages": [{"role": "user", "content": FACT.question}]}
+        choice = client.post("/v1/chat/completions", json=asked).json()["choices"][0]
+        assert (choice["message"]["content"], choice["finish_reason"]) == (said, "length")
+        streamed = client.post("/v1/chat/completions", json={**asked, "stream": True}).text
+        assert '"finish_reason":"length"' in streamed
+        assert '"finish_reason":"stop"' not in streamed
+        turn = {"id": "m1", "role": "user", "parts": [{"type": "text", "text": FACT.question}]}
+        parts = client.post("/api/chat", json={"id": session(), "messages": [turn]}).text
+        assert '"finishReason":"length"' in parts
+        assert answer["degraded"] in parts
+        azure.behave(reply="one two.")
+        assert ask(client)["degraded"] is None
+
+
 def test_a_model_that_reasons_answers_from_the_first_question_on_and_a_second_endpoint_what_the_first_refuses(
     start_server: StartServer, azure: AzureEmulator
 ) -> None:

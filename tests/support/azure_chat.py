@@ -20,6 +20,9 @@ LONGEST_SENTENCE = 400
 """Characters; what looks like a longer sentence is a table or a list."""
 DONE = b"data: [DONE]\n\n"
 
+REASONING_TOKENS = 64
+"""Spent before the first word by a model that reasons."""
+
 _MARK = re.compile(r"^[ \t>*#<-]*(?:source\s*)?\[(\d{1,2})\]", re.MULTILINE | re.IGNORECASE)
 _END_OF_SOURCES = re.compile(r"^[ \t*#<]*/?(?:question|frage|user question|sources>|/sources)\b.*", re.I | re.M | re.S)
 _CODE = re.compile(r"^ *```.*?(?:^ *```.*?$|\Z)", re.MULTILINE | re.DOTALL)
@@ -116,8 +119,8 @@ def reply_to(
     limit = body.get("max_completion_tokens") or body.get("max_tokens")
     if filtered_after is not None:
         tokens, finish_reason = tokens[:filtered_after], "content_filter"
-    elif isinstance(limit, int) and len(tokens) > limit:
-        tokens, finish_reason = tokens[:limit], "length"
+    elif isinstance(limit, int) and len(tokens) > (left := max(0, limit - REASONING_TOKENS * reasons(model))):
+        tokens, finish_reason = tokens[:left], "length"
     prompt_tokens = sum(len(text_of(message.get("content"))) for message in body["messages"]) // 4 + 3
     return Reply(tokens, finish_reason, prompt_tokens, model, azure)
 

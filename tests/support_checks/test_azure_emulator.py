@@ -66,7 +66,10 @@ def test_a_model_that_reasons_refuses_the_old_limit_and_a_temperature_one_at_a_t
     given["max_completion_tokens"] = given.pop("max_tokens")
     second = client.post(url, json=given).json()["error"]
     assert (second["code"], second["param"]) == ("unsupported_value", "temperature")
-    assert client.post(url, json={**given, "temperature": 1}).status_code == 200
+    given["temperature"] = 1
+    assert client.post(url, json=given).json()["choices"][0]["finish_reason"] == "stop"
+    spent = client.post(url, json={**given, "max_completion_tokens": 16}).json()["choices"][0]
+    assert (spent["finish_reason"], spent["message"]["content"]) == ("length", "")
 
 
 def test_a_fixed_reply_and_fixed_tokens_replace_the_composed_answer(azure: AzureEmulator, client: httpx.Client) -> None:

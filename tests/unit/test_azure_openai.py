@@ -14,6 +14,7 @@ import pytest
 import respx
 
 from rag.azure_openai import MAX_ANSWER_BYTES, STREAM_SILENCE_S, AzureChat, AzureEmbedder
+from rag.calls import Refused
 from rag.errors import ContentFiltered, UpstreamError, UpstreamTimeout
 from rag.models import Completion, Endpoint, Prompt
 from rag.resilience import Deadline, RetryBudget
@@ -219,6 +220,26 @@ def test_a_count_of_an_unknown_form_spoils_no_stream(wire: Wire, usage: Any) -> 
 def test_an_answer_without_a_count_of_tokens_is_an_answer(wire: Wire, usage: Any) -> None:
     wire(orjson.dumps({"choices": [{"message": {"content": "Hi"}}], "usage": usage}))
     assert complete() == Completion("Hi", 0, 0)
+
+
+def test_an_answer_that_reached_its_longest_length_says_so_whole_and_streamed(wire: Wire) -> None:
+    wire(answer(finish_reason="length"))
+    assert complete() == Completion("Hi", 0, 0, cut=True)
+    for counted, tokens in ((USAGE, (12, 2)), (b"", (0, 0))):
+        wire(Chunks([FIRST, event("Hi"), event(None, "length"), counted, DONE]))
+        assert stream() == (["Hi", Completion("Hi", *tokens, cut=True)], None)
+
+
+def test_a_limit_that_is_used_up_before_the_first_word_is_a_refusal_that_names_it_and_not_asked_again(
+    wire: Wire,
+) -> None:
+    received = wire(answer(message={"content": ""}, finish_reason="length"))
+    with pytest.raises(Refused, match="CHAT_MAX_TOKENS"):
+        complete()
+    assert len(received) == 1
+    received = wire(Chunks([FIRST, event(None, "length"), USAGE, DONE]))
+    pieces, error = stream()
+    assert (pieces, type(error), len(received)) == ([], Refused, 1)
 
 
 @pytest.mark.parametrize("message", [{"role": "assistant"}, {"content": None}, {"content": "half an ans"}])

@@ -72,7 +72,7 @@ def test_a_greeting_in_an_empty_conversation_stays_what_it_is() -> None:
 
 
 class FakeModel:
-    def __init__(self, answer: str | Exception) -> None:
+    def __init__(self, answer: str | Exception | Completion) -> None:
         self.answer = answer
         self.prompts: list[Prompt] = []
         self.given_s: list[float] = []
@@ -82,6 +82,8 @@ class FakeModel:
         self.given_s.append(deadline.remaining_s)
         if isinstance(self.answer, Exception):
             raise self.answer
+        if isinstance(self.answer, Completion):
+            return self.answer
         return Completion(text=self.answer, prompt_tokens=1, completion_tokens=1)
 
 
@@ -109,8 +111,8 @@ def test_the_first_question_costs_no_call() -> None:
 @pytest.mark.parametrize(
     "answer",
     [UpstreamError("down"), UpstreamTimeout("slow"), ContentFiltered("refused"), "   ", '""', "It lasts.\nThree years.",
-     "x" * (QUERY_CHARS + 1)],
+     "x" * (QUERY_CHARS + 1), Completion("warranty of the", 1, 3, cut=True)],
 )  # fmt: skip
-def test_without_a_usable_query_the_rules_decide(answer: str | Exception) -> None:
+def test_without_a_usable_query_the_rules_decide(answer: str | Exception | Completion) -> None:
     history = said("How long does the warranty last?")
     assert rewritten(FakeModel(answer), "And theirs?", history) == search_query("And theirs?", history)
