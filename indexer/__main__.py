@@ -12,7 +12,7 @@ from fnmatch import fnmatch
 from itertools import chain
 from pathlib import Path
 
-from indexer import evaluate, site, sources
+from indexer import evaluate, finding, site, sources
 from indexer.build import Embedder, Summary, build
 from indexer.fetching import Fetcher, is_public
 from indexer.terminal import ProgressBar, build_lines, hit_lines, score_lines
@@ -49,6 +49,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
         metavar="PATTERN",
         help="leave out sources such as LICENSE* or drafts/*",
     )
+    making.add_argument("--with-unpublished", action="store_true", help="read drafts and noindex pages in files too")
     making.add_argument("--yes", action="store_true", help="do not ask before --clean")
     making.add_argument("--questions", type=Path, metavar="FILE", help="ask these questions before publishing")
     making.add_argument("--min-ndcg", type=float, metavar="X", help="publish only where their nDCG@10 is not lower")
@@ -112,13 +113,17 @@ def _agreed(named: Sequence[str]) -> bool:
 
 async def _build(options: argparse.Namespace, settings: Settings, root: Path) -> int:
     addresses = [source for source in options.sources if site.is_address(source)]
-    files = sources.find([Path(source) for source in options.sources if not site.is_address(source)])
-    files = [file for file in files if not any(fnmatch(file.source, pattern) for pattern in options.exclude)]
+    found = finding.find(
+        [Path(source) for source in options.sources if not site.is_address(source)],
+        with_unpublished=options.with_unpublished,
+    )
+    files = [file for file in found.files if not any(fnmatch(file.source, pattern) for pattern in options.exclude)]
     questions = evaluate.read(options.questions) if options.questions else []
     site_url = options.site_url if options.site_url is not None else settings.site_url
     with ProgressBar(sys.stderr) as bar:
-        read = bar.over("reading", sources.read_all(files, site_url=site_url), len(files))
-        documents = chain(read, *(found.documents() for found in _sites(addresses, options, bar)))
+        reading = sources.read_all(files, site_url=site_url, with_unpublished=options.with_unpublished)
+        crawled = (crawl.documents() for crawl in _sites(addresses, options, bar))
+        documents = chain(found.skipped, bar.over("reading", reading, len(files)), *crawled)
         async with _embedder(settings) as embedder:
 
             async def accept(made: Build) -> None:

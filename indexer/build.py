@@ -15,9 +15,8 @@ from typing import Protocol
 import numpy as np
 
 from indexer.chunking import passages as cut
-from indexer.documents import Document
+from indexer.documents import Document, Skipped
 from indexer.fragments import with_fragments
-from indexer.sources import Skipped
 from rag import builds, floor, vector_db, vector_files
 from rag.errors import IndexUnavailable, SourceUnreadable, UpstreamError, UpstreamRejected
 from rag.models import Passage

@@ -61,6 +61,14 @@ class Document:
 
 
 @dataclass(frozen=True, slots=True)
+class Skipped:
+    """A file that was not read, and why, in words for a person."""
+
+    source: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Draft:
     """What a format knows of its file, before address, title and language are settled."""
 
@@ -73,6 +81,8 @@ class Draft:
     """The address that the file states for itself, unchecked: absolute or relative."""
     language: str = ""
     """The language tag that the file states, unchecked."""
+    withheld: str = ""
+    """Why the site does not show the page, or not in a search: `draft: true`. Empty for a page like any other."""
 
 
 class Outline:

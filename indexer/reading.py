@@ -12,8 +12,12 @@ from rag.errors import SourceUnreadable
 LANGUAGE_TAG = re.compile(r"([A-Za-z]{2,3})(?:[-_].*)?$")
 
 
-def read(path: Path, *, source: str, site_url: str, limit_bytes: int) -> Document:
-    """Read the file at `path`, known as `source`; SourceUnreadable with a short reason where that cannot be done."""
+def read(path: Path, *, source: str, site_url: str, limit_bytes: int, with_unpublished: bool = False) -> Document:
+    """Read the file at `path`, known as `source`.
+
+    SourceUnreadable with a short reason where that cannot be done, and for a page that its site withholds, unless
+    `with_unpublished`.
+    """
     extension = path.suffix.lower()
     if extension not in formats.FORMATS:
         raise SourceUnreadable(f"{extension or 'a file without extension'} is not a type that can be read")
@@ -27,6 +31,8 @@ def read(path: Path, *, source: str, site_url: str, limit_bytes: int) -> Documen
         raise SourceUnreadable("nested too deeply") from None
     except Exception as error:  # parsers fail in every way there is; the file is what they have in common
         raise SourceUnreadable(f"broken {kind} ({type(error).__name__})") from error
+    if draft.withheld and not with_unpublished:
+        raise SourceUnreadable(draft.withheld)
     if not any(block.text.strip() for section in draft.sections for block in section.blocks):
         raise SourceUnreadable("only headings, no text" if draft.sections else "nothing readable inside")
     title = draft.title or draft.top_heading or _from_name(source)

@@ -13,11 +13,10 @@ from tempfile import TemporaryDirectory
 from urllib.parse import unquote, urljoin, urlsplit
 
 from indexer import sources
-from indexer.documents import Document
+from indexer.documents import Document, Skipped
 from indexer.fetching import USER_AGENT, Fetcher, Page, PageUnavailable, cleaned, unpacked
-from indexer.robots import Robots
+from indexer.robots import Robots, is_noindex
 from indexer.sitemaps import looks_like_xml, read_links, read_sitemap
-from indexer.sources import Skipped
 from rag.errors import SourceUnreadable
 
 EXTENSIONS = {
@@ -230,7 +229,7 @@ class Site:
                 self._follow(links.addresses)
             if links.is_noindex:
                 raise SourceUnreadable("the page asks not to be indexed (noindex)")
-        if "noindex" in page.robots_tag or "none" in page.robots_tag:
+        if is_noindex(page.robots_tag):
             raise SourceUnreadable("the site asks not to index it (X-Robots-Tag)")
         return extension
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from urllib.parse import urljoin
 from xml.parsers import expat
 
+from indexer.robots import is_nofollow, is_noindex
 from rag.errors import SourceUnreadable
 
 LINKS_WITHIN_BYTES = 4_000_000
@@ -98,6 +99,6 @@ class _LinkReader(HTMLParser):
         elif tag == "base" and not self.base:
             self.base = href
         elif tag == "meta" and values.get("name", "").lower() == "robots":
-            said = values.get("content", "").lower()
-            self.is_noindex |= "noindex" in said or "none" in said
-            self.is_nofollow |= "nofollow" in said or "none" in said
+            said = values.get("content", "")
+            self.is_noindex |= is_noindex(said)
+            self.is_nofollow |= is_nofollow(said)

@@ -1,8 +1,8 @@
 """A reading process: file names in, documents out, one line of JSON each. Never imports a format before it is needed.
 
 It runs `python -m indexer.formats.child SECONDS MEMORY_BYTES FILE_BYTES`, asks nothing of the network and writes no
-file. A request is `{"path", "source", "site_url"}`, the answer `{"document"}` or `{"skipped": reason}`. An answer with
-`"spent": true` is its last: memory that ran out once is not to be trusted again.
+file. A request is `{"path", "source", "site_url", "with_unpublished"?}`, the answer `{"document"}` or
+`{"skipped": reason}`. An answer with `"spent": true` is its last: memory that ran out once is not to be trusted again.
 """
 
 import json
@@ -38,8 +38,9 @@ def main(seconds: int, memory_bytes: int, file_bytes: int) -> None:
 def _answer(request: dict[str, Any], memory_bytes: int, file_bytes: int) -> str:
     try:
         document = read(
-            Path(request["path"]), source=request["source"], site_url=request["site_url"], limit_bytes=file_bytes
-        )
+            Path(request["path"]), source=request["source"], site_url=request["site_url"], limit_bytes=file_bytes,
+            with_unpublished=bool(request.get("with_unpublished")),
+        )  # fmt: skip
         return json.dumps({"document": document.to_json()}, ensure_ascii=True)
     except SourceUnreadable as error:
         return json.dumps({"skipped": str(error)})

@@ -1,12 +1,15 @@
 """HTML -> draft: the page's own words, without its navigation, banners and scripts. Knows no file or address rule."""
 
 import re
+from dataclasses import replace
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
 from indexer.documents import Draft
+from indexer.formats import front_matter
 from indexer.formats.decoding import decoded
 from indexer.formats.html_walk import Walk, text_within
+from indexer.robots import is_noindex
 
 CHARSET = re.compile(rb"(?:<meta\b[^>]*?charset\s*=|<\?xml\b[^>]*?encoding\s*=)\s*[\"']?\s*([\w:.-]+)", re.I)
 CHARSET_WITHIN_BYTES = 2048
@@ -26,7 +29,11 @@ SEPARATORS = re.compile(r"\s+(?:\||-|–|—|·|•|::|»|›)\s+")
 def read(data: bytes) -> Draft:
     """The draft of an HTML file; SourceUnreadable where it is not text in the encoding it states, or in UTF-8."""
     declared = CHARSET.search(data[:CHARSET_WITHIN_BYTES])
-    return read_text(decoded(data, declared=declared[1].decode("ascii", "ignore") if declared else ""))
+    parts = front_matter.split(decoded(data, declared=declared[1].decode("ascii", "ignore") if declared else ""))
+    draft = read_text(parts.body)
+    # A template of a site generator: what stands on top of it is not shown, and says more than the page below.
+    address = draft.address or ("" if parts.slug else parts.address)
+    return replace(draft, title=parts.title or draft.title, address=address, withheld=parts.withheld or draft.withheld)
 
 
 def read_text(source: str) -> Draft:
@@ -48,7 +55,12 @@ def read_text(source: str) -> Draft:
         # A path in an HTML page is relative to where it is served from, which is not known here.
         address=address if re.match(r"https?://", address, re.I) else "",
         language=language,
+        withheld="the page asks not to be indexed (noindex)" if _is_noindex(tree) else "",
     )
+
+
+def _is_noindex(tree: LexborHTMLParser) -> bool:
+    return any(is_noindex(node.attributes.get("content") or "") for node in tree.css("meta[name=robots i]"))
 
 
 def _stated(tree: LexborHTMLParser, selector: str, attribute: str) -> str:

@@ -41,6 +41,7 @@ def drafted(parts: front_matter.FrontMatter, *, indented_code: bool) -> Draft:
         top_heading=outline.top_heading,
         address=_rooted(parts),
         language=parts.language,
+        withheld=parts.withheld,
     )
 
 

@@ -43,7 +43,7 @@ class ReadingProcess:
         self._seconds = seconds
         self._child: subprocess.Popen[bytes] | None = None
 
-    def ask(self, request: dict[str, str]) -> dict[str, Any]:
+    def ask(self, request: dict[str, str | bool]) -> dict[str, Any]:
         """The child's answer; `{"skipped": reason}` where it hangs or dies over the request."""
         line = json.dumps(request).encode() + b"\n"
         child = self._child

@@ -5,7 +5,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from indexer import sources
+from indexer import finding, sources
 from indexer.chunking import passages
 from indexer.documents import Block, Document, Section
 from indexer.fragments import with_fragments
@@ -73,7 +73,7 @@ def test_what_no_browser_shows_as_text_is_linked_without(source: str) -> None:
 
 def test_nearly_every_passage_of_real_documentation_has_a_deep_link(corpora: Path) -> None:
     found = []
-    for document in sources.read_all(sources.find([corpora / "fastapi_docs" / "tutorial"]), site_url=""):
+    for document in sources.read_all(finding.find([corpora / "fastapi_docs" / "tutorial"]).files, site_url=""):
         if isinstance(document, Document):
             found += with_fragments(document, passages(document))
     assert len(found) > 200

@@ -6,10 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from indexer.documents import Document
+from indexer.documents import Document, Skipped
 from indexer.fetching import Fetcher
 from indexer.site import Limits, Site
-from indexer.sources import Skipped
 from rag.errors import SourceUnreadable
 from tests.indexer.loopback import Loopback, html, moved, page, serving, sitemap
 

@@ -8,7 +8,8 @@ import pytest
 
 from indexer.chunking import passages
 from indexer.documents import Document
-from indexer.sources import find, read_all
+from indexer.finding import find
+from indexer.sources import read_all
 from rag.models import Passage
 from tests.indexer.samples import CORPORA, needs_corpora
 
@@ -24,7 +25,7 @@ NOT_SHOWN = re.compile(
 
 @pytest.fixture(scope="module")
 def documents() -> list[Document]:
-    outcomes = read_all(find([CORPORA / "fastapi_docs"]), site_url="https://fastapi.tiangolo.com")
+    outcomes = read_all(find([CORPORA / "fastapi_docs"]).files, site_url="https://fastapi.tiangolo.com")
     return [outcome for outcome in outcomes if isinstance(outcome, Document)]
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from indexer.sources import find
+from indexer.finding import find
 from rag.errors import ConfigError
 
 
@@ -18,47 +18,47 @@ def _touch(root: Path, *names: str) -> None:
 def test_every_known_type_is_found_in_sorted_order_under_its_relative_name(tmp_path: Path) -> None:
     names = ["a.md", "b/c.MDX", "b/d.html", "e.htm", "f.txt", "g.csv", "h.pdf", "i.docx"]
     _touch(tmp_path, *names, "j.png", "k", "l.py")
-    assert [source for _, source in find([tmp_path])] == sorted(names)
+    assert [source for _, source in find([tmp_path]).files] == sorted(names)
 
 
 def test_hidden_files_and_folders_are_left_out(tmp_path: Path) -> None:
     _touch(tmp_path, "seen.md", ".hidden.md", ".git/objects.md", "a/.b/c.md")
-    assert [source for _, source in find([tmp_path])] == ["seen.md"]
+    assert [source for _, source in find([tmp_path]).files] == ["seen.md"]
 
 
 def test_a_hidden_folder_that_is_named_is_read(tmp_path: Path) -> None:
     _touch(tmp_path, ".site/page.md")
-    assert [source for _, source in find([tmp_path / ".site"])] == ["page.md"]
+    assert [source for _, source in find([tmp_path / ".site"]).files] == ["page.md"]
 
 
 def test_links_in_circles_end_and_no_file_is_found_twice(tmp_path: Path) -> None:
     _touch(tmp_path, "a/page.md")
     (tmp_path / "a" / "loop").symlink_to(tmp_path)
     (tmp_path / "again.md").symlink_to(tmp_path / "a" / "page.md")
-    assert len(find([tmp_path, tmp_path / "a", tmp_path / "a" / "page.md"])) == 1
+    assert len(find([tmp_path, tmp_path / "a", tmp_path / "a" / "page.md"]).files) == 1
 
 
 def test_links_inside_the_folder_are_followed(tmp_path: Path) -> None:
     _touch(tmp_path, ".data/page.md")
     (tmp_path / "page.md").symlink_to(tmp_path / ".data" / "page.md")
-    assert [source for _, source in find([tmp_path])] == ["page.md"]
+    assert [source for _, source in find([tmp_path]).files] == ["page.md"]
 
 
 def test_links_that_lead_out_of_the_folder_are_not_followed(tmp_path: Path) -> None:
     _touch(tmp_path, "site/page.md", "secret/passwords.txt")
     (tmp_path / "site" / "stolen.txt").symlink_to(tmp_path / "secret" / "passwords.txt")
     (tmp_path / "site" / "stolen").symlink_to(tmp_path / "secret")
-    assert [source for _, source in find([tmp_path / "site"])] == ["page.md"]
+    assert [source for _, source in find([tmp_path / "site"]).files] == ["page.md"]
 
 
 def test_a_single_file_is_known_by_its_name(tmp_path: Path) -> None:
     _touch(tmp_path, "deep/down/page.md")
-    assert find([tmp_path / "deep/down/page.md"]) == [(tmp_path / "deep/down/page.md", "page.md")]
+    assert find([tmp_path / "deep/down/page.md"]).files == [(tmp_path / "deep/down/page.md", "page.md")]
 
 
 def test_equal_names_from_two_folders_stay_apart(tmp_path: Path) -> None:
     _touch(tmp_path, "docs/index.md", "site/index.md")
-    assert [source for _, source in find([tmp_path / "docs", tmp_path / "site"])] == ["index.md", "site/index.md"]
+    assert [source for _, source in find([tmp_path / "docs", tmp_path / "site"]).files] == ["index.md", "site/index.md"]
 
 
 def test_every_source_that_does_not_exist_is_named_at_once(tmp_path: Path) -> None:
@@ -77,4 +77,4 @@ def test_a_named_file_of_an_unknown_type_is_an_error_that_lists_the_known_ones(t
 
 def test_a_folder_called_like_a_file_is_only_a_folder(tmp_path: Path) -> None:
     _touch(tmp_path, "folder.md/page.md")
-    assert [source for _, source in find([tmp_path])] == ["folder.md/page.md"]
+    assert [source for _, source in find([tmp_path]).files] == ["folder.md/page.md"]

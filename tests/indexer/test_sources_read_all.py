@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from indexer.documents import Document
+from indexer.documents import Document, Skipped
+from indexer.finding import find
 from indexer.formats.processes import Limits
-from indexer.sources import Skipped, find, read_all
+from indexer.sources import read_all
 from tests.indexer.samples import (
     CORPORA,
     docx_bytes,
@@ -65,7 +66,7 @@ def test_bad_files_are_skipped_by_name_and_reason_and_good_ones_are_read(tmp_pat
     (tmp_path / "scan.pdf").write_bytes(pdf_bytes([[]]))
     (tmp_path / "good.pdf").write_bytes(pdf_bytes([paragraph("Good words.")]))
     (tmp_path / "good.docx").write_bytes(docx_bytes())
-    assert _outcomes(list(find([tmp_path]))) == {
+    assert _outcomes(list(find([tmp_path]).files)) == {
         "empty.html": "empty file",
         "good.docx": "Travel policy",
         "good.pdf": "Good",
@@ -145,7 +146,7 @@ def test_who_stops_early_leaves_no_process_behind(tmp_path: Path) -> None:
 
 @needs_corpora
 def test_a_hundred_and_fifty_markdown_files_take_seconds(tmp_path: Path) -> None:
-    files = find([CORPORA / "fastapi_docs"])
+    files = find([CORPORA / "fastapi_docs"]).files
     began = time.monotonic()
     outcomes = list(read_all(files, site_url="https://example.org"))
     assert time.monotonic() - began < 10  # about one on two free cores

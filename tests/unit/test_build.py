@@ -10,8 +10,7 @@ import pytest
 
 import indexer.build
 from indexer.build import BATCH_CHARS, BATCH_TEXTS, CONCURRENT_BATCHES, Summary
-from indexer.documents import Block, Document, Section
-from indexer.sources import Skipped
+from indexer.documents import Block, Document, Section, Skipped
 from rag import builds
 from rag.errors import BuildMissing, SourceUnreadable, UpstreamError, UpstreamRejected
 from rag.resilience import Deadline

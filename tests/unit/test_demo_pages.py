@@ -10,7 +10,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from indexer import sources
+from indexer import finding, sources
 from indexer.documents import Document
 from rag.access import PAGE_CSP, content_security_policy
 from rag.routes import demo_pages, problems
@@ -36,7 +36,7 @@ def get(app: FastAPI, path: str) -> httpx.Response:
 
 def test_every_section_of_the_docs_can_be_opened_where_the_index_says(app: FastAPI) -> None:
     checked = 0
-    for document in sources.read_all(sources.find([DOCS]), site_url=demo_pages.PREFIX):
+    for document in sources.read_all(finding.find([DOCS]).files, site_url=demo_pages.PREFIX):
         assert isinstance(document, Document), document
         page = get(app, document.url)
         assert page.status_code == 200, document.url

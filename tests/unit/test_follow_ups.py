@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from indexer import sources
+from indexer import finding, sources
 from indexer.build import build
 from indexer.metrics import mrr_at_10
 from rag.errors import ContentFiltered, UpstreamError, UpstreamTimeout
@@ -23,7 +23,7 @@ def said(*questions: str) -> list[Message]:
 
 
 def indexed(site: Path, root: Path) -> Build:
-    documents = sources.read_all(sources.find([site]), site_url="")
+    documents = sources.read_all(finding.find([site]).files, site_url="")
     asyncio.run(build(documents, root=root, embedder=LocalEmbedder(), clean=False, progress=lambda *_: None))
     return open_build(root)
 
