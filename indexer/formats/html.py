@@ -8,21 +8,12 @@ from selectolax.lexbor import LexborHTMLParser, LexborNode
 from indexer.documents import Draft
 from indexer.formats import front_matter
 from indexer.formats.decoding import decoded
+from indexer.formats.html_clean import clean
 from indexer.formats.html_walk import Walk, text_within
 from indexer.robots import is_noindex
 
 CHARSET = re.compile(rb"(?:<meta\b[^>]*?charset\s*=|<\?xml\b[^>]*?encoding\s*=)\s*[\"']?\s*([\w:.-]+)", re.I)
 CHARSET_WITHIN_BYTES = 2048
-DROPPED = (
-    "nav, footer, aside, script, style, noscript, template, svg, iframe, dialog, button, select, object, canvas, "
-    "[hidden], [aria-hidden=true], [role=navigation], [role=banner], [role=contentinfo], [role=search], "
-    "[role=complementary], [role=dialog], [role=alertdialog], a.headerlink, a.skip-link, a.hash-link, a.heading-anchor"
-)
-NOTE = re.compile(r"\b(?:admonition|alert|callout|hint|info|note|tip|warning|starlight-aside)\b", re.I)
-BANNER = re.compile(r"cookie|consent|gdpr|breadcrumb|skip-?(?:link|nav|to)|share-?(?:bar|buttons)|edit-this-page", re.I)
-BANNER_LIMIT_CHARS = 3000
-"""A container longer than this that has "cookie" in its class is the cookie policy itself."""
-INVISIBLE = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.I)
 SEPARATORS = re.compile(r"\s+(?:\||-|–|—|·|•|::|»|›)\s+")
 
 
@@ -90,32 +81,8 @@ def _main(tree: LexborHTMLParser) -> LexborNode | None:
         found = tree.css(selector)
         # Several articles are a list of teasers: only the whole body has them all.
         if len(found) == 1 and len(found[0].text().strip()) > 0:
-            _clean(found[0])
+            clean(found[0])
             if found[0].text().strip():
                 return found[0]
-    _clean(body)
+    clean(body)
     return body
-
-
-def _clean(root: LexborNode) -> None:
-    for node in root.css(DROPPED):
-        if node.mem_id != root.mem_id and not (node.tag == "aside" and _is_note(node)):
-            node.decompose()
-    for node in root.css("header, form"):
-        # A page's header holds its H1 more often than not, and whole pages stand in one form.
-        if node.mem_id != root.mem_id and node.css_first("h1, main, article") is None:
-            node.decompose()
-    for node in root.css("[style]"):
-        if node.mem_id != root.mem_id and INVISIBLE.search(node.attributes.get("style") or ""):
-            node.decompose()
-    for node in root.css("div[id], div[class], section[id], section[class], ul[class], ol[class], a[class], p[class]"):
-        if node.mem_id != root.mem_id and BANNER.search(_names(node)) and len(node.text()) < BANNER_LIMIT_CHARS:
-            node.decompose()
-
-
-def _is_note(node: LexborNode) -> bool:
-    return bool(NOTE.search(_names(node)))
-
-
-def _names(node: LexborNode) -> str:
-    return f"{node.attributes.get('id') or ''} {node.attributes.get('class') or ''}"

@@ -32,9 +32,13 @@ def _blocks(tmp_path: Path, body: str) -> list[Block]:
         "<template><p>noise</p></template>",
         "<form><label>noise</label></form>",
         "<svg><text>noise</text></svg>",
-        "<div hidden>noise</div>",
-        "<div aria-hidden='true'>noise</div>",
-        "<div style='color: red; display:none'>noise</div>",
+        "<div hidden class='mobile-menu'>noise</div>",
+        "<div aria-hidden='true' id='search-results'>noise</div>",
+        "<span aria-hidden='true'>noise</span>",
+        "<div role='dialog'>noise</div>",
+        "<button>noise</button>",
+        "<button aria-expanded='false' aria-controls='the-navigation'>noise</button>",
+        "<form class='newsletter'><p>noise, which is long enough to look like a sentence</p></form>",
         "<div id='cookie-banner'><p>noise</p></div>",
         "<div class='gdpr-Consent'>noise</div>",
         "<div role='navigation'>noise</div>",
@@ -63,9 +67,121 @@ def test_a_page_within_one_form_or_under_a_header_with_its_title_is_not_lost(tmp
     assert (document.title, text_of(document)) == ("Name", "Words.")
 
 
+# Until somebody clicks, the answers of accordions and tabs are hidden in one of these ways; on every visitor's page
+# they are text once they are looked for, and so they are here.
+@pytest.mark.parametrize(
+    "panel",
+    [
+        "<div hidden>The battery lasts nine hours.</div>",
+        "<div hidden='until-found'>The battery lasts nine hours.</div>",
+        "<div class='collapse' aria-hidden='true'>The battery lasts nine hours.</div>",
+        "<section role='tabpanel' style='color: red; display:none'>The battery lasts nine hours.</section>",
+        "<div style='visibility: hidden'>The battery lasts nine hours.</div>",
+        "<details><p>The battery lasts nine hours.</p></details>",
+    ],
+)
+def test_what_opens_with_a_click_is_text(tmp_path: Path, panel: str) -> None:
+    document = _page(tmp_path, f"<main><h1>Phone</h1><h2>How long?</h2>{panel}</main>")
+    assert text_of(document) == "The battery lasts nine hours."
+
+
+def test_the_questions_of_accordions_are_headings(tmp_path: Path) -> None:
+    def item(number: int, question: str, answer: str, attributes: str) -> str:
+        return (
+            f"<div class='accordion-item'><h2 class='accordion-header'><button type='button' {attributes}>{question}"
+            f"</button></h2><div id='c{number}' class='accordion-collapse collapse'>{answer}</div></div>"
+        )
+
+    bootstrap = item(1, "How long is the warranty?", "Five years.", "data-bs-toggle='collapse' data-bs-target='#c1'")
+    plain = item(2, "Do you ship abroad?", "To forty countries.", "class='accordion-button collapsed'")
+    document = _page(tmp_path, f"<main><h1>FAQ</h1>{bootstrap}{plain}</main>")
+    assert [(section.headings[-1:], section.blocks[0].text) for section in document.sections] == [
+        (("How long is the warranty?",), "Five years."),
+        (("Do you ship abroad?",), "To forty countries."),
+    ]
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "<button class='accordion'>How long?</button>",
+        "<button aria-expanded='false' aria-controls='answer'>How long?</button>",
+        "<button data-toggle='collapse' data-target='#answer'>How long?</button>",
+        "<dl><dt><button>How long?</button></dt></dl>",
+    ],
+)
+def test_a_button_that_opens_an_answer_is_its_question(tmp_path: Path, question: str) -> None:
+    text = text_of(_page(tmp_path, f"<main>{question}<div id='answer' hidden>Nine hours.</div></main>"))
+    assert text.removeprefix("- ") == "How long?\n\nNine hours."
+
+
+def test_a_button_beside_a_headings_words_is_no_part_of_them(tmp_path: Path) -> None:
+    document = _page(tmp_path, "<main><h2>Install<button class='copy'>Copy link</button></h2><p>Words.</p></main>")
+    assert document.sections[0].headings == ("Install",)
+
+
+def test_the_label_of_a_tab_stands_on_its_panel(tmp_path: Path) -> None:
+    tabs = (
+        "<div role='tablist'><button role='tab' aria-controls='a'>Linux &amp; BSD</button>"
+        "<a role='tab' href='#b'>Windows</a></div>"
+        "<div role='tabpanel' id='a'>Run apt.</div><div role='tabpanel' id='b' hidden><p>Run winget.</p></div>"
+    )
+    text = text_of(_page(tmp_path, f"<main>{tabs}</main>"))
+    assert text == "Linux & BSD\n\nRun apt.\n\nWindows\n\nRun winget."
+
+
 def test_a_cookie_policy_is_no_cookie_banner(tmp_path: Path) -> None:
     policy = "<p>We set a cookie to remember you.</p>" * 100
-    assert "remember" in text_of(_page(tmp_path, f"<div class='cookie-policy'>{policy}</div>"))
+    assert "remember" in text_of(_page(tmp_path, f"<div class='cookie-notice'>{policy}</div>"))
+
+
+@pytest.mark.parametrize(
+    "banner",
+    [
+        "<div id='cookie-banner'><p>We value you.</p></div>",
+        "<div class='CookieConsent'>We value you.</div>",
+        "<div id='onetrust-consent-sdk'>We value you.</div>",
+        "<div class='cookie-bar'>We value you.<button>Accept all</button></div>",
+        "<section id='cookies'>We value you.<a href='#'>Alle akzeptieren</a></section>",
+    ],
+)
+def test_a_cookie_banner_is_left_out(tmp_path: Path, banner: str) -> None:
+    assert text_of(_page(tmp_path, f"{banner}<p>Words.</p>")) == "Words."
+
+
+@pytest.mark.parametrize("name", ["product chocolate-cookie", "cookies", "consent-form-info", "gdpr", "cookie-policy"])
+def test_what_is_only_called_cookie_or_consent_is_text(tmp_path: Path, name: str) -> None:
+    section = f"<section class='{name}'><h2>Chocolate</h2><p>Costs two euros.</p><a href='/order'>Order</a></section>"
+    assert "Costs two euros." in text_of(_page(tmp_path, f"<main>{section}</main>"))
+
+
+def test_the_header_of_an_article_or_a_section_keeps_its_heading_and_first_words(tmp_path: Path) -> None:
+    article = "<article><header><h2>Why Oslo</h2><p>Rents are lower.</p></header><p>More.</p></article>"
+    for body in (article, f"<header><h1>Blog</h1></header>{article}{article.replace('Oslo', 'Bergen')}"):
+        document = _page(tmp_path, body)
+        assert any(section.headings[-1:] == ("Why Oslo",) for section in document.sections)
+        assert text_of(document).startswith("Rents are lower.\n\nMore.")
+
+
+def test_the_header_of_a_page_without_another_title_is_its_title(tmp_path: Path) -> None:
+    document = _page(tmp_path, "<header><nav>Home</nav><h2>Shipping</h2></header><div><p>Daily at noon.</p></div>")
+    assert [section.headings for section in document.sections] == [("Shipping",)]
+
+
+def test_the_footer_of_a_part_is_text_and_that_of_the_page_is_not(tmp_path: Path) -> None:
+    quotation = "<blockquote><p>To be.</p><footer>William Shakespeare</footer></blockquote>"
+    assert (
+        text_of(_page(tmp_path, f"<main>{quotation}<footer>Share</footer></main>")) == "To be.\n\nWilliam Shakespeare"
+    )
+
+
+def test_a_form_that_explains_something_keeps_its_words_and_not_its_fields(tmp_path: Path) -> None:
+    form = (
+        "<form><fieldset><legend>Parcel</legend><label>Weight</label><input><select><option>kg</option></select>"
+        "<p>Parcels above thirty kilograms are refused.</p><p>Required</p></fieldset><button>Send</button></form>"
+    )
+    text = text_of(_page(tmp_path, f"<main>{form}</main>"))
+    assert text == "Parcel\n\nParcels above thirty kilograms are refused.\n\nRequired"
 
 
 def test_a_note_in_an_aside_is_text(tmp_path: Path) -> None:
