@@ -12,7 +12,7 @@ from fnmatch import fnmatch
 from itertools import chain
 from pathlib import Path
 
-from indexer import evaluate, finding, site, sources
+from indexer import completeness, evaluate, finding, site, sources
 from indexer.build import Embedder, Summary, build
 from indexer.fetching import Fetcher, is_public
 from indexer.terminal import ProgressBar, build_lines, hit_lines, score_lines
@@ -50,7 +50,9 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
         help="leave out sources such as LICENSE* or drafts/*",
     )
     making.add_argument("--with-unpublished", action="store_true", help="read drafts and noindex pages in files too")
-    making.add_argument("--yes", action="store_true", help="do not ask before --clean")
+    making.add_argument(
+        "--yes", action="store_true", help="do not ask before --clean; publish even if a site has lost many pages"
+    )
     making.add_argument("--questions", type=Path, metavar="FILE", help="ask these questions before publishing")
     making.add_argument("--min-ndcg", type=float, metavar="X", help="publish only where their nDCG@10 is not lower")
     limits = site.Limits()
@@ -122,18 +124,21 @@ async def _build(options: argparse.Namespace, settings: Settings, root: Path) ->
     site_url = options.site_url if options.site_url is not None else settings.site_url
     with ProgressBar(sys.stderr) as bar:
         reading = sources.read_all(files, site_url=site_url, with_unpublished=options.with_unpublished)
-        crawled = (crawl.documents() for crawl in _sites(addresses, options, bar))
+        crawls = _sites(addresses, options, bar)
+        crawled = (crawl.documents() for crawl in crawls)
         documents = chain(found.skipped, bar.over("reading", reading, len(files)), *crawled)
         async with _embedder(settings) as embedder:
 
             async def accept(made: Build) -> None:
-                scores = await evaluate.measure(made, questions, embedder=embedder, progress=bar.show)
-                evaluate.require(scores, min_ndcg=options.min_ndcg)
+                if crawls and not (options.yes or options.clean):
+                    completeness.require_complete(made, root=root, crawls=crawls)
+                if questions:
+                    scores = await evaluate.measure(made, questions, embedder=embedder, progress=bar.show)
+                    evaluate.require(scores, min_ndcg=options.min_ndcg)
 
             summary: Summary = await build(
-                documents, root=root, embedder=embedder, clean=options.clean, progress=bar.show,
-                accept=accept if questions else None,
-            )  # fmt: skip
+                documents, root=root, embedder=embedder, clean=options.clean, progress=bar.show, accept=accept
+            )
     print("\n".join(build_lines(summary, root)))
     return 0
 

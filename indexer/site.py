@@ -36,7 +36,7 @@ LONGEST_WAIT_S = 60.0
 """Of what a site asks for by Crawl-delay or Retry-After."""
 BUSY = frozenset({429, 503})
 FAILURES_IN_A_ROW = 10
-"""After these the site is down, and no build is made of what is left of it."""
+"""After these the site is down, or wants no more questions, and no build is made of what is left of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,13 @@ def is_address(source: str) -> bool:
     return source.lower().startswith(("http://", "https://"))
 
 
+def host_of(url: str) -> str:
+    """The site that an address is on: its host without `www.`, and its port where that is an unusual one."""
+    parts = urlsplit(url)
+    port = "" if parts.port in {None, 80, 443} else f":{parts.port}"
+    return f"{(parts.hostname or '').removeprefix('www.')}{port}"
+
+
 class Site:
     """One site from its start address on. `documents` is gone through once."""
 
@@ -64,6 +71,9 @@ class Site:
     ) -> None:  # fmt: skip
         """Raises `SourceUnreadable` for an address that is none."""
         self._start = cleaned(start)
+        self.host = host_of(self._start)
+        self.failed: dict[str, str] = {}
+        """Addresses that the site did not give, while `documents` is gone through, and how it refused."""
         self._fetcher = fetcher
         self._limits = limits
         self._progress = progress
@@ -111,7 +121,7 @@ class Site:
             stated = cleaned(document.url)
         except SourceUnreadable:
             return page.url
-        return stated if self._host(stated) == self._host(self._start) else page.url
+        return stated if host_of(stated) == self.host else page.url
 
     def _pages(self) -> Iterator[tuple[Page, str]]:
         """Pages with the extension by which they are read."""
@@ -138,7 +148,9 @@ class Site:
                 yield page, self._extension(page)
             except SourceUnreadable as error:
                 self._skipped.append(Skipped(url, str(error)))
-                failures += isinstance(error, PageUnavailable) and (error.status == 0 or error.status >= 500)
+                if isinstance(error, PageUnavailable):
+                    self.failed[url] = str(error)
+                    failures += error.status in BUSY or error.status == 0 or error.status >= 500
                 if failures == FAILURES_IN_A_ROW:
                     reasons = "\n  ".join(f"{skipped.source}: {skipped.reason}" for skipped in self._skipped)
                     what = f"{self._start}: gave up after {failures} failures in a row"
@@ -179,16 +191,10 @@ class Site:
 
     def _leaves(self, url: str) -> str:
         """Why the address is not of this site, or nothing."""
-        return "" if self._host(url) == self._host(self._start) else "another site"
+        return "" if host_of(url) == self.host else "another site"
 
     def _refusal(self, url: str) -> str:
         return self._leaves(url) or ("" if self._robots.allows(url) else "robots.txt forbids it")
-
-    @staticmethod
-    def _host(url: str) -> str:
-        parts = urlsplit(url)
-        port = "" if parts.port in {None, 80, 443} else f":{parts.port}"
-        return f"{(parts.hostname or '').removeprefix('www.')}{port}"
 
     def _is_sitemap(self, page: Page) -> bool:
         is_packed = page.body.startswith(b"\x1f\x8b")
