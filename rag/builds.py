@@ -1,6 +1,7 @@
 """Builds on disk: named, checked, published by one rename, kept, and brought back.
 
     vector_db/CURRENT                    the id of the live build
+    vector_db/HISTORY                    the ids of those that were live before, and its own
     vector_db/builds/<id>/manifest.json  format, model, counts, and the SHA-256 of every file beside it
     vector_db/builds/.staging-<id>/      a build that is being written, or that was interrupted
     vector_db/verified/<id>.json         which files of a large build had the right checksums
@@ -21,6 +22,7 @@ from typing import Any
 
 import orjson
 
+from rag import live_order
 from rag.errors import BuildDamaged, BuildMismatch, BuildMissing
 
 FORMAT = 1
@@ -195,11 +197,11 @@ def publish(root: Path, staging: Path, manifest: dict[str, Any]) -> str:
     with _naming(root):
         staging.rename(folder_of(root, build_id))
         _sync(root / "builds")
-        # After a rollback the build that was live is not the newest one, but it is the one known to be good.
-        last_live = _live_ids(root)
         make_live(root, build_id)
-        by_worth = sorted(kept_ids(root), key=lambda kept_id: (kept_id == build_id, kept_id in last_live, kept_id))
-        for old in by_worth[:-KEPT]:
+        # What a rollback returns to first: after one, the build that was live is not the newest.
+        order = _order(root)
+        never = [kept_id for kept_id in reversed(kept_ids(root)) if kept_id not in order]
+        for old in [*never, *order][:-KEPT]:
             # Under another name first: half a build must never look like a whole one.
             removed = root / "builds" / f".staging-{old}"
             folder_of(root, old).rename(removed)
@@ -218,24 +220,31 @@ def _naming(root: Path) -> Iterator[None]:
         yield
 
 
-def _live_ids(root: Path) -> list[str]:
-    """The id of the live build, where there is one."""
+def _live_id(root: Path) -> str | None:
     try:
-        return [live_id(root)]
+        return live_id(root)
     except (BuildMissing, BuildDamaged):
-        return []
+        return None
+
+
+def _order(root: Path) -> list[str]:
+    """Kept builds in the order in which they went live, the live one last; see `live_order`."""
+    return live_order.read(root, live=_live_id(root), kept=kept_ids(root))
 
 
 def make_live(root: Path, build_id: str) -> None:
     """Name `build_id` in `CURRENT`, by one rename."""
+    order = _order(root)
     aside = root / ".CURRENT.new"
     _write(aside, f"{build_id}\n".encode())
     aside.rename(root / "CURRENT")
+    # After the name: a record that a power cut leaves behind follows the name, never the other way round.
+    live_order.write(root, live_order.after(order, build_id))
     _sync(root)
 
 
 def rollback(root: Path, build_id: str | None = None) -> str:
-    """Make `build_id`, or else the build before the live one, live, after checking it; return its id.
+    """Make `build_id`, or else the build that was live before the live one, live, after checking it; return its id.
 
     Raises `BuildMissing` where there is none to return to, `BuildDamaged` for one that is not sound.
     """
@@ -248,14 +257,15 @@ def rollback(root: Path, build_id: str | None = None) -> str:
 def _rollback(root: Path, build_id: str | None) -> str:
     kept = kept_ids(root)
     if build_id is None:
-        # "~" sorts after every id: without a live build the newest kept one is the one to return to.
-        (live,) = _live_ids(root) or ["~"]
-        build_id = next((kept_id for kept_id in kept if kept_id < live), None)
-        if build_id is None:
+        live, order = _live_id(root), _order(root)
+        # Where nothing is live any more, it is the one that was.
+        earlier = [kept_id for kept_id in order if kept_id != live]
+        if not earlier:
             others = ", ".join(kept_id for kept_id in kept if kept_id != live) or "none"
             raise BuildMissing(
-                f"no build before the live one is kept in {root}; others are: {others}; name one: rollback BUILD"
+                f"no build was live before this one in {root}; others are: {others}; name one: rollback BUILD"
             )
+        build_id = earlier[-1]
     elif build_id not in kept:
         raise BuildMissing(f"no build {build_id} in {root}; kept are: {', '.join(kept) or 'none'}")
     verify(folder_of(root, build_id), anew=True)

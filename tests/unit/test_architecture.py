@@ -15,8 +15,8 @@ RANKS = {
     for rank, modules in enumerate(
         [
             # values, pure functions, and what stands alone
-            "errors models setting_types stopwords resilience fusion floor duplicates access anchors log_file patience "
-            "refusals wire",
+            "errors models setting_types stopwords resilience fusion floor duplicates access anchors log_file "
+            "live_order patience refusals wire",
             "settings telemetry text builds passages shortlist vectors state calls metric_files prompt citations "
             "redis_link worker conversations",
             "lexical vector_files upstream metrics backup_archive local_embedder excerpts follow_ups "

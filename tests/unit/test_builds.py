@@ -139,9 +139,64 @@ def test_rollback_goes_back_one_by_one_and_ends_with_a_reason(tmp_path: Path) ->
     ids = [publish(tmp_path, str(number)) for number in range(3)]
     assert builds.rollback(tmp_path) == ids[1] == builds.live_id(tmp_path)
     assert builds.rollback(tmp_path) == ids[0] == builds.live_id(tmp_path)
-    with pytest.raises(BuildMissing, match="no build before the live one"):
+    with pytest.raises(BuildMissing, match="no build was live before this one"):
         builds.rollback(tmp_path)
     assert builds.rollback(tmp_path, ids[2]) == builds.live_id(tmp_path)
+
+
+def test_rollback_never_returns_to_a_build_that_was_rolled_back_from(tmp_path: Path) -> None:
+    first, bad = publish(tmp_path, "first"), publish(tmp_path, "bad")
+    assert builds.rollback(tmp_path) == first
+    publish(tmp_path, "mended")
+    assert builds.rollback(tmp_path) == first == builds.live_id(tmp_path)
+    with pytest.raises(BuildMissing, match=bad):
+        builds.rollback(tmp_path)
+
+
+def test_rollback_after_a_named_one_returns_to_what_was_live_before_it(tmp_path: Path) -> None:
+    ids = [publish(tmp_path, str(number)) for number in range(3)]
+    builds.rollback(tmp_path, ids[0])
+    builds.rollback(tmp_path, ids[2])
+    assert builds.rollback(tmp_path) == ids[0]
+
+
+def test_the_builds_that_were_live_are_kept_before_one_that_was_rolled_back_from(tmp_path: Path) -> None:
+    ids = [publish(tmp_path, str(number)) for number in range(3)]
+    builds.rollback(tmp_path)
+    mended = publish(tmp_path, "mended")
+    assert builds.kept_ids(tmp_path) == [mended, ids[1], ids[0]]
+    assert [builds.rollback(tmp_path), builds.rollback(tmp_path)] == [ids[1], ids[0]]
+
+
+@pytest.mark.parametrize("history", [None, "", "nonsense\n", "\x00\xff"])
+def test_a_folder_without_a_record_rolls_back_by_age(tmp_path: Path, history: str | None) -> None:
+    ids = [publish(tmp_path, str(number)) for number in range(3)]
+    (tmp_path / "HISTORY").unlink()
+    if history is not None:
+        (tmp_path / "HISTORY").write_bytes(history.encode("latin-1"))
+    assert builds.rollback(tmp_path) == ids[1] == builds.live_id(tmp_path)
+
+
+def test_a_program_that_knows_no_record_may_change_what_is_live(tmp_path: Path) -> None:
+    ids = [publish(tmp_path, str(number)) for number in range(3)]
+    (tmp_path / "CURRENT").write_text(f"{ids[1]}\n")
+    assert builds.rollback(tmp_path) == ids[0]
+    (tmp_path / "CURRENT").write_text(f"{ids[2]}\n")
+    assert builds.rollback(tmp_path) == ids[0]
+
+
+def test_a_rollback_is_remembered_by_the_time_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = [publish(tmp_path, str(number)) for number in range(3)]
+
+    def cut(*_: object) -> None:
+        raise OSError("the power is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(builds.live_order, "write", cut)
+        with pytest.raises(OSError, match="power"):
+            builds.rollback(tmp_path)
+    assert builds.live_id(tmp_path) == ids[1]
+    assert builds.rollback(tmp_path) == ids[0]
 
 
 @pytest.mark.parametrize("current", [None, "nonsense"])
