@@ -22,18 +22,45 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ADMIN_API_KEY = "test-admin-key-0123456789abcdef"
 
+NOT_FORGIVEN = 9
+"""Exit status of a run in which something failed that no test can be asked about again: `make test` ends with it."""
+OF_THE_RUN = pytest.StashKey[list[str]]()
+"""What failed so, in words."""
+
 StartServer = Callable[..., RagServer]
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[OF_THE_RUN] = []
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
+    # With the last test everything is put away that the run shared: what fails then is not that test's, and asked
+    # again alone it would pass.
+    if call.when == "teardown" and call.excinfo is not None and item is item.session.items[-1]:
+        item.config.stash[OF_THE_RUN].append(f"after the last test: {call.excinfo.exconly()}")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if session.config.stash[OF_THE_RUN]:
+        session.exitstatus = NOT_FORGIVEN
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for failure in config.stash[OF_THE_RUN]:
+        terminalreporter.write_line(f"FAILED the run as a whole: {failure}", red=True)
+
+
 @pytest.fixture(scope="session", autouse=True)
-def watch() -> Iterator[Watch]:
+def watch(pytestconfig: pytest.Config) -> Iterator[Watch]:
     """No key, password or word of the system prompt may leave a server, in whichever test: said when the run ends."""
     watch = Watch()
     with pytest.MonkeyPatch.context() as patch:
         watch.install(patch)
         yield watch
     watch.look_at_output()
-    assert watch.leaks == []
+    pytestconfig.stash[OF_THE_RUN] += [f"leaked: {leak}" for leak in dict.fromkeys(watch.leaks)]
 
 
 @pytest.fixture(scope="session")
