@@ -10,7 +10,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rag.backup_archive import RATE_LIMITS, STATE_FILES, BackupRefused, archives, create, prune, restore, verify
+from rag.backup_archive import (
+    CONVERSATIONS,
+    RATE_LIMITS,
+    STATE_FILES,
+    BackupRefused,
+    archives,
+    create,
+    prune,
+    restore,
+    verify,
+)
 from rag.errors import ConfigError, RagError
 from rag.settings import Settings
 
@@ -62,11 +72,26 @@ def _create(options: argparse.Namespace, settings: Settings) -> int:
     )
     manifest = verify(made)
     print(f"{_described(made, manifest)}, {time.monotonic() - started_s:.1f} s")
-    if settings.redis_url:
-        print("conversations are in Redis: back that up too", file=sys.stderr)
+    for line in _missing(manifest, settings):
+        print(line, file=sys.stderr)
     for gone in prune(options.folder, keep=options.keep):
         print(f"removed {gone}, older than the {options.keep} newest")
     return 0
+
+
+def _missing(manifest: dict[str, Any], settings: Settings) -> list[str]:
+    """What a reader of the archive would look for and not find, in sentences."""
+    lines = []
+    expected = [name for name in STATE_FILES if not (settings.redis_url and name == CONVERSATIONS)]
+    absent = [name for name in expected if f"state/{name}" not in manifest["files"]]
+    if absent:
+        lines.append(
+            f"WITHOUT {' and '.join(absent)}: not in {settings.state_dir.absolute()}. If the server keeps its state "
+            "elsewhere, set STATE_DIR as it has it; with Docker Compose run this in the container (docs/recovery.md)"
+        )
+    if settings.redis_url:
+        lines.append("conversations are in Redis: back that up too")
+    return lines
 
 
 def _list(options: argparse.Namespace) -> int:

@@ -34,7 +34,8 @@ from rag.errors import BuildDamaged, RagError
 
 FORMAT = 1
 """Rises when the archive changes its meaning; another one is refused."""
-STATE_FILES = ("conversations.sqlite3", "feedback.sqlite3")
+CONVERSATIONS = "conversations.sqlite3"
+STATE_FILES = (CONVERSATIONS, "feedback.sqlite3")
 RATE_LIMITS = "rate_limits.sqlite3"
 """Minutes old at most, and worthless an hour later: only kept where it is asked for."""
 

@@ -317,6 +317,28 @@ def test_the_command_line_makes_lists_checks_and_puts_back(kept: tuple[Path, Pat
     assert run("create", "--keep", "0")[0] == 2
 
 
+@pytest.mark.parametrize(
+    ("gone", "redis", "warned"),
+    [
+        ((), "", ""),
+        (("feedback.sqlite3",), "", "WITHOUT feedback.sqlite3: "),
+        (("conversations.sqlite3", "feedback.sqlite3"), "", "WITHOUT conversations.sqlite3 and feedback.sqlite3: "),
+        (("conversations.sqlite3",), "redis://127.0.0.1/0", "conversations are in Redis: back that up too"),
+    ],
+)
+def test_a_backup_says_which_state_it_has_not_found(
+    kept: tuple[Path, Path], tmp_path: Path, gone: tuple[str, ...], redis: str, warned: str
+) -> None:
+    for name in gone:
+        (kept[0] / name).unlink()
+    settings = {"STATE_DIR": str(kept[0]), "VECTOR_DB_PATH": str(kept[1]), "REDIS_URL": redis}
+    done = run_module("rag.backup", "create", env=settings, cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stderr.startswith(warned)
+    assert bool(done.stderr) is bool(warned)
+    assert ("not in " + str(kept[0]) in done.stderr) is warned.startswith("WITHOUT")
+
+
 def test_a_second_backup_waits_its_turn(kept: tuple[Path, Path], tmp_path: Path) -> None:
     settings = {"STATE_DIR": str(kept[0]), "VECTOR_DB_PATH": str(kept[1])}
     (tmp_path / "backups").mkdir()
