@@ -1,5 +1,6 @@
 """Where a file is found on the site: by what it says of itself, else by its path. Pure; opens nothing."""
 
+import os
 import re
 from pathlib import PurePosixPath
 from urllib.parse import quote, urlsplit
@@ -22,7 +23,7 @@ def page_url(source: str, *, site_url: str, stated: str) -> str:
     """
     stated = stated.split("#", 1)[0].strip()
     if _is_absolute(stated):
-        return quote(stated, safe=KEPT + ":/?#[]@!$&()*+,;=")
+        return _quoted(stated, KEPT + ":/?#[]@!$&()*+,;=")
     site = site_url.split("#", 1)[0].rstrip("/")
     if not site:
         return source
@@ -30,7 +31,7 @@ def page_url(source: str, *, site_url: str, stated: str) -> str:
         folder = PurePosixPath(source).parent.as_posix() if stated.startswith("./") else ""
         parts = [part for part in (*folder.split("/"), *stated.split("/")) if part not in {"", "."}]
         slash = "/" if stated.endswith("/") and parts else ""
-        return f"{site}/{'/'.join(quote(part, safe=KEPT + '?=&') for part in parts)}{slash}"
+        return f"{site}/{'/'.join(_quoted(part, KEPT + '?=&') for part in parts)}{slash}"
     return f"{site}/{_path_of(source)}"
 
 
@@ -55,9 +56,17 @@ def _is_clean(stated: str) -> bool:
 def _path_of(source: str) -> str:
     path = PurePosixPath(source)
     extension = path.suffix.lower()
-    folder = "".join(f"{quote(part, safe='')}/" for part in path.parent.parts)
+    folder = "".join(f"{_quoted(part)}/" for part in path.parent.parts)
     if extension in PAGE_EXTENSIONS | HTML_EXTENSIONS and path.stem.lower() in FOLDER_PAGES:
         return folder
     if extension in PAGE_EXTENSIONS:
-        return f"{folder}{quote(path.stem, safe='')}/"
-    return f"{folder}{quote(path.name, safe='')}"
+        return f"{folder}{_quoted(path.stem)}/"
+    return f"{folder}{_quoted(path.name)}"
+
+
+def _quoted(text: str, safe: str = "") -> str:
+    try:
+        # By its bytes, as a web server finds it: a file's name need not be UTF-8.
+        return quote(os.fsencode(text), safe=safe)
+    except UnicodeEncodeError:  # half a character, which YAML can state
+        return quote(re.sub("[\ud800-\udfff]", "\ufffd", text), safe=safe)

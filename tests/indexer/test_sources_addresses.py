@@ -1,5 +1,6 @@
 """Where a page is, and what it is called."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -25,11 +26,17 @@ SITE = "https://example.org/docs"
         ("index.txt", f"{SITE}/index.txt"),
         ("prices 2024/über#1.csv", f"{SITE}/prices%202024/%C3%BCber%231.csv"),
         ("v1.2/notes.md", f"{SITE}/v1.2/notes/"),
+        (os.fsdecode(b"caf\xe9/men\xfc.html"), f"{SITE}/caf%E9/men%FC.html"),
     ],
 )
 def test_an_address_follows_from_the_path(source: str, url: str) -> None:
     assert page_url(source, site_url=SITE, stated="") == url
     assert page_url(source, site_url=SITE + "/", stated="") == url
+
+
+@pytest.mark.parametrize("stated", ["./\ud800", "/\ud800", "https://x.example/\ud800"])
+def test_half_a_character_in_an_address_is_replaced(stated: str) -> None:
+    assert page_url(os.fsdecode(b"caf\xe9/page.md"), site_url=SITE, stated=stated).endswith("/%EF%BF%BD")
 
 
 def test_without_a_site_the_source_is_the_address() -> None:
