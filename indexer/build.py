@@ -205,8 +205,13 @@ class _Vectors:
             nonlocal done
             for batch in batches:
                 vectors = await _embed_batch([text for _, text in batch], self._embedder, self._summary)
-                if self._vectors is None or self._vectors.shape[1] != vectors.shape[1]:
+                if self._vectors is None:
                     self._vectors = self._room(vectors.shape[1])
+                if vectors.shape != (len(batch), self._vectors.shape[1]):
+                    raise UpstreamRejected(
+                        f"{self._embedder.name} answered {len(batch)} texts with vectors of the shape {vectors.shape}, "
+                        f"after others of {self._vectors.shape[1]} dimensions; do all endpoints serve the same model?"
+                    )
                 self._vectors[[row for row, _ in batch]] = vectors
                 done += len(batch)
                 self._progress("embedding", done, len(rows))

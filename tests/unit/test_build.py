@@ -138,6 +138,20 @@ def test_another_model_or_dimension_reuses_nothing(tmp_path: Path) -> None:
     assert (summary.embedded, summary.reused) == (3, 0)
 
 
+def test_vectors_of_mixed_dimensions_are_refused_by_name(tmp_path: Path) -> None:
+    class Mixed(CountingEmbedder):
+        async def embed(self, texts: Sequence[str], *, deadline: Deadline) -> np.ndarray:
+            vectors = await super().embed(texts, deadline=deadline)
+            self.dimensions = 12
+            return vectors
+
+    first = build(tmp_path, [page("a", "Text.")], CountingEmbedder())
+    pages = [page(f"p{number}", f"Text number {number}.") for number in range(3 * BATCH_TEXTS)]
+    with pytest.raises(UpstreamRejected, match=r"\(64, 12\), after others of 8 dimensions"):
+        build(tmp_path, pages, Mixed())
+    assert builds.kept_ids(tmp_path) == [first.build_id]
+
+
 def test_clean_reuses_nothing(tmp_path: Path) -> None:
     pages = [page("a", "First text.")]
     build(tmp_path, pages, CountingEmbedder())
