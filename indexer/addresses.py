@@ -5,8 +5,8 @@ import re
 from pathlib import PurePosixPath
 from urllib.parse import quote, urlsplit
 
-FOLDER_PAGES = {"index", "readme"}
-"""Pages that a site serves at their folder's address."""
+FOLDER_PAGES = {"index", "_index", "readme"}
+"""Pages that a site serves at their folder's address; the second is Hugo's."""
 PAGE_EXTENSIONS = {".md", ".mdx"}
 """Pages that a site serves at an address of their own, without the extension."""
 HTML_EXTENSIONS = {".html", ".htm"}

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,7 +25,7 @@ NOT_FOUND = re.compile(r"(?:[a-z]{2}(?:-[a-z]{2,4})?/)?404(?:/index)?\.(?:html?|
 class File(NamedTuple):
     path: Path
     source: str
-    """The path relative to the folder that was named, with forward slashes."""
+    """Its path below the folder that was named, or that holds all that were named; with forward slashes."""
 
 
 class Found(NamedTuple):
@@ -42,75 +42,95 @@ def find(sources: Sequence[Path], *, with_unpublished: bool = False) -> Found:
     unless `with_unpublished`. Links are followed within a folder, never out of it: a file from elsewhere must be named
     to be published. Raises ConfigError that names every source that does not exist or cannot be read.
     """
-    faults: list[str] = []
-    files: dict[str, File] = {}
-    skipped: list[Skipped] = []
-    taken: set[str] = set()
-    for given in sources:
-        root = given.resolve()
-        if root.is_file() and root.suffix.lower() in FORMATS:
-            found = [(root, given.name, root.parent)]
-        elif root.is_dir():
-            below = [(path, path.relative_to(root).as_posix()) for path in _walk(root, faults, skipped)]
-            reasons = {relative: _reason(relative, with_unpublished=with_unpublished) for _, relative in below}
-            skipped += [Skipped(relative, reason) for relative, reason in reasons.items() if reason]
-            found = [(path, relative, root) for path, relative in below if not reasons[relative]]
-        else:
-            found = []
-            known = f"not a type that can be read ({' '.join(FORMATS)})"
-            faults.append(f"{given}: {known if root.exists() else 'there is no such file or folder'}")
-        for path, relative, folder in found:
-            real = os.path.realpath(path)
-            if real not in files:
-                files[real] = File(path, _unique(relative, folder, path, taken))
+    roots = [_rooted(given) for given in sources]
+    faults = [fault for given, root in zip(sources, roots, strict=True) if (fault := _fault(given, root))]
     if faults:
         raise ConfigError(faults)
-    return Found(sorted(files.values(), key=lambda file: file.source), skipped)
+    folders = [root if root.is_dir() else root.parent for root in roots]
+    # One place for all, so that no file's name depends on which others there are.
+    top = Path(os.path.commonpath(folders)) if folders else Path()
+    walk = _Walk(top, with_unpublished=with_unpublished)
+    for root in roots:
+        walk.take(root)
+    return Found(sorted(walk.files.values(), key=lambda file: file.source), walk.skipped)
 
 
-def _walk(root: Path, faults: list[str], skipped: list[Skipped]) -> Iterator[Path]:
-    """Readable files below `root`; every folder is entered once, so that links cannot go round in circles."""
-    entered = {os.path.realpath(root)}
-
-    def refuse(error: OSError) -> None:
-        faults.append(f"{error.filename}: {(error.strerror or 'cannot be opened').lower()}")
-
-    for folder, folders, names in os.walk(root, followlinks=True, onerror=refuse):
-        kept = []
-        for name in sorted(folders):
-            path = Path(folder, name)
-            real = os.path.realpath(path)
-            if name.startswith(".") or real in entered or not _is_within(real, root):
-                continue
-            if holds := NOT_ENTERED.get(name) or ("packages of others" if (path / "pyvenv.cfg").is_file() else ""):
-                skipped.append(Skipped(f"{path.relative_to(root).as_posix()}/", holds))
-                continue
-            entered.add(real)
-            kept.append(name)
-        folders[:] = kept
-        for name in sorted(names):
-            path = Path(folder, name)
-            if name.startswith(".") or path.suffix.lower() not in FORMATS or not path.is_file():
-                continue
-            if _is_within(os.path.realpath(path), root):
-                yield path
+def _rooted(given: Path) -> Path:
+    """The source without links and dots on the way to it; a link that is named itself keeps its name."""
+    return given.resolve() if given.is_dir() else given.parent.resolve() / given.name
 
 
-def _reason(relative: str, *, with_unpublished: bool) -> str:
-    """Why a file below a folder is no page of the site; empty for one that is."""
-    if NOT_FOUND.fullmatch(relative):
-        return "the page for addresses that do not exist"
-    return f"a draft (in {DRAFTS})" if not with_unpublished and DRAFTS in relative.split("/")[:-1] else ""
+def _fault(given: Path, root: Path) -> str:
+    """Why a source cannot be taken, or nothing."""
+    if root.is_dir():
+        try:
+            os.scandir(root).close()
+        except OSError as error:
+            return f"{given}: {(error.strerror or 'cannot be opened').lower()}"
+        return ""
+    if root.is_file() and root.suffix.lower() in FORMATS:
+        return ""
+    known = f"not a type that can be read ({' '.join(FORMATS)})"
+    return f"{given}: {known if root.exists() else 'there is no such file or folder'}"
+
+
+class _Walk:
+    """Goes through what was named, and notes what it finds under its name below `top`."""
+
+    def __init__(self, top: Path, *, with_unpublished: bool) -> None:
+        self._top = top
+        self._with_unpublished = with_unpublished
+        self.files: dict[str, File] = {}
+        """By their real paths."""
+        self.skipped: list[Skipped] = []
+
+    def take(self, root: Path) -> None:
+        if not root.is_dir():
+            self._add(root)
+            return
+        entered = {os.path.realpath(root)}
+        for folder, folders, names in os.walk(root, followlinks=True, onerror=self._closed):
+            # Every folder is entered once, so that links cannot go round in circles.
+            folders[:] = [name for name in sorted(folders) if self._enters(Path(folder, name), root, entered)]
+            for name in sorted(names):
+                path = Path(folder, name)
+                if name.startswith(".") or path.suffix.lower() not in FORMATS or not path.is_file():
+                    continue
+                if not _is_within(os.path.realpath(path), root):
+                    continue
+                if reason := self._reason(path.relative_to(root)):
+                    self.skipped.append(Skipped(self._name(path), reason))
+                else:
+                    self._add(path)
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self._top).as_posix()
+
+    def _add(self, path: Path) -> None:
+        self.files.setdefault(os.path.realpath(path), File(path, self._name(path)))
+
+    def _closed(self, error: OSError) -> None:
+        reason = (error.strerror or "cannot be opened").lower()
+        self.skipped.append(Skipped(f"{self._name(Path(error.filename))}/", reason))
+
+    def _enters(self, path: Path, root: Path, entered: set[str]) -> bool:
+        real = os.path.realpath(path)
+        if path.name.startswith(".") or real in entered or not _is_within(real, root):
+            return False
+        holds = NOT_ENTERED.get(path.name) or ("packages of others" if (path / "pyvenv.cfg").is_file() else "")
+        if holds:
+            self.skipped.append(Skipped(f"{self._name(path)}/", holds))
+            return False
+        entered.add(real)
+        return True
+
+    def _reason(self, relative: Path) -> str:
+        """Why a file below a folder is no page of the site; empty for one that is."""
+        if NOT_FOUND.fullmatch(relative.as_posix()):
+            return "the page for addresses that do not exist"
+        is_draft = not self._with_unpublished and DRAFTS in relative.parent.parts
+        return f"a draft (in {DRAFTS})" if is_draft else ""
 
 
 def _is_within(real: str, root: Path) -> bool:
     return Path(real).is_relative_to(root)
-
-
-def _unique(relative: str, folder: Path, path: Path, taken: set[str]) -> str:
-    """The relative name, or one with its folder in front where another source has the same."""
-    for name in (relative, f"{folder.name}/{relative}", path.as_posix().lstrip("/")):
-        if name not in taken:
-            break
-    taken.add(name)
-    return name

@@ -4,7 +4,7 @@ import re
 from pathlib import Path, PurePosixPath
 
 from indexer import formats
-from indexer.addresses import page_url
+from indexer.addresses import FOLDER_PAGES, page_url
 from indexer.documents import Document, Draft, Section
 from indexer.language import SAMPLE_CHARS, language_of
 from rag.errors import SourceUnreadable
@@ -63,7 +63,7 @@ def _bytes(path: Path, limit_bytes: int) -> bytes:
 def _from_name(source: str) -> str:
     """A title from the file's name: `employee_handbook.pdf` -> `Employee handbook`; an index is named by its folder."""
     path = PurePosixPath(source)
-    named = path.parent.name if path.stem.lower() in {"index", "readme"} and path.parent.name else path.stem
+    named = path.parent.name if path.stem.lower() in FOLDER_PAGES and path.parent.name else path.stem
     words = " ".join(re.sub(r"[_\-.+]+", " ", named).split()) or named
     return words[:1].upper() + words[1:]
 

@@ -20,6 +20,7 @@ SITE = "https://example.org/docs"
         ("README.md", f"{SITE}/"),
         ("tutorial/index.mdx", f"{SITE}/tutorial/"),
         ("tutorial/readme.md", f"{SITE}/tutorial/"),
+        ("tutorial/_index.md", f"{SITE}/tutorial/"),
         ("about/index.html", f"{SITE}/about/"),
         ("about/team.html", f"{SITE}/about/team.html"),
         ("handbook.pdf", f"{SITE}/handbook.pdf"),

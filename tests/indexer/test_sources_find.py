@@ -1,9 +1,12 @@
 """Which files are found."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
 
+from indexer.documents import Skipped
 from indexer.finding import find
 from rag.errors import ConfigError
 
@@ -56,9 +59,50 @@ def test_a_single_file_is_known_by_its_name(tmp_path: Path) -> None:
     assert find([tmp_path / "deep/down/page.md"]).files == [(tmp_path / "deep/down/page.md", "page.md")]
 
 
-def test_equal_names_from_two_folders_stay_apart(tmp_path: Path) -> None:
-    _touch(tmp_path, "docs/index.md", "site/index.md")
-    assert [source for _, source in find([tmp_path / "docs", tmp_path / "site"]).files] == ["index.md", "site/index.md"]
+def test_several_folders_are_known_by_their_paths_below_the_one_that_holds_them(tmp_path: Path) -> None:
+    _touch(tmp_path, "docs/index.md", "docs/deep/a.md", "site/index.md", "site/b.md", "README.md")
+    folders = [tmp_path / "site", tmp_path / "docs"]
+    names = ["docs/deep/a.md", "docs/index.md", "site/b.md", "site/index.md"]
+    assert [source for _, source in find(folders).files] == names
+    assert [source for _, source in find([*folders, tmp_path / "README.md"]).files] == ["README.md", *names]
+
+
+def test_a_name_does_not_depend_on_which_other_files_there_are(tmp_path: Path) -> None:
+    _touch(tmp_path, "docs/a.md", "site/b.md")
+    folders = [tmp_path / "docs", tmp_path / "site"]
+    before = {file.source for file in find(folders).files}
+    _touch(tmp_path, "docs/b.md")
+    assert {file.source for file in find(folders).files} == before | {"docs/b.md"}
+
+
+def test_a_folder_within_another_one_that_is_named_too_changes_no_name(tmp_path: Path) -> None:
+    _touch(tmp_path, "site/index.md", "site/deep/a.md")
+    found = find([tmp_path / "site" / "deep", tmp_path / "site"]).files
+    assert [source for _, source in found] == ["deep/a.md", "index.md"]
+
+
+def test_a_link_that_is_named_keeps_its_own_name(tmp_path: Path) -> None:
+    _touch(tmp_path, "deep/page.md")
+    (tmp_path / "named.md").symlink_to(tmp_path / "deep" / "page.md")
+    assert find([tmp_path / "named.md"]).files == [(tmp_path / "named.md", "named.md")]
+
+
+def test_a_folder_that_cannot_be_opened_is_skipped_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _touch(tmp_path, "a/page.md", "locked/page.md", "z/page.md")
+    opened = os.scandir
+
+    def refuse(path: str) -> object:
+        # Root, as whom tests may run, may open everything.
+        if str(path).endswith("locked"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opened(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    found = find([tmp_path])
+    assert [source for _, source in found.files] == ["a/page.md", "z/page.md"]
+    assert found.skipped == [Skipped("locked/", "permission denied")]
+    with pytest.raises(ConfigError, match="locked: permission denied"):
+        find([tmp_path / "locked"])
 
 
 def test_every_source_that_does_not_exist_is_named_at_once(tmp_path: Path) -> None:
