@@ -8,15 +8,15 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from fnmatch import fnmatch
 from itertools import chain
 from pathlib import Path
 
 from indexer import completeness, evaluate, finding, site, sources
 from indexer.build import Embedder, Summary, build
+from indexer.excluding import Exclusions
 from indexer.fetching import Fetcher, is_public
 from indexer.terminal import ProgressBar, build_lines, hit_lines, score_lines
-from rag import builds
+from rag import builds, setting_types
 from rag.azure_openai import AzureEmbedder
 from rag.errors import ConfigError, IndexUnavailable, RagError, UpstreamError
 from rag.local_embedder import LocalEmbedder
@@ -40,14 +40,16 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
 
     making = command("build", "index documents: .md .mdx .html .txt .csv .pdf .docx")
     making.add_argument("sources", nargs="+", metavar="SOURCE", help="files, folders, addresses of sitemaps or pages")
-    making.add_argument("--site-url", metavar="URL", help="where the documents are published; default: SITE_URL")
+    making.add_argument(
+        "--site-url", type=_site_url, metavar="URL", help="where the documents are published; default: SITE_URL"
+    )
     making.add_argument("--clean", action="store_true", help="embed everything anew, reuse nothing")
     making.add_argument(
         "--exclude",
         action="append",
         default=[],
         metavar="PATTERN",
-        help="leave out sources such as LICENSE* or drafts/*",
+        help="leave out files and pages such as LICENSE* or drafts/*; several are allowed",
     )
     making.add_argument("--with-unpublished", action="store_true", help="read drafts and noindex pages in files too")
     making.add_argument(
@@ -95,6 +97,16 @@ def _number(kind: Callable[[str], float], least: float) -> Callable[[str], float
     return number
 
 
+def _site_url(text: str) -> str:
+    # As for SITE_URL; a path alone is for links within one host, and nothing at all for none.
+    if not text or (text.startswith("/") and not text.startswith("//")):
+        return text
+    try:
+        return setting_types.site_url(text)
+    except ValueError as allowed:
+        raise argparse.ArgumentTypeError(f"{text}: allowed is {allowed}, or a path such as /docs") from None
+
+
 @asynccontextmanager
 async def _embedder(settings: Settings) -> AsyncIterator[Embedder]:
     if missing := settings.missing("EMBEDDINGS"):
@@ -119,14 +131,16 @@ async def _build(options: argparse.Namespace, settings: Settings, root: Path) ->
         [Path(source) for source in options.sources if not site.is_address(source)],
         with_unpublished=options.with_unpublished,
     )
-    files = [file for file in found.files if not any(fnmatch(file.source, pattern) for pattern in options.exclude)]
+    exclusions = Exclusions(options.exclude)
+    files = [file for file in found.files if not exclusions.excludes(file.source)]
+    skipped = [about for about in found.skipped if not exclusions.excludes(about.source)]
     questions = evaluate.read(options.questions) if options.questions else []
     site_url = options.site_url if options.site_url is not None else settings.site_url
     with ProgressBar(sys.stderr) as bar:
         reading = sources.read_all(files, site_url=site_url, with_unpublished=options.with_unpublished)
-        crawls = _sites(addresses, options, bar)
+        crawls = _sites(addresses, options, bar, exclusions)
         crawled = (crawl.documents() for crawl in crawls)
-        documents = chain(found.skipped, bar.over("reading", reading, len(files)), *crawled)
+        documents = chain(skipped, bar.over("reading", reading, len(files)), *crawled)
         async with _embedder(settings) as embedder:
 
             async def accept(made: Build) -> None:
@@ -139,18 +153,25 @@ async def _build(options: argparse.Namespace, settings: Settings, root: Path) ->
             summary: Summary = await build(
                 documents, root=root, embedder=embedder, clean=options.clean, progress=bar.show, accept=accept
             )
-    print("\n".join(build_lines(summary, root)))
+    print("\n".join(build_lines(summary, root, passed_over=found.passed_over)))
+    for pattern in exclusions.unmatched():
+        print(f"--exclude {pattern} matched nothing; patterns are compared with paths as shown above", file=sys.stderr)
     return 0
 
 
-def _sites(addresses: Sequence[str], options: argparse.Namespace, bar: ProgressBar) -> list[site.Site]:
+def _sites(
+    addresses: Sequence[str], options: argparse.Namespace, bar: ProgressBar, exclusions: Exclusions
+) -> list[site.Site]:
     fetcher = Fetcher(
         allows=(lambda _: True) if options.allow_private_addresses else is_public, max_bytes=int(options.max_bytes)
     )
     limits = site.Limits(
         max_pages=int(options.max_pages), max_bytes=int(options.max_bytes), delay_s=float(options.delay)
     )
-    return [site.Site(address, fetcher=fetcher, limits=limits, progress=bar.show) for address in addresses]
+    return [
+        site.Site(address, fetcher=fetcher, limits=limits, exclusions=exclusions, progress=bar.show)
+        for address in addresses
+    ]
 
 
 async def _search(options: argparse.Namespace, settings: Settings, root: Path) -> int:

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -33,6 +34,8 @@ class Found(NamedTuple):
     """Sorted by name, each once."""
     skipped: list[Skipped]
     """What was found and is not read: single files, and folders as a whole, with a slash at the end."""
+    passed_over: Counter[str]
+    """How many files of other types there were, by their extension in lower case."""
 
 
 def find(sources: Sequence[Path], *, with_unpublished: bool = False) -> Found:
@@ -52,7 +55,7 @@ def find(sources: Sequence[Path], *, with_unpublished: bool = False) -> Found:
     walk = _Walk(top, with_unpublished=with_unpublished)
     for root in roots:
         walk.take(root)
-    return Found(sorted(walk.files.values(), key=lambda file: file.source), walk.skipped)
+    return Found(sorted(walk.files.values(), key=lambda file: file.source), walk.skipped, walk.passed_over)
 
 
 def _rooted(given: Path) -> Path:
@@ -83,6 +86,7 @@ class _Walk:
         self.files: dict[str, File] = {}
         """By their real paths."""
         self.skipped: list[Skipped] = []
+        self.passed_over: Counter[str] = Counter()
 
     def take(self, root: Path) -> None:
         if not root.is_dir():
@@ -94,11 +98,11 @@ class _Walk:
             folders[:] = [name for name in sorted(folders) if self._enters(Path(folder, name), root, entered)]
             for name in sorted(names):
                 path = Path(folder, name)
-                if name.startswith(".") or path.suffix.lower() not in FORMATS or not path.is_file():
+                if name.startswith(".") or not path.is_file() or not _is_within(os.path.realpath(path), root):
                     continue
-                if not _is_within(os.path.realpath(path), root):
-                    continue
-                if reason := self._reason(path.relative_to(root)):
+                if path.suffix.lower() not in FORMATS:
+                    self.passed_over[path.suffix.lower()] += 1
+                elif reason := self._reason(path.relative_to(root)):
                     self.skipped.append(Skipped(self._name(path), reason))
                 else:
                     self._add(path)

@@ -14,6 +14,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 
 from indexer import sources
 from indexer.documents import Document, Skipped
+from indexer.excluding import Exclusions
 from indexer.fetching import USER_AGENT, Fetcher, Page, PageUnavailable, cleaned, unpacked
 from indexer.robots import Robots, is_noindex
 from indexer.sitemaps import looks_like_xml, read_links, read_sitemap
@@ -66,8 +67,8 @@ class Site:
     """One site from its start address on. `documents` is gone through once."""
 
     def __init__(
-        self, start: str, *, fetcher: Fetcher, limits: Limits, progress: Callable[[str, int, int], None],
-        sleep: Callable[[float], None] = time.sleep,
+        self, start: str, *, fetcher: Fetcher, limits: Limits, exclusions: Exclusions,
+        progress: Callable[[str, int, int], None], sleep: Callable[[float], None] = time.sleep,
     ) -> None:  # fmt: skip
         """Raises `SourceUnreadable` for an address that is none."""
         self._start = cleaned(start)
@@ -76,6 +77,7 @@ class Site:
         """Addresses that the site did not give, while `documents` is gone through, and how it refused."""
         self._fetcher = fetcher
         self._limits = limits
+        self._exclusions = exclusions
         self._progress = progress
         self._sleep = sleep
         self._robots = Robots()
@@ -217,7 +219,9 @@ class Site:
     def _queue(self, url: str) -> None:
         if url not in self._seen:
             self._seen.add(url)
-            self._waiting.append(url)
+            # The start is where pages are found, whether or not it is one itself.
+            if url == self._start or not self._exclusions.excludes_address(url):
+                self._waiting.append(url)
 
     def _extension(self, page: Page) -> str:
         """How the page is read; its links are queued on the way. Raises `SourceUnreadable` for what must not be."""

@@ -1,5 +1,6 @@
 """What a person sees while indexing, and after it: a bar on a terminal, plain lines elsewhere."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Self, TextIO, TypeVar
@@ -11,6 +12,7 @@ from rag.models import Hit
 T = TypeVar("T")
 
 BAR_CELLS = 30
+TYPES = 6
 PLAIN_STEPS = 4
 """Lines of a stage where there is no terminal: a log should not hold a hundred of them."""
 
@@ -59,18 +61,27 @@ class ProgressBar:
             self._open_line = False
 
 
-def build_lines(summary: Summary, root: Path) -> list[str]:
-    """The closing summary of a build."""
+def build_lines(summary: Summary, root: Path, *, passed_over: Counter[str]) -> list[str]:
+    """The closing summary of a build; `passed_over` counts files of unknown types by their extension."""
     embedded = f"{summary.embedded:,} embedded in {_calls(summary.calls)}, {summary.reused:,} reused"
     lines = [
         f"documents  {summary.documents:,}",
         f"passages   {summary.passages:,} ({embedded})",
         f"skipped    {len(summary.skipped):,}",
         *(f"           {skipped.source}: {skipped.reason}" for skipped in summary.skipped),
-        f"seconds    {summary.seconds:.1f}",
     ]
+    if passed_over:
+        lines.append(f"other      {_other_types(passed_over)}")
+    lines.append(f"seconds    {summary.seconds:.1f}")
     state = "unchanged, still live" if summary.unchanged else "live"
     return [*lines, f"build      {summary.build_id} in {root}, {state}"]
+
+
+def _other_types(passed_over: Counter[str]) -> str:
+    """The commonest first, and as many as fit on a line."""
+    named = [f"{count:,} {extension or 'without extension'}" for extension, count in passed_over.most_common(TYPES)]
+    rest = passed_over.total() - sum(count for _, count in passed_over.most_common(TYPES))
+    return f"{', '.join([*named, *([f'{rest:,} more'] if rest else [])])}: not types that can be read"
 
 
 def _calls(count: int) -> str:

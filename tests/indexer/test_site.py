@@ -1,12 +1,13 @@
 """A running site on loopback becomes documents: politely, within limits, and each page that does not says why."""
 
 import gzip
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import pytest
 
 from indexer.documents import Document, Skipped
+from indexer.excluding import Exclusions
 from indexer.fetching import Fetcher
 from indexer.site import Limits, Site
 from rag.errors import SourceUnreadable
@@ -24,14 +25,14 @@ def site() -> Iterator[Loopback]:
 class Crawl:
     """What came of a site, by path."""
 
-    def __init__(self, site: Loopback, start: str, limits: Limits = FAST) -> None:
+    def __init__(self, site: Loopback, start: str, limits: Limits = FAST, exclude: Sequence[str] = ()) -> None:
         self.slept: list[float] = []
         self.told: list[tuple[str, int, int]] = []
         fetcher = Fetcher(allows=lambda address: str(address) == "127.0.0.1", max_bytes=limits.max_bytes)
         outcomes = list(
             Site(
                 f"{site.url}{start}", fetcher=fetcher, limits=limits,
-                progress=lambda *step: self.told.append(step), sleep=self.slept.append,
+                exclusions=Exclusions(exclude), progress=lambda *step: self.told.append(step), sleep=self.slept.append,
             ).documents()
         )  # fmt: skip
         self.documents = {o.url.removeprefix(site.url): o for o in outcomes if isinstance(o, Document)}
@@ -173,6 +174,17 @@ def test_two_addresses_that_lead_to_one_page_are_one_document(site: Loopback) ->
     crawl = Crawl(site, "/")
     assert crawl.documents.keys() == {"/", "/new"}
     assert all("/new" in reason for reason in crawl.skipped.values())
+
+
+def test_pages_that_are_excluded_are_not_even_asked_for(site: Loopback) -> None:
+    site.pages |= {
+        "/": html("Start", "Welcome.", "/news/a", "/guide", "/tags?page=2", "/caf%C3%A9"),
+        "/guide": html("Guide", "Words of the guide.", "/news/b"),
+    }
+    crawl = Crawl(site, "/", exclude=["news/*", "/caf\u00e9", f"{site.url}/tags[?]*", "/"])
+    assert crawl.documents.keys() == {"/", "/guide"}
+    assert crawl.skipped == {}
+    assert site.asked == ["/robots.txt", "/", "/guide"]
 
 
 def test_a_site_without_end_stops_at_the_limit_and_says_so(site: Loopback) -> None:
