@@ -210,19 +210,30 @@ async def _evaluate(options: argparse.Namespace, settings: Settings, root: Path)
 
 
 def _info(root: Path) -> int:
-    live = builds.live_id(root)
-    for build_id in builds.kept_ids(root):
+    kept = builds.kept_ids(root)
+    live, fault = None, ""
+    try:
+        live = builds.live_id(root)
+    except IndexUnavailable as error:
+        # What is kept is what somebody with a damaged folder needs to see.
+        fault = f"no build is live in {root}; run: python -m indexer rollback" if kept else str(error)
+    if live and live not in kept:
+        fault = f"the live build {live} is not in {root}; run: python -m indexer rollback"
+    for build_id in kept:
         mark = "live" if build_id == live else "kept"
         try:
             about = builds.read_manifest(builds.folder_of(root, build_id))
         except IndexUnavailable as error:
             print(f"{mark}  {build_id}  damaged: {error}")
+            fault = fault or (f"the live build is damaged: {error}" if build_id == live else "")
             continue
         size_mb = sum(file["bytes"] for file in about["files"].values()) / 1e6
         model = f"{about['embedding']['model']}, {about['embedding']['dimensions']} dimensions"
         counts = f"{about['documents']:,} documents, {about['passages']:,} passages"
         print(f"{mark}  {build_id}  {counts}, {model}, {about['index']['type']}, {size_mb:,.1f} MB")
-    return 0
+    if fault:
+        print(fault, file=sys.stderr)
+    return 1 if fault else 0
 
 
 def _verify(root: Path) -> int:

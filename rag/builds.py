@@ -263,7 +263,7 @@ def _rollback(root: Path, build_id: str | None) -> str:
         if not earlier:
             others = ", ".join(kept_id for kept_id in kept if kept_id != live) or "none"
             raise BuildMissing(
-                f"no build was live before this one in {root}; others are: {others}; name one: rollback BUILD"
+                f"no build before the live one is kept in {root}; others are: {others}; name one: rollback BUILD"
             )
         build_id = earlier[-1]
     elif build_id not in kept:

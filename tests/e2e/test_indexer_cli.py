@@ -409,6 +409,21 @@ def test_the_last_three_builds_are_kept_and_can_be_brought_back(
     assert builds.live_id(output) == ids[2]
 
 
+@pytest.mark.parametrize("current", [None, "nonsense", "20200101T000000.000000Z"])
+def test_info_lists_what_is_kept_where_nothing_is_live(
+    site_build: Path, azure: AzureEmulator, tmp_path: Path, current: str | None
+) -> None:
+    output = tmp_path / "vector_db"
+    shutil.copytree(site_build, output)
+    (output / "CURRENT").unlink() if current is None else (output / "CURRENT").write_text(current)
+    done = run(azure, "info", "--output", str(output), cwd=tmp_path)
+    assert done.returncode == 1
+    assert [line.split()[:2] for line in done.stdout.splitlines()] == [["kept", builds.live_id(site_build)]]
+    assert "run: python -m indexer rollback" in done.stderr
+    assert run(azure, "rollback", "--output", str(output), cwd=tmp_path).returncode == 0
+    assert run(azure, "info", "--output", str(output), cwd=tmp_path).returncode == 0
+
+
 def test_verify_notices_one_bit(build: Build, azure: AzureEmulator, site: Path, output: Path) -> None:
     build()
     sound = run(azure, "verify", "--output", str(output), cwd=site.parent)

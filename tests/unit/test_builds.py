@@ -139,7 +139,7 @@ def test_rollback_goes_back_one_by_one_and_ends_with_a_reason(tmp_path: Path) ->
     ids = [publish(tmp_path, str(number)) for number in range(3)]
     assert builds.rollback(tmp_path) == ids[1] == builds.live_id(tmp_path)
     assert builds.rollback(tmp_path) == ids[0] == builds.live_id(tmp_path)
-    with pytest.raises(BuildMissing, match="no build was live before this one"):
+    with pytest.raises(BuildMissing, match="no build before the live one"):
         builds.rollback(tmp_path)
     assert builds.rollback(tmp_path, ids[2]) == builds.live_id(tmp_path)
 
