@@ -56,7 +56,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
         "--yes", action="store_true", help="do not ask before --clean; publish even if a site has lost many pages"
     )
     making.add_argument("--questions", type=Path, metavar="FILE", help="ask these questions before publishing")
-    making.add_argument("--min-ndcg", type=float, metavar="X", help="publish only where their nDCG@10 is not lower")
+    making.add_argument("--min-ndcg", type=_share, metavar="X", help="publish only where their nDCG@10 is not lower")
     limits = site.Limits()
     fetching = making.add_argument_group("of a running site")
     fetching.add_argument(
@@ -76,7 +76,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     searching.add_argument("-k", type=int, default=5, choices=range(1, 21), metavar="1-20", help="passages; default 5")
     judging = command("evaluate", "measure the live build with questions whose answers are known")
     judging.add_argument("questions", type=Path, metavar="QUESTIONS.jsonl")
-    judging.add_argument("--min-ndcg", type=float, metavar="X", help="exit 1 where nDCG@10 is lower")
+    judging.add_argument("--min-ndcg", type=_share, metavar="X", help="exit 1 where nDCG@10 is lower")
     judging.add_argument("--compare", metavar="BUILD", help="a kept build to compare with, question by question")
     command("info", "the live build and the kept ones")
     command("verify", "compute every checksum again")
@@ -95,6 +95,12 @@ def _number(kind: Callable[[str], float], least: float) -> Callable[[str], float
         return value
 
     return number
+
+
+def _share(text: str) -> float:
+    if not 0 <= (value := float(text)) <= 1:
+        raise argparse.ArgumentTypeError(f"{text}: allowed is 0 to 1")
+    return value
 
 
 def _site_url(text: str) -> str:

@@ -9,12 +9,13 @@ import orjson
 from indexer.build import BATCH_TEXTS, Embedder, Progress
 from indexer.metrics import interval_95, mrr_at_10, ndcg_at_10, recall_at_5
 from rag.errors import RagError, SourceUnreadable
-from rag.models import Passage
 from rag.resilience import Deadline
 from rag.vector_db import Build
 
 DEPTH = 20
 """Passages asked for; several of one page count once, so that ten pages remain."""
+NAMED = 10
+"""Of a list in a sentence, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,8 @@ class Scores:
     """Questions none of whose pages were among the first ten."""
     each: list[tuple[float, float, float]] = field(default_factory=list, compare=False, repr=False)
     """nDCG@10, recall@5 and reciprocal rank of every question, in their order."""
+    unknown: list[str] = field(default_factory=list)
+    """Pages that questions name and the build does not have: misspelled, moved or skipped."""
 
 
 class BelowBar(RagError):
@@ -75,24 +78,28 @@ async def measure(live: Build, questions: Sequence[Question], *, embedder: Embed
     """Ask every question of `live`, as the server would. Raises `UpstreamError`."""
     each: list[tuple[float, float, float]] = []
     missed = []
+    pages = _Pages(live)
+    unknown: dict[str, None] = {}
     for start in range(0, len(questions), BATCH_TEXTS):
         batch = questions[start : start + BATCH_TEXTS]
         vectors = await embedder.embed([question.text for question in batch], deadline=Deadline(60.0))
         for question, vector in zip(batch, vectors, strict=True):
-            ranked = _pages(live, question, vector)
-            wanted = question.relevant
+            wanted = pages.wanted(question.relevant)
+            unknown |= dict.fromkeys(sorted(wanted - pages.names))
+            ranked = _ranked(live, question, vector, wanted)
             each.append((ndcg_at_10(ranked, wanted), recall_at_5(ranked, wanted), mrr_at_10(ranked, wanted)))
-            if not question.relevant & set(ranked[:10]):
+            if not wanted & set(ranked[:10]):
                 missed.append(question.text)
         progress("asking", start + len(batch), len(questions))
     ndcg, recall, mrr = (sum(figures) / len(each) for figures in zip(*each, strict=True))
-    return Scores(len(each), ndcg, recall, mrr, missed, each)
+    return Scores(len(each), ndcg, recall, mrr, missed, each, list(unknown))
 
 
 def require(scores: Scores, *, min_ndcg: float) -> None:
     """Raises `BelowBar` where nDCG@10 is lower than `min_ndcg`."""
     if scores.ndcg_at_10 < min_ndcg:
-        raise BelowBar(f"nDCG@10 {scores.ndcg_at_10:.3f} is below {min_ndcg}")
+        absent = f"; not in the build: {', '.join(scores.unknown[:NAMED])}" if scores.unknown else ""
+        raise BelowBar(f"nDCG@10 {scores.ndcg_at_10:.3f} is below {min_ndcg}{absent}")
 
 
 def comparison_lines(live: Scores, other: Scores, *, live_id: str, other_id: str) -> list[str]:
@@ -119,12 +126,26 @@ def comparison_lines(live: Scores, other: Scores, *, live_id: str, other_id: str
     return [*lines, "", f"{verdict}: {better:,} questions better, {worse:,} worse, {count - better - worse:,} the same"]
 
 
-def _pages(live: Build, question: Question, vector: object) -> list[str]:
-    """The pages that were found, best first, each once, by the name under which the question knows it."""
+class _Pages:
+    """What the pages of a build may be called: by address or source, and passages by their own addresses."""
+
+    def __init__(self, live: Build) -> None:
+        self._url_of: dict[str, str] = {}
+        self._page_of: dict[str, str] = {}
+        for passage in live.passages():
+            self._url_of[passage.url] = self._url_of[passage.source] = passage.url
+            self._page_of[passage.anchored_url] = passage.url
+        self.names = self._url_of.keys() | self._page_of.keys()
+
+    def wanted(self, relevant: frozenset[str]) -> frozenset[str]:
+        """Each relevant page once, by its address, however often and under whatever names it is listed."""
+        urls = {self._url_of.get(name, name) for name in relevant}
+        # A passage of a page that counts as a whole is no second answer.
+        return frozenset(url for url in urls if self._page_of.get(url, url) == url or self._page_of[url] not in urls)
+
+
+def _ranked(live: Build, question: Question, vector: object, wanted: frozenset[str]) -> list[str]:
+    """The pages that were found, best first, each once; passages that are wanted as such by their own addresses."""
     hits = live.search(question.text, vector=vector, k=DEPTH)  # type: ignore[arg-type]
-    return list(dict.fromkeys(_name(hit.passage, question.relevant) for hit in hits))
-
-
-def _name(passage: Passage, known: frozenset[str]) -> str:
-    names = (passage.anchored_url, passage.url, passage.source)
-    return next((name for name in names if name in known), passage.url)
+    passages = [hit.passage for hit in hits]
+    return list(dict.fromkeys(p.anchored_url if p.anchored_url in wanted else p.url for p in passages))

@@ -110,4 +110,5 @@ def score_lines(scores: Scores, build_id: str) -> list[str]:
         f"recall@5   {scores.recall_at_5:.3f}",
         f"MRR@10     {scores.mrr_at_10:.3f}",
         *(f"not found  {question}" for question in scores.missed[:10]),
+        *(f"no page    {name}" for name in scores.unknown[:10]),
     ]

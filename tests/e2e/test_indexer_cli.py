@@ -485,7 +485,10 @@ def test_evaluate_gives_figures_and_holds_a_bar(site_build: Path, azure: AzureEm
     below = run(azure, *asked, "--min-ndcg", "0.95", cwd=tmp_path)
     assert below.returncode == 1
     assert "nDCG@10 0.889 is below 0.95" in below.stderr
-    assert "What is the warranty?" in below.stdout
+    assert "not found  What is the warranty?" in below.stdout
+    assert "no page    no/such/page.md" in below.stdout
+    for bar in ("90", "-0.1", "nan", "high"):
+        assert run(azure, *asked, "--min-ndcg", bar, cwd=tmp_path).returncode == 2
 
 
 def test_evaluate_names_the_line_that_is_no_question(site_build: Path, azure: AzureEmulator, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from indexer.evaluate import Question, Scores, measure, read
+from indexer.evaluate import BelowBar, Question, Scores, measure, read, require
 from rag import builds
 from rag.errors import SourceUnreadable
 from rag.models import Passage
@@ -78,8 +78,33 @@ def test_two_passages_of_one_page_are_one_page(live: Build) -> None:
 
 def test_a_page_that_is_not_there_is_named_as_missed(live: Build) -> None:
     found = scores(live, asked("q3", "3.md"), asked("q5", "nowhere.md"))
+    assert found.unknown == ["nowhere.md"]
     assert (found.questions, found.ndcg_at_10, found.recall_at_5, found.mrr_at_10) == (2, 0.5, 0.5, 0.5)
     assert found.missed == ["q5"]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("3.md", "https://x.example/3/"),
+        ("3.md", "https://x.example/3/#part-0"),
+        ("https://x.example/3/", "https://x.example/3/#part-0", "https://x.example/3/#part-1"),
+    ],
+)
+def test_a_page_that_is_named_twice_counts_once(live: Build, names: tuple[str, ...]) -> None:
+    assert scores(live, asked("q3", *names)) == Scores(1, 1.0, 1.0, 1.0, [])
+
+
+def test_two_passages_of_one_page_are_two_answers_where_they_are_named_as_such(live: Build) -> None:
+    found = scores(live, asked("q3", "https://x.example/3/#part-0", "https://x.example/3/#part-1"))
+    assert (found.ndcg_at_10, found.recall_at_5, found.missed) == (1.0, 1.0, [])
+
+
+def test_pages_that_the_build_does_not_have_are_named(live: Build) -> None:
+    found = scores(live, asked("q3", "3.md", "gone.md"), asked("q4", "4.md", "gone.md", "https://x.example/4/#old"))
+    assert found.unknown == ["gone.md", "https://x.example/4/#old"]
+    with pytest.raises(BelowBar, match=r"is below 1.0; not in the build: gone.md, https://x.example/4/#old$"):
+        require(found, min_ndcg=1.0)
 
 
 def test_many_questions_go_out_in_batches(live: Build) -> None:
