@@ -6,17 +6,17 @@ The only place of the indexer that reads settings and constructs adapters.
 import argparse
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from itertools import chain
 from pathlib import Path
 
-from indexer import completeness, evaluate, finding, site, sources
+from indexer import arguments, completeness, evaluate, finding, site, sources
 from indexer.build import Embedder, Summary, build
 from indexer.excluding import Exclusions
 from indexer.fetching import Fetcher, is_public
 from indexer.terminal import ProgressBar, build_lines, hit_lines, score_lines
-from rag import builds, setting_types
+from rag import builds
 from rag.azure_openai import AzureEmbedder
 from rag.errors import ConfigError, IndexUnavailable, RagError, UpstreamError
 from rag.local_embedder import LocalEmbedder
@@ -27,90 +27,6 @@ from rag.upstream import Upstream, http_client
 from rag.vector_db import Build, open_build
 
 QUESTION_TIMEOUT_S = 20.0
-
-
-def _arguments(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m indexer", description="Turns documents into an index.")
-    commands = parser.add_subparsers(dest="command", required=True)
-
-    def command(name: str, meaning: str) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=meaning, description=meaning)
-        added.add_argument("--output", type=Path, metavar="FOLDER", help="the index; default: VECTOR_DB_PATH")
-        return added
-
-    making = command("build", "index documents: .md .mdx .html .txt .csv .pdf .docx")
-    making.add_argument("sources", nargs="+", metavar="SOURCE", help="files, folders, addresses of sitemaps or pages")
-    making.add_argument(
-        "--site-url", type=_site_url, metavar="URL", help="where the documents are published; default: SITE_URL"
-    )
-    making.add_argument("--clean", action="store_true", help="embed everything anew, reuse nothing")
-    making.add_argument(
-        "--exclude",
-        action="append",
-        default=[],
-        metavar="PATTERN",
-        help="leave out files and pages such as LICENSE* or drafts/*; several are allowed",
-    )
-    making.add_argument("--with-unpublished", action="store_true", help="read drafts and noindex pages in files too")
-    making.add_argument(
-        "--yes", action="store_true", help="do not ask before --clean; publish even if a site has lost many pages"
-    )
-    making.add_argument("--questions", type=Path, metavar="FILE", help="ask these questions before publishing")
-    making.add_argument("--min-ndcg", type=_share, metavar="X", help="publish only where their nDCG@10 is not lower")
-    limits = site.Limits()
-    fetching = making.add_argument_group("of a running site")
-    fetching.add_argument(
-        "--max-pages", type=_number(int, 1), default=limits.max_pages, metavar="N", help="default %(default)s"
-    )
-    fetching.add_argument(
-        "--max-bytes", type=_number(int, 1024), default=limits.max_bytes, metavar="N", help="of a page; default 10 MiB"
-    )
-    fetching.add_argument(
-        "--delay", type=_number(float, 0), default=limits.delay_s, metavar="SECONDS", help="between pages; default 0.5"
-    )
-    fetching.add_argument(
-        "--allow-private-addresses", action="store_true", help="for sites on this machine or on an intranet"
-    )
-    searching = command("search", "show what the server would retrieve")
-    searching.add_argument("question")
-    searching.add_argument("-k", type=int, default=5, choices=range(1, 21), metavar="1-20", help="passages; default 5")
-    judging = command("evaluate", "measure the live build with questions whose answers are known")
-    judging.add_argument("questions", type=Path, metavar="QUESTIONS.jsonl")
-    judging.add_argument("--min-ndcg", type=_share, metavar="X", help="exit 1 where nDCG@10 is lower")
-    judging.add_argument("--compare", metavar="BUILD", help="a kept build to compare with, question by question")
-    command("info", "the live build and the kept ones")
-    command("verify", "compute every checksum again")
-    command("rollback", "make the previous build live").add_argument("build", nargs="?", metavar="BUILD")
-    options = parser.parse_args(argv)
-    if options.command == "build" and (options.questions is None) != (options.min_ndcg is None):
-        making.error("--min-ndcg needs --questions FILE, and the other way round")
-    return options
-
-
-def _number(kind: Callable[[str], float], least: float) -> Callable[[str], float]:
-    def number(text: str) -> float:
-        value = kind(text)
-        if not least <= value < 1e12:
-            raise argparse.ArgumentTypeError(f"{text}: allowed is {least:g} or more")
-        return value
-
-    return number
-
-
-def _share(text: str) -> float:
-    if not 0 <= (value := float(text)) <= 1:
-        raise argparse.ArgumentTypeError(f"{text}: allowed is 0 to 1")
-    return value
-
-
-def _site_url(text: str) -> str:
-    # As for SITE_URL; a path alone is for links within one host, and nothing at all for none.
-    if not text or (text.startswith("/") and not text.startswith("//")):
-        return text
-    try:
-        return setting_types.site_url(text)
-    except ValueError as allowed:
-        raise argparse.ArgumentTypeError(f"{text}: allowed is {allowed}, or a path such as /docs") from None
 
 
 @asynccontextmanager
@@ -273,7 +189,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str]) -> int:
     """Run one command; 0 when it did what was asked, 1 with one clear sentence when it could not."""
-    options = _arguments(argv)
+    options = arguments.parsed(argv)
     # A file's name, or a passage, must not become a traceback where the terminal cannot show it.
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from indexer.__main__ import _arguments
+from indexer.arguments import parsed
 from rag import backup
 from tests.support.waiting import REPOSITORY
 
@@ -70,7 +70,7 @@ def test_the_units_run_commands_that_exist() -> None:
     filled = indexing.replace("$SOURCES", "/srv/site /srv/more").replace(
         "$OPTIONS", "--questions /srv/questions.jsonl --min-ndcg 0.8"
     )
-    options = _arguments(filled.partition("-m indexer ")[2].split())
+    options = parsed(filled.partition("-m indexer ")[2].split())
     assert [str(source) for source in options.sources] == ["/srv/site", "/srv/more"]
     assert options.min_ndcg == 0.8
     [saving] = values("rag-backup.service", "ExecStart")

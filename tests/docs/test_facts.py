@@ -15,7 +15,7 @@ from pkgutil import iter_modules
 import pytest
 
 import rag.routes
-from indexer.__main__ import _arguments
+from indexer.arguments import parsed
 from rag.errors import RagError
 from rag.local_embedder import LocalEmbedder
 from rag.local_models import QUOTED
@@ -194,7 +194,7 @@ def is_taken(arguments: list[str]) -> bool:
     """Whether the indexer's command line takes these; a text may name a command without what it is about."""
     for given in (arguments, [*arguments, "SOMETHING"]):
         with suppress(SystemExit):
-            return bool(_arguments(given).command)
+            return bool(parsed(given).command)
     return False
 
 
