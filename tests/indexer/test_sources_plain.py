@@ -63,6 +63,44 @@ def test_rows_longer_than_the_header_and_line_breaks_in_cells_lose_nothing(tmp_p
     assert text_of(document) == "A: 1\nB: two lines\nColumn 3: 3"
 
 
+@pytest.mark.parametrize(
+    ("content", "title", "text"),
+    [
+        ("Report of 2025\n\nName,Age\nAnn,30\n", "Report of 2025", "Report of 2025\n\nName: Ann\nAge: 30"),
+        ("Prices,,\nNet,,\nItem,Price,Unit\nTea,3,kg\n", "Prices", "Prices\n\nNet\n\nItem: Tea\nPrice: 3\nUnit: kg"),
+        ("sep=;\nItem;Price\nTea;3\n", "A", "Item: Tea\nPrice: 3"),
+    ],
+)
+def test_lines_above_a_table_are_no_header(tmp_path: Path, content: str, title: str, text: str) -> None:
+    document = read(tmp_path, "a.csv", content)
+    assert (document.title, text_of(document)) == (title, text)
+    rows = content.strip().split("\n")
+    assert document.sections[-1].anchor == f"row={len(rows)}"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "Alice,30,Oslo\nBob,41,Rome\n",
+        "Alice,ann@x.example\nBob,bob@x.example\n",
+        "2026-01-02,Rain\n2026-01-03,Sun\n",
+        "Tea,€ 3.50\nCoffee,€ 4.00\n",
+    ],
+)
+def test_a_table_without_a_header_loses_no_row(tmp_path: Path, content: str) -> None:
+    document = read(tmp_path, "a.csv", content)
+    first = content.partition("\n")[0].split(",")
+    assert [section.anchor for section in document.sections] == ["row=1", "row=2"]
+    assert document.sections[0].blocks[0].text.split("\n")[:2] == [f"Column 1: {first[0]}", f"Column 2: {first[1]}"]
+
+
+@pytest.mark.parametrize(
+    "content", ["Country,2024,2025\nNorway,1,2\n", "Item,\nTea,3\n", ",Price\nTea,3\n", "A,B\n1,2\n", "No,1st\n1,2\n"]
+)
+def test_what_may_be_a_header_is_one(tmp_path: Path, content: str) -> None:
+    assert [section.anchor for section in read(tmp_path, "a.csv", content).sections] == ["row=2"]
+
+
 def test_a_table_of_one_column_is_a_table(tmp_path: Path) -> None:
     assert text_of(read(tmp_path, "a.csv", "Question\nWhy?\nHow?\n")) == "Question: Why?\n\nQuestion: How?"
 
