@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from indexer.addresses import FOLDER_PAGES
 from indexer.documents import Skipped
 from indexer.formats import FORMATS
 from rag.errors import ConfigError
@@ -102,7 +103,7 @@ class _Walk:
                     continue
                 if path.suffix.lower() not in FORMATS:
                     self.passed_over[path.suffix.lower()] += 1
-                elif reason := self._reason(path.relative_to(root)):
+                elif reason := self._reason(path, root):
                     self.skipped.append(Skipped(self._name(path), reason))
                 else:
                     self._add(path)
@@ -128,12 +129,18 @@ class _Walk:
         entered.add(real)
         return True
 
-    def _reason(self, relative: Path) -> str:
+    def _reason(self, path: Path, root: Path) -> str:
         """Why a file below a folder is no page of the site; empty for one that is."""
-        if NOT_FOUND.fullmatch(relative.as_posix()):
+        relative = path.relative_to(root)
+        if NOT_FOUND.fullmatch(relative.as_posix()) and self._is_among_pages(path):
             return "the page for addresses that do not exist"
         is_draft = not self._with_unpublished and DRAFTS in relative.parent.parts
         return f"a draft (in {DRAFTS})" if is_draft else ""
+
+    def _is_among_pages(self, path: Path) -> bool:
+        """Whether it stands where a site begins, and not between 403.md and 405.md of a numbered collection."""
+        folder = path.parent if path.stem == "404" else path.parent.parent
+        return any(other.stem.lower() in FOLDER_PAGES for other in folder.iterdir())
 
 
 def _is_within(real: str, root: Path) -> bool:

@@ -86,6 +86,7 @@ def _site(folder: Path) -> Path:
         "_drafts/plan.md": words,
         "_posts/2026-01-02-news.md": words,
         "404.html": "<p>There is nothing here.</p>",
+        "de/index.md": words,
         "de/404.md": words,
         "errors/404.md": words,
         "node_modules/pad/README.md": words,
@@ -105,7 +106,7 @@ def _site(folder: Path) -> Path:
 
 def test_what_belongs_to_no_site_is_passed_by_with_its_reason(tmp_path: Path) -> None:
     found = find([_site(tmp_path)])
-    published = {"index.md", "_posts/2026-01-02-news.md", "errors/404.md", "late.md", "thanks.html"}
+    published = {"index.md", "de/index.md", "_posts/2026-01-02-news.md", "errors/404.md", "late.md", "thanks.html"}
     assert {file.source for file in found.files} == published
     assert {skipped.source: skipped.reason for skipped in found.skipped} == {
         "_drafts/plan.md": "a draft (in _drafts)",
@@ -116,6 +117,12 @@ def test_what_belongs_to_no_site_is_passed_by_with_its_reason(tmp_path: Path) ->
         "_layouts/": "parts that pages are made of",
         "_sources/": "what pages were made from",
     }
+
+
+def test_a_collection_that_is_numbered_has_all_its_numbers(tmp_path: Path) -> None:
+    for number in range(402, 407):
+        (tmp_path / f"{number}.md").write_text("Words.")
+    assert len(find([tmp_path]).files) == 5
 
 
 def test_a_folder_of_drafts_or_a_404_page_that_is_named_is_read(tmp_path: Path) -> None:
@@ -139,7 +146,7 @@ def test_a_build_names_what_it_left_out(tmp_path: Path) -> None:
     assert "skipped    9" in done.stdout
     assert "late.md: withheld by its front matter (draft: true)" in done.stdout
     sources = {passage.source for passage in open_build(tmp_path / "db").passages()}
-    assert sources == {"index.md", "_posts/2026-01-02-news.md", "errors/404.md"}
+    assert sources == {"index.md", "de/index.md", "_posts/2026-01-02-news.md", "errors/404.md"}
     with_all = run_module(
         "indexer", "build", "site", "--output", "db", "--with-unpublished", env={"DEMO": "true"}, cwd=tmp_path
     )
