@@ -7,12 +7,14 @@ serves nothing.
 import contextlib
 import errno
 import os
+import re
 import socket
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
+from importlib import metadata
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -27,7 +29,8 @@ from rag.vector_db import open_build
 
 Probe = Callable[[Settings], int]
 """Embeds one word through the configured endpoint and returns its dimension. Raises `UpstreamError`."""
-OPTIONAL_PACKAGES = Path(__file__).resolve().parents[1] / "requirements-otel.txt"
+PACKAGES = Path(__file__).resolve().parents[1] / "requirements-prod.txt"
+OPTIONAL_PACKAGES = PACKAGES.with_name("requirements-otel.txt")
 COLLECTOR_S = 2.0
 """How long a collector may take to accept a connection, in seconds."""
 GRPC_PORT = 4317
@@ -69,6 +72,7 @@ def check_all(
     return [
         *map(_setting, faults),
         *_misspelt(settings),
+        *_packages(),
         *_models(settings, faulty),
         *(() if probe_chat is None or settings.demo or settings.missing("CHAT") else _chat(settings, probe_chat)),
         *_system_prompt(settings),
@@ -89,6 +93,22 @@ def _setting(fault: str) -> Finding:
 def _misspelt(settings: Settings) -> Iterator[Finding]:
     for name, meant in () if settings.demo else settings.misspelt().items():
         yield Finding("warning", "settings", f"{name} in .env is no setting", f"did you mean {meant}?")
+
+
+def _packages() -> Iterator[Finding]:
+    """An update of the code may need a package that only workers load, who would end with a traceback."""
+    if PACKAGES.is_file():  # an image need not hold the list of what it holds
+        pinned = re.findall(r"^([\w.-]+)==", PACKAGES.read_text("utf-8"), re.MULTILINE)
+        if missing := [name for name in pinned if not _is_installed(name)]:
+            remedy = f"run: {sys.executable} -m pip install -r {PACKAGES}"
+            yield Finding("fault", "packages", f"not installed: {', '.join(missing)}", remedy)
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return bool(metadata.version(package))
+    except metadata.PackageNotFoundError:
+        return False
 
 
 def _chat(settings: Settings, probe_chat: ChatProbe) -> Iterator[Finding]:

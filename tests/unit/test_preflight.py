@@ -306,3 +306,18 @@ def test_packages_that_traces_need_and_that_are_not_installed_are_a_fault(given:
     assert (state, subject) == ("fault", "traces")
     assert sentence == "OTEL_EXPORTER_OTLP_ENDPOINT is set, but opentelemetry.sdk.trace is not installed"
     assert remedy == f"{sys.executable} -m pip install -r {REPOSITORY / 'requirements-otel.txt'}, or unset it"
+
+
+def test_a_package_that_only_workers_load_is_missed_before_they_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = tmp_path / "requirements-prod.txt"
+    listed.write_text("# reason\nfastapi==0.0.1\na-package-that-nobody-has==1.2.3\n")
+    monkeypatch.setattr(preflight, "PACKAGES", listed)
+    (found,) = preflight._packages()
+    assert (found.state, found.sentence) == ("fault", "not installed: a-package-that-nobody-has")
+    assert found.remedy.endswith(f"pip install -r {listed}")
+
+
+def test_the_packages_that_the_tests_run_with_are_complete() -> None:
+    assert list(preflight._packages()) == []
