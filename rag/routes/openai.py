@@ -13,9 +13,9 @@ from pydantic import BaseModel, Field
 
 from rag import access
 from rag.chat import Delta, Done, Event, Sources
-from rag.errors import InvalidRequest, RagError
+from rag.errors import InvalidRequest, NotFound, RagError
 from rag.routes import bodies, dialects, problems, streams
-from rag.routes.rooms import InRooms
+from rag.routes.rooms import InRooms, Rooms
 
 PREFIX = "/v1/"
 MODEL = "rag-server"
@@ -66,8 +66,18 @@ router = APIRouter(prefix=PREFIX.rstrip("/"), route_class=bodies.StrictRoute, re
 
 @router.get("/models", summary="OpenAI's list of models: the site is one")
 async def models(rooms: InRooms) -> dict[str, Any]:
-    model = {"id": MODEL, "object": "model", "created": 0, "owned_by": rooms.settings.site_name}
-    return {"object": "list", "data": [model]}
+    return {"object": "list", "data": [_model(rooms)]}
+
+
+@router.get("/models/{model}", summary="OpenAI's model of that name: the site, or none")
+async def model(model: str, rooms: InRooms) -> dict[str, Any]:
+    if model != MODEL:
+        raise NotFound(detail=f"There is no such model. The only one is {MODEL}.")
+    return _model(rooms)
+
+
+def _model(rooms: Rooms) -> dict[str, Any]:
+    return {"id": MODEL, "object": "model", "created": 0, "owned_by": rooms.settings.site_name}
 
 
 @router.post("/chat/completions", summary="OpenAI's chat completions", responses={200: FORMS})

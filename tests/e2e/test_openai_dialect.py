@@ -269,11 +269,16 @@ def test_a_stream_that_breaks_off_raises_in_the_client(client: openai.OpenAI, az
 def test_the_site_is_the_only_model(client: openai.OpenAI) -> None:
     (model,) = client.models.list().data
     assert (model.id, model.object, model.owned_by) == ("rag-server", "model", "RAG Server")
+    assert client.models.retrieve("rag-server") == model
+    with pytest.raises(openai.NotFoundError) as raised:
+        client.models.retrieve("gpt-anything")
+    assert (raised.value.code, raised.value.type) == ("not_found", "invalid_request_error")
+    assert "The only one is rag-server." in raised.value.message
 
 
 def test_the_document_of_the_api_shows_the_routes_and_their_errors(server: RagServer) -> None:
     document = httpx.get(f"{server.base_url}/openapi.json", trust_env=False).json()
-    for path, method in (("/v1/chat/completions", "post"), ("/v1/models", "get")):
+    for path, method in (("/v1/chat/completions", "post"), ("/v1/models", "get"), ("/v1/models/{model}", "get")):
         answers = document["paths"][path][method]["responses"]
         assert answers.keys() == {"200", "4XX", "5XX"}
         form = answers["4XX"]["content"]["application/json"]["schema"]["$ref"].rsplit("/")[-1]
