@@ -21,7 +21,7 @@ from rag.backup_archive import (
     restore,
     verify,
 )
-from rag.errors import ConfigError, RagError
+from rag.errors import ConfigError, IndexUnavailable, RagError
 from rag.settings import Settings
 
 KEPT = 14
@@ -57,19 +57,22 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _at_least_one(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise ValueError(text)
+    if not text.isdecimal() or (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: allowed is a whole number, 1 or more")
     return number
 
 
 def _create(options: argparse.Namespace, settings: Settings) -> int:
     started_s = time.monotonic()
-    made = create(
-        state_dir=settings.state_dir,
-        index=None if options.without_index else settings.vector_db_path,
-        target=options.folder,
-        names=(*STATE_FILES, RATE_LIMITS) if options.with_rate_limits else STATE_FILES,
-    )
+    try:
+        made = create(
+            state_dir=settings.state_dir,
+            index=None if options.without_index else settings.vector_db_path,
+            target=options.folder,
+            names=(*STATE_FILES, RATE_LIMITS) if options.with_rate_limits else STATE_FILES,
+        )
+    except IndexUnavailable as error:
+        raise BackupRefused(f"{error}; no archive was made: --without-index makes one of the rest") from error
     manifest = verify(made)
     print(f"{_described(made, manifest)}, {time.monotonic() - started_s:.1f} s")
     for line in _missing(manifest, settings):
@@ -152,7 +155,9 @@ def main(argv: Sequence[str]) -> int:
         print("\n".join(error.faults), file=sys.stderr)
     except BlockingIOError:
         print(f"another backup is running in {options.folder}; wait for it, or stop it", file=sys.stderr)
-    except (RagError, OSError) as error:
+    except OSError as error:
+        print(f"{error.filename or options.folder}: {(error.strerror or str(error)).lower()}", file=sys.stderr)
+    except RagError as error:
         print(str(error), file=sys.stderr)
     return 1
 

@@ -130,6 +130,8 @@ def verify(archive: Path, *, into: Path | None = None) -> dict[str, Any]:
                     raise _damaged(archive, f"{member.name} does not have the checksum of the manifest")
     except FileNotFoundError:
         raise BackupRefused(f"there is no {archive}") from None
+    except (PermissionError, IsADirectoryError) as error:
+        raise BackupRefused(f"{archive} cannot be read: {str(error.strerror).lower()}") from None
     except (tarfile.TarError, zlib.error, EOFError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _damaged(archive, type(error).__name__) from error
     if wanted:

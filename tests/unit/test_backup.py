@@ -314,7 +314,22 @@ def test_the_command_line_makes_lists_checks_and_puts_back(kept: tuple[Path, Pat
     assert code == 0
     assert re.fullmatch(rf"{described}\nput back into back, \d+\.\d s\n", said)
     assert asyncio.run(remembered(tmp_path / "back", "example-session-0001"))[0] == SAID
-    assert run("create", "--keep", "0")[0] == 2
+    code, _, fault = run("create", "--keep", "0")
+    assert (code, "--keep: 0: allowed is a whole number, 1 or more" in fault) == (2, True)
+    (tmp_path / "folder").mkdir()
+    assert run("verify", "folder") == (1, "", "folder cannot be read: is a directory\n")
+    assert run("verify", "nowhere") == (1, "", "there is no nowhere\n")
+    (tmp_path / "taken").write_text("a file where the folder should be")
+    assert run("create", "--folder", "taken") == (1, "", "taken: file exists\n")
+
+
+def test_a_backup_without_an_index_says_how_it_is_made(kept: tuple[Path, Path], tmp_path: Path) -> None:
+    settings = {"STATE_DIR": str(kept[0]), "VECTOR_DB_PATH": str(tmp_path / "nowhere")}
+    done = run_module("rag.backup", "create", env=settings, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "no build in" in done.stderr
+    assert "no archive was made: --without-index makes one of the rest" in done.stderr
+    assert run_module("rag.backup", "create", "--without-index", env=settings, cwd=tmp_path).returncode == 0
 
 
 @pytest.mark.parametrize(
