@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from indexer.addresses import FOLDER_PAGES
 from indexer.documents import Skipped
 from indexer.formats import FORMATS
 from rag.errors import ConfigError
@@ -22,6 +21,7 @@ DRAFTS = "_drafts"
 """Where Jekyll and Hexo keep what is not published yet."""
 NOT_FOUND = re.compile(r"(?:[a-z]{2}(?:-[a-z]{2,4})?/)?404(?:/index)?\.(?:html?|mdx?)", re.IGNORECASE)
 """What a server shows where there is nothing, at the root of the site or of a language. Deeper ones may explain it."""
+ERROR_PAGES = {"400", "401", "403", "404", "410", "429", "500", "502", "503", "504"}
 
 
 class File(NamedTuple):
@@ -132,15 +132,15 @@ class _Walk:
     def _reason(self, path: Path, root: Path) -> str:
         """Why a file below a folder is no page of the site; empty for one that is."""
         relative = path.relative_to(root)
-        if NOT_FOUND.fullmatch(relative.as_posix()) and self._is_among_pages(path):
+        if NOT_FOUND.fullmatch(relative.as_posix()) and not self._is_numbered(path):
             return "the page for addresses that do not exist"
         is_draft = not self._with_unpublished and DRAFTS in relative.parent.parts
         return f"a draft (in {DRAFTS})" if is_draft else ""
 
-    def _is_among_pages(self, path: Path) -> bool:
-        """Whether it stands where a site begins, and not between 403.md and 405.md of a numbered collection."""
+    def _is_numbered(self, path: Path) -> bool:
+        """Whether it is one of a collection, with 405 after it, and not an error page beside those for 403 and 500."""
         folder = path.parent if path.stem == "404" else path.parent.parent
-        return any(other.stem.lower() in FOLDER_PAGES for other in folder.iterdir())
+        return any(other.stem.isdecimal() and other.stem not in ERROR_PAGES for other in folder.iterdir())
 
 
 def _is_within(real: str, root: Path) -> bool:

@@ -86,8 +86,8 @@ def _site(folder: Path) -> Path:
         "_drafts/plan.md": words,
         "_posts/2026-01-02-news.md": words,
         "404.html": "<p>There is nothing here.</p>",
-        "de/index.md": words,
         "de/404.md": words,
+        "de/500.md": words,
         "errors/404.md": words,
         "node_modules/pad/README.md": words,
         "tools/env/lib/notes.txt": words,
@@ -106,7 +106,7 @@ def _site(folder: Path) -> Path:
 
 def test_what_belongs_to_no_site_is_passed_by_with_its_reason(tmp_path: Path) -> None:
     found = find([_site(tmp_path)])
-    published = {"index.md", "de/index.md", "_posts/2026-01-02-news.md", "errors/404.md", "late.md", "thanks.html"}
+    published = {"index.md", "de/500.md", "_posts/2026-01-02-news.md", "errors/404.md", "late.md", "thanks.html"}
     assert {file.source for file in found.files} == published
     assert {skipped.source: skipped.reason for skipped in found.skipped} == {
         "_drafts/plan.md": "a draft (in _drafts)",
@@ -146,7 +146,7 @@ def test_a_build_names_what_it_left_out(tmp_path: Path) -> None:
     assert "skipped    9" in done.stdout
     assert "late.md: withheld by its front matter (draft: true)" in done.stdout
     sources = {passage.source for passage in open_build(tmp_path / "db").passages()}
-    assert sources == {"index.md", "de/index.md", "_posts/2026-01-02-news.md", "errors/404.md"}
+    assert sources == {"index.md", "de/500.md", "_posts/2026-01-02-news.md", "errors/404.md"}
     with_all = run_module(
         "indexer", "build", "site", "--output", "db", "--with-unpublished", env={"DEMO": "true"}, cwd=tmp_path
     )
