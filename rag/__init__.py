@@ -9,5 +9,5 @@ shared between servers     redis_link (how Redis is reached), redis_conversation
 the story of a question    retrieval, chat
 HTTP in, events out        routes
 told to operators          telemetry (logs, stages), metrics, tracing (optional)
-the process                preflight (checks before the start), worker (under gunicorn)
+the process                preflight (checks before the start), worker and connections (under gunicorn)
 """

@@ -18,9 +18,9 @@ RANKS = {
             "errors models setting_types stopwords resilience fusion floor duplicates access anchors log_file "
             "live_order patience refusals wire",
             "settings telemetry text builds passages shortlist vectors state calls metric_files prompt citations "
-            "redis_link worker conversations",
+            "redis_link connections conversations",
             "lexical vector_files upstream metrics backup_archive local_embedder excerpts follow_ups "
-            "sqlite_conversations feedback sqlite_limits redis_limits tracing",
+            "sqlite_conversations feedback sqlite_limits redis_limits tracing worker",
             "vector_db azure_openai local_models rate_limits redis_conversations",
             "live_index preflight backup",
             "retrieval",
@@ -46,7 +46,7 @@ ONLY_IN = {
     "opentelemetry": ["rag/tracing.py"],
     "prometheus_client": ["rag/metric_files.py", "rag/metrics.py"],
     "fastapi": ["rag_server.py", "rag/routes/"],
-    "uvicorn": ["rag/worker.py"],
+    "uvicorn": ["rag/connections.py", "rag/worker.py"],
     "gunicorn": ["rag/worker.py"],
     "tenacity": ["rag/upstream.py"],
     "dotenv": ["rag/settings.py"],

@@ -17,11 +17,12 @@ import httpx
 import pytest
 from uvicorn.config import Config
 
-from rag import worker
+from rag import connections, worker
+from rag.connections import BoundedProtocol
 from rag.metrics import Metrics
 from rag.routes import middleware, problems
 from rag.settings import Settings
-from rag.worker import BoundedProtocol, GentleServer
+from rag.worker import GentleServer
 from rag_server import create_app
 from tests.support.waiting import free_port, wait_until
 
@@ -68,8 +69,9 @@ def app() -> App:
 @pytest.fixture
 def port(app: App, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """A server of one thread with the worker's protocol, every bound a fraction of a second."""
-    for name, value in {"HEAD_TIMEOUT_S": 2.0, "LINGER_S": 0.2, "UNSENT_TIMEOUT_S": 0.5, "TICKS_PER_S": 1}.items():
-        monkeypatch.setattr(worker, name, value)
+    for name, value in {"HEAD_TIMEOUT_S": 2.0, "LINGER_S": 0.2, "UNSENT_TIMEOUT_S": 0.5}.items():
+        monkeypatch.setattr(connections, name, value)
+    monkeypatch.setattr(worker, "TICKS_PER_S", 1)
     port = free_port()
     config = Config(
         app, host="127.0.0.1", port=port, http=BoundedProtocol, ws="none", lifespan="off", log_config=None,
@@ -183,7 +185,7 @@ def test_a_reader_who_stops_reading_loses_the_connection_and_the_answer_stops(po
 def test_a_reader_who_reads_slowly_but_steadily_is_served(port: int, app: App) -> None:
     with connect(port) as connection:
         connection.sendall(b"GET /endless HTTP/1.1\r\nHost: x\r\n\r\n")
-        read, until = 0, time.monotonic() + 3 * worker.UNSENT_TIMEOUT_S
+        read, until = 0, time.monotonic() + 3 * connections.UNSENT_TIMEOUT_S
         while time.monotonic() < until:
             read += len(connection.recv(1 << 20))
         assert not app.left.is_set()
@@ -192,7 +194,7 @@ def test_a_reader_who_reads_slowly_but_steadily_is_served(port: int, app: App) -
 
 def test_a_head_above_the_bound_is_a_problem_and_one_just_below_is_served(port: int) -> None:
     frame = len(b"/Hostx    X    Connectionclose    ")
-    for size, status in ((worker.MAX_HEAD_BYTES - frame, 200), (worker.MAX_HEAD_BYTES - frame + 1, 431)):
+    for size, status in ((connections.MAX_HEAD_BYTES - frame, 200), (connections.MAX_HEAD_BYTES - frame + 1, 431)):
         with connect(port) as connection:
             connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX: " + b"a" * size + b"\r\n\r\n")
             answer = all_of(connection)
@@ -227,8 +229,8 @@ def test_a_trailer_becomes_no_header(port: int, app: App) -> None:
 def test_a_few_requests_at_once_are_answered_in_order_and_a_flood_of_them_is_not_held(port: int) -> None:
     last = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
     with connect(port) as connection:
-        connection.sendall(REQUEST * worker.MAX_PIPELINED + last)
-        assert all_of(connection).count(b"HTTP/1.1 200") == worker.MAX_PIPELINED + 1
+        connection.sendall(REQUEST * connections.MAX_PIPELINED + last)
+        assert all_of(connection).count(b"HTTP/1.1 200") == connections.MAX_PIPELINED + 1
     with connect(port) as connection:
         connection.sendall(REQUEST * 1000 + last)
         assert all_of(connection).count(b"HTTP/1.1 200") <= 1
@@ -262,7 +264,7 @@ def test_a_request_for_another_protocol_is_answered_in_this_one(port: int) -> No
 def three_at_most(port: int, monkeypatch: pytest.MonkeyPatch) -> int:
     monkeypatch.setattr(BoundedProtocol, "max_connections", 3)
     # Else the idle ones below would go because of their age.
-    monkeypatch.setattr(worker, "HEAD_TIMEOUT_S", 60.0)
+    monkeypatch.setattr(connections, "HEAD_TIMEOUT_S", 60.0)
     return port
 
 
