@@ -26,6 +26,11 @@ from rag.settings import Settings, variable_of  # noqa: E402
 from rag.telemetry import logging_config  # noqa: E402
 from rag.worker import DRAIN_S, ProcessLog, Worker  # noqa: E402
 
+LIBRARIES = (
+    "anyio._backends._asyncio", "anyio.streams.tls", "encodings.idna", "fastapi.openapi.utils", "httpx_aiohttp",
+    "slowapi", "starlette.middleware.cors", "uvicorn",
+)  # fmt: skip
+"""Loaded before any request; the first three would load in the midst of one, and where files are short not at all."""
 COUNT_TOGETHER = "PROMETHEUS_MULTIPROC_DIR"
 """Where it names a folder, prometheus-client counts in files there; it looks once, when it is imported."""
 
@@ -161,7 +166,7 @@ def _import_libraries() -> None:
     Only what starts no thread, which a fork would lose (numpy and faiss do), and none of our own code, which a reload
     has to take up anew.
     """
-    for library in ("fastapi.openapi.utils", "httpx_aiohttp", "slowapi", "starlette.middleware.cors", "uvicorn"):
+    for library in LIBRARIES:
         import_module(library)
     if _settings.otel_endpoint:
         try:

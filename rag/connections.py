@@ -6,6 +6,7 @@ Knows HTTP as uvicorn and httptools read it, and nothing of what is asked.
 import asyncio
 import logging
 import resource
+from contextlib import suppress
 from http import HTTPStatus
 from typing import ClassVar
 
@@ -34,7 +35,29 @@ MAX_PIPELINED = 16
 """Requests that wait on one connection for the answer before theirs."""
 
 MAX_CONNECTIONS = 2000
-"""Of one worker; fewer where the system allows fewer than twice as many open files."""
+"""Of one worker; fewer where the system allows too few open files."""
+
+FILES_A_CONNECTION = 3
+"""The client's own, and one to the chat model and one to the embedding model, which may be kept for the next."""
+
+OTHER_FILES = 100
+"""Index, state, log, metrics, and what a worker listens on: some 50, and as many to spare."""
+
+
+def places() -> int:
+    """How many connections this process has open files for, after raising its limit as far as it needs and may."""
+    needed = MAX_CONNECTIONS * FILES_A_CONNECTION + OTHER_FILES
+    soft, hard = (needed if limit == resource.RLIM_INFINITY else limit for limit in _open_files())
+    if soft < min(needed, hard):
+        # Where a sandbox forbids it, what there is has to do.
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (min(needed, hard), _open_files()[1]))
+            soft = min(needed, hard)
+    return max(1, min(MAX_CONNECTIONS, (soft - OTHER_FILES) // FILES_A_CONNECTION))
+
+
+def _open_files() -> tuple[int, int]:
+    return resource.getrlimit(resource.RLIMIT_NOFILE)
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -43,7 +66,7 @@ class BoundedProtocol(HttpToolsProtocol):
     `GentleServer` looks at every connection once a second, which costs requests nothing.
     """
 
-    max_connections: ClassVar[int] = min(MAX_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
+    max_connections: ClassVar[int] = MAX_CONNECTIONS
 
     due_s: float | None
     """The loop's time at which what the client owes must have come; None while the server owes the answer."""

@@ -18,7 +18,7 @@ from gunicorn.glogging import Logger
 from uvicorn.server import Server
 from uvicorn_worker import UvicornWorker
 
-from rag.connections import BoundedProtocol
+from rag.connections import BoundedProtocol, places
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +99,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]
         error_log.setLevel(max(logging.WARNING, error_log.level))
 
     def init_process(self) -> None:
+        BoundedProtocol.max_connections = places()
         try:
             super().init_process()
         except (Exception, SystemExit) as error:

@@ -1,13 +1,16 @@
 """Workers die, come back to a bad index, and stop with streams open: what is lost, and how soon all is well again."""
 
 import ast
+import asyncio
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 import httpx
@@ -78,6 +81,57 @@ def test_a_killed_worker_takes_only_the_requests_in_its_hands_and_is_replaced_in
 
 def test_many_chats_leave_a_worker_as_large_as_before(start_server: StartServer) -> None:
     scenarios.chats_for_memory(start_server(workers=1), warm_up=200, chats=400, workers=1)
+
+
+def open_files_of(pid: int) -> list[str]:
+    """The soft and the hard limit."""
+    (line,) = [line for line in Path(f"/proc/{pid}/limits").read_text().splitlines() if line.startswith("Max open")]
+    return line.split()[3:5]
+
+
+def test_a_worker_allows_itself_the_open_files_that_its_connections_need(start_server: StartServer) -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    server = start_server(workers=1, open_files=(256, hard))
+    wait_until(lambda: "worker is ready" in server.output, 20, "the worker is ready")
+    assert open_files_of(server.worker_pids()[0]) == [str(min(hard, 6100)), str(hard)]
+
+
+def test_where_open_files_are_few_nobody_is_let_in_who_could_not_be_answered(
+    start_server: StartServer, azure: AzureEmulator
+) -> None:
+    server = start_server(workers=1, open_files=(400, 400))
+    azure.behave(tokens=["word "] * 10, token_delay_ms=200)
+
+    async def answers() -> Counter[str]:
+        limits = httpx.Limits(max_connections=None)
+        async with httpx.AsyncClient(base_url=server.base_url, timeout=60, trust_env=False, limits=limits) as client:
+
+            async def answer() -> str:
+                try:
+                    said = (await client.post("/chat/stream", json={"message": QUESTION})).text
+                except httpx.TransportError:
+                    return "turned away"
+                if '"status":503' in said.replace(" ", ""):
+                    return "turned away"
+                return "in full" if "event: done" in said and '"degraded":null' in said else said[-300:]
+
+            return Counter(await asyncio.gather(*(answer() for _ in range(190))))
+
+    found = asyncio.run(answers())
+    assert found.keys() == {"in full", "turned away"}
+    assert found["in full"] >= 90  # of 100 places
+    assert "Too many open files" not in server.output
+
+
+def test_the_first_requests_wait_for_no_code_to_be_read(start_server: StartServer) -> None:
+    server = start_server(workers=1, wait=False, PYTHONPROFILEIMPORTTIME="1")
+    wait_until(lambda: "worker is ready" in server.output, 60, "the worker is ready")
+    wait_until(lambda: ask(server, "/health").status_code == 405, 20, "it answers")
+    so_far = len(server.output)
+    for path in ("/search", "/chat", "/chat/stream", "/api/chat", "/nothing-here"):
+        ask(server, path)
+    wait_until(lambda: '"/search"' in server.output[so_far:], 10, "they are logged")
+    assert [line for line in server.output[so_far:].splitlines() if line.startswith("import time:")] == []
 
 
 def test_a_worker_that_starts_while_the_live_build_is_bad_serves_the_newest_sound_one(

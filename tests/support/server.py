@@ -5,10 +5,12 @@ no setting of the machine reaches them.
 """
 
 import os
+import resource
 import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
@@ -68,8 +70,11 @@ class RagServer:
     def start(
         cls, env: Mapping[str, str], folder: Path, *, workers: int = 4, args: Sequence[str] = (),
         port: int | None = None, wait: bool = True, timeout_s: float = START_TIMEOUT_S,
+        open_files: tuple[int, int] | None = None,
     ) -> "RagServer":  # fmt: skip
         """Starts, and waits for `/ready` to say 200 (`wait=False`: returns at once). `env` wins over what is set here.
+
+        `open_files` are the soft and the hard limit that the server begins with; None: those of the tests.
 
         RuntimeError with the server's output if it ends or does not get ready in time.
         """
@@ -85,6 +90,7 @@ class RagServer:
                 [sys.executable, str(REPOSITORY / "run_production.py"), *args],
                 cwd=folder, env=clean_environment(folder, {**ours, **env}), stdin=subprocess.DEVNULL,
                 stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+                preexec_fn=open_files and partial(resource.setrlimit, resource.RLIMIT_NOFILE, open_files),
             )  # fmt: skip
         server = cls(process, int({**ours, **env}["PORT"]), folder, log)
         if wait:
