@@ -20,8 +20,9 @@ if str(ROOT) not in sys.path:
     # The working directory belongs to the operator (.env and relative paths are read there); the code is here.
     sys.path.insert(0, str(ROOT))
 
-from rag import access, builds, metric_files  # noqa: E402
+from rag import access, builds, master, metric_files  # noqa: E402
 from rag.errors import BuildMismatch, IndexUnavailable  # noqa: E402
+from rag.resilience import STREAM_LENGTH_S  # noqa: E402
 from rag.settings import Settings, variable_of  # noqa: E402
 from rag.telemetry import logging_config  # noqa: E402
 from rag.worker import DRAIN_S, ProcessLog, Worker  # noqa: E402
@@ -42,14 +43,17 @@ if _faults:
     print("The settings cannot work:", *_faults, sep="\n  ", file=sys.stderr)
     raise SystemExit(1)
 
-_finish_s = math.ceil(_settings.request_timeout_s) + 2
+_stop_s = math.ceil(_settings.request_timeout_s) + 2
 """A chat that began just before the stop may use up its own deadline; two seconds for the answer to leave."""
+_leave_s = _stop_s + math.ceil(STREAM_LENGTH_S)
+"""At a reload nobody waits for the old workers: a stream that begins at the end of its deadline may take its time."""
 
 
 class RagWorker(Worker):
+    STOP_S: ClassVar[float] = _stop_s
     CONFIG_KWARGS: ClassVar[dict[str, Any]] = {
         **Worker.CONFIG_KWARGS,
-        "timeout_graceful_shutdown": _finish_s,
+        "timeout_graceful_shutdown": _leave_s,
         # gunicorn's own list never reaches the address rewriting.
         "forwarded_allow_ips": access.trusted_proxies(_settings.forwarded_allow_ips),
     }
@@ -85,9 +89,9 @@ backlog = 2048
 # still stops it, and then the worker serves nobody.
 timeout = 30
 
-# Above the worker's own deadline (drain, then finish), else the master kills it with streams open, and neither a
-# stream's `finally` nor the lifespan's closing runs.
-graceful_timeout = math.ceil(DRAIN_S) + _finish_s + 5
+# Of a stop. Above the worker's own deadline (drain, then finish), else the master kills it with streams open, and
+# neither a stream's `finally` nor the lifespan's closing runs.
+graceful_timeout = math.ceil(DRAIN_S) + _stop_s + 5
 
 # Seconds an idle connection stays: longer than a page's requests are apart. A reverse proxy in front should drop its
 # idle connections earlier (deploy notes), else it may write into one that just closed.
@@ -120,6 +124,7 @@ def on_starting(server: Any) -> None:
     _open_metrics()
     _import_libraries()
     _guard_reload(server)
+    master.replace_gently(server)
 
 
 def child_exit(server: Any, worker: Any) -> None:

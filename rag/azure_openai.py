@@ -21,6 +21,7 @@ from rag.errors import ContentFiltered, RagError, UpstreamError, UpstreamTimeout
 from rag.fusion import DENSE_WEIGHT
 from rag.models import Completion, Prompt
 from rag.patience import Patience
+from rag.resilience import STREAM_LENGTH_S as STREAM_LENGTH_S
 from rag.resilience import Deadline
 from rag.upstream import Upstream, read_body
 from rag.wire import chunks_of
@@ -29,8 +30,6 @@ log = logging.getLogger(__name__)
 
 STREAM_SILENCE_S = 10.0
 """Between two tokens, and never more than the request's own time; a stream that is silent for longer has broken off."""
-STREAM_LENGTH_S = 300.0
-"""For a whole answer; a stream that goes on for longer is cut."""
 DRAIN_S = 0.5
 """For the end of a response whose answer is complete: a connection read to its end is used again."""
 MAX_EVENT_BYTES = 1024 * 1024

@@ -15,6 +15,9 @@ from typing import Literal
 Clock = Callable[[], float]
 """Seconds that only go forward."""
 
+STREAM_LENGTH_S = 300.0
+"""For a whole answer from its first words; a stream that goes on for longer is cut."""
+
 BreakerState = Literal["closed", "open", "half_open"]
 
 

@@ -177,7 +177,10 @@ class Settings:
         "CHAT_MAX_TOKENS", parse.number(int, 1, 128_000), 1000, "tokens of an answer, at most"
     )
     request_timeout_s: float = _setting(
-        "REQUEST_TIMEOUT_SECONDS", parse.number(float, 0.1, 600), 25.0, "seconds for a whole chat, retries included"
+        "REQUEST_TIMEOUT_SECONDS",
+        parse.number(float, 0.1, 600),
+        25.0,
+        "seconds for an answer, or a stream's first words",
     )
     degraded_answers: bool = _setting(
         "DEGRADED_ANSWERS", parse.flag, True, "quote passages when the model is down; false: answer 503 or 504"

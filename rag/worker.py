@@ -6,6 +6,7 @@ Knows uvicorn and gunicorn, nothing of questions and answers.
 import asyncio
 import logging
 import logging.config
+import math
 import os
 import signal
 import socket
@@ -19,6 +20,7 @@ from uvicorn.server import Server
 from uvicorn_worker import UvicornWorker
 
 from rag.connections import BoundedProtocol, places
+from rag.master import STOP
 
 log = logging.getLogger(__name__)
 
@@ -43,25 +45,62 @@ class GentleServer(Server):
     """
 
     hurried = False
+    stop_s = 1.0
+    """How long answers may still take when the server stops; uvicorn's `timeout_graceful_shutdown` is for a reload."""
     master_pid: int | None = None
     """Who started this worker; without it nobody replaces or stops one, and the port stays occupied."""
+    _ends_at_s = math.inf
+    _patience: asyncio.Timeout | None = None
+
+    def stop(self) -> None:
+        """Stop soon, also where the worker is leaving already: somebody waits for the end of the whole server."""
+        self.handle_exit(signal.SIGTERM, None)
+        self._end_within(DRAIN_S + self.stop_s)
 
     def hurry(self) -> None:
         """Stop now: whoever pressed Ctrl-C does not wait for half a minute."""
         self.hurried = self.should_exit = True
-        self.config.timeout_graceful_shutdown = HURRIED_S
+        self._end_within(HURRIED_S)
+
+    def _end_within(self, seconds: float) -> None:
+        self._ends_at_s = min(self._ends_at_s, asyncio.get_running_loop().time() + seconds)
+        if self._patience is not None and not self._patience.expired():
+            self._patience.reschedule(self._ends_at_s)
 
     async def on_tick(self, counter: int) -> bool:
         if counter % TICKS_PER_S == 0:
-            if self.master_pid not in (None, os.getppid()):
-                self.should_exit = True
-            now_s = asyncio.get_running_loop().time()
-            for connection in list(self.server_state.connections):
-                if isinstance(connection, BoundedProtocol):
-                    connection.check(now_s)
+            self._look_around()
         return await super().on_tick(counter)
 
+    def _look_around(self) -> None:
+        if self._ends_at_s == math.inf and self.master_pid not in (None, os.getppid()):
+            self.stop()
+        now_s = asyncio.get_running_loop().time()
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, BoundedProtocol):
+                connection.check(now_s)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        looking = asyncio.create_task(self._look_around_meanwhile())
+        try:
+            await self._shut_down(sockets)
+        finally:
+            looking.cancel()
+
+    async def _look_around_meanwhile(self) -> None:
+        # uvicorn ticks no longer then, and gunicorn would kill a worker whose heart stands still for `timeout`.
+        while True:
+            self._look_around()
+            if self.config.callback_notify is not None:
+                await self.config.callback_notify()
+            await asyncio.sleep(1.0)
+
+    async def _wait_tasks_to_complete(self) -> None:
+        # uvicorn's own bound is fixed when the waiting begins; this one may come nearer until it ends.
+        async with asyncio.timeout_at(self._ends_at_s if self._ends_at_s < math.inf else None) as self._patience:
+            await super()._wait_tasks_to_complete()
+
+    async def _shut_down(self, sockets: list[socket.socket] | None) -> None:
         for server in self.servers:
             server.close()
         closing = (b"connection", b"close")
@@ -80,6 +119,8 @@ class Worker(UvicornWorker):  # type: ignore[misc]
     `gunicorn.conf.py` derives the class that it runs and adds what comes from the settings.
     """
 
+    STOP_S: ClassVar[float]
+    """See `GentleServer.stop_s`."""
     CONFIG_KWARGS: ClassVar[dict[str, Any]] = {
         "loop": "uvloop",
         "http": BoundedProtocol,
@@ -116,8 +157,10 @@ class Worker(UvicornWorker):  # type: ignore[misc]
         self.config.app = self.wsgi
         server = GentleServer(config=self.config)
         server.master_pid = self.ppid
+        server.stop_s = self.STOP_S
         # The base class would only note SIGQUIT, and the master kill the worker after `graceful_timeout`.
         asyncio.get_running_loop().add_signal_handler(signal.SIGQUIT, server.hurry)
+        asyncio.get_running_loop().add_signal_handler(STOP, server.stop)
         # Not gunicorn's wrappers: uvloop would close their descriptors twice, and gunicorn report it at every stop.
         await server.serve(sockets=[listener.sock for listener in self.sockets])
         if not server.started:

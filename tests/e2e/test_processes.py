@@ -290,6 +290,45 @@ def test_after_sigterm_an_open_stream_may_end_by_itself(start_server: StartServe
     assert_closed(server)
 
 
+def test_after_a_reload_an_open_stream_may_outlast_the_request_timeout_and_nothing_else_waits_for_it(
+    start_server: StartServer, azure: AzureEmulator
+) -> None:
+    # Longer than the drain, REQUEST_TIMEOUT_SECONDS, two seconds to finish, and five until the master would kill.
+    azure.behave(tokens=["word "] * 120, token_delay_ms=100)
+    server = start_server(workers=1, REQUEST_TIMEOUT_SECONDS="1")
+    ready = LogTail(server, '"worker is ready"')
+    (old,) = server.worker_pids()
+    with Stream(server) as stream:
+        server.reload()
+        wait_until(lambda: ready.count() == 1, 20, "a new worker")
+        (new,) = set(server.worker_pids()) - {old}
+        os.kill(new, signal.SIGKILL)
+        wait_until(lambda: ready.count() == 1, 10, "one in its place, while the old one still answers")
+        assert ask(server, "/search").status_code == 200
+        assert old in server.worker_pids()
+        assert "done" not in stream.events
+    assert stream.events[-1] == "done"
+    wait_until(lambda: len(server.worker_pids()) == 1 and old not in server.worker_pids(), 10, "the old one has left")
+    assert "WORKER TIMEOUT" not in server.output
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.usefixtures("slow_answers")
+def test_a_stop_does_not_wait_for_a_worker_that_leaves_at_its_leisure(
+    start_server: StartServer, how: signal.Signals
+) -> None:
+    server = start_server(workers=1, REQUEST_TIMEOUT_SECONDS="1")
+    ready = LogTail(server, '"worker is ready"')
+    with Stream(server) as stream:
+        server.reload()
+        wait_until(lambda: ready.count() == 1, 20, "a new worker")
+        took_s = stopped_in_s(server, how)
+    assert stream.events[-1] == "error"
+    assert stream.last["detail"] == "The server is being restarted. Please ask again."
+    assert took_s < 1 + 1 + 2 + 5
+    assert_closed(server)
+
+
 @pytest.mark.parametrize(
     ("how", "grace_s"),
     # One second to drain, REQUEST_TIMEOUT_SECONDS and two to finish, five until the master would kill; Ctrl-C: one.

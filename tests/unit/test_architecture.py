@@ -16,7 +16,7 @@ RANKS = {
         [
             # values, pure functions, and what stands alone
             "errors models setting_types stopwords resilience fusion floor duplicates access anchors log_file "
-            "live_order patience refusals wire",
+            "live_order master patience refusals wire",
             "settings telemetry text builds passages shortlist vectors state calls metric_files prompt citations "
             "redis_link connections conversations",
             "lexical vector_files upstream metrics backup_archive local_embedder excerpts follow_ups "

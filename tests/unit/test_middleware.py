@@ -87,6 +87,32 @@ def port(app: App, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     thread.join(PATIENCE_S)
 
 
+def test_the_heart_of_a_worker_beats_until_its_last_answer(app: App) -> None:
+    beats: list[float] = []
+
+    async def beat() -> None:
+        beats.append(time.monotonic())
+
+    port = free_port()
+    server = GentleServer(Config(
+        app, host="127.0.0.1", port=port, http=BoundedProtocol, ws="none", lifespan="off", log_config=None,
+        callback_notify=beat, timeout_notify=3600, timeout_graceful_shutdown=60,
+    ))  # fmt: skip
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    wait_until(lambda: server.started, PATIENCE_S, "the server listens")
+    with connect(port) as connection:
+        connection.sendall(b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n")
+        wait_until(lambda: bool(app.headers), PATIENCE_S, "the request is running")
+        so_far = len(beats)
+        server.should_exit = True
+        wait_until(lambda: len(beats) >= so_far + 3, PATIENCE_S, "three beats while the server stops")
+        app.go.set()
+        assert all_of(connection).startswith(b"HTTP/1.1 200")
+    thread.join(PATIENCE_S)
+    assert not thread.is_alive()
+
+
 def connect(port: int) -> socket.socket:
     return socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
 
