@@ -1,6 +1,7 @@
 """What stands beside the code agrees with it: .env.example, pins, unit, Compose file, Dockerfile, Makefile."""
 
 import configparser
+import platform
 import re
 import shutil
 import subprocess
@@ -12,6 +13,9 @@ from typing import Any
 
 import pytest
 import yaml
+from packaging.markers import Marker
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from rag.settings import Settings
 
@@ -22,7 +26,9 @@ REQUIRED = {
     "AZURE_OPENAI_EMBEDDINGS_ENDPOINT",
     "AZURE_OPENAI_EMBEDDINGS_API_KEY",
 }
-PINNED = re.compile(r"([A-Za-z0-9._-]+)==([A-Za-z0-9._]+)")
+PINNED = re.compile(r"([A-Za-z0-9._-]+)==([A-Za-z0-9._]+)(?: ; (.+))?")
+PYTHONS = ("3.11.0", "3.11.2", "3.11.14", "3.12.12", "3.13.9", "3.14.0")
+"""That of Debian 12 among them; what a package needs may hang on the last figure."""
 
 
 def read(name: str) -> str:
@@ -35,14 +41,21 @@ def example_lines() -> list[tuple[bool, str, str]]:
     return [(bool(comment), name, value) for comment, name, value in found]
 
 
-def pins(name: str) -> dict[str, str]:
+def on(python: str) -> dict[str, str]:
+    """What markers see on that Python, on the systems that are ours."""
+    return {"python_version": python.rpartition(".")[0], "python_full_version": python, "extra": ""}
+
+
+def pins(name: str, python: str = platform.python_version()) -> dict[str, str]:
+    """The packages that are installed on that Python, each with its version."""
     lines = [line.split("#")[0].strip() for line in read(name).splitlines()]
     found = {}
     for line in lines:
         if line and not line.startswith("-r "):
             match = PINNED.fullmatch(line)
             assert match, f"{name}: {line!r} is no exact pin"
-            found[match[1].lower().replace("_", "-")] = match[2]
+            if not match[3] or Marker(match[3]).evaluate(on(python)):
+                found[canonicalize_name(match[1])] = match[2]
     return found
 
 
@@ -94,18 +107,21 @@ def test_the_tests_run_on_the_pinned_versions() -> None:
     assert installed == pinned
 
 
-@pytest.mark.parametrize("names", [["prod"], ["prod", "otel"]])
-def test_the_pins_are_complete(names: list[str]) -> None:
-    pinned = {package: pin for name in names for package, pin in pins(f"requirements-{name}.txt").items()}
-    needed: set[str] = set()
-    for name in pinned:
-        for requirement in metadata.requires(name) or []:
-            spec, _, marker = requirement.partition(";")
-            dependency = re.match(r"[A-Za-z0-9._-]+", spec.strip())
-            # Extras are asked for by name, and other systems and Pythons than ours are not installed here.
-            if dependency and not marker and "[" not in spec:
-                needed.add(dependency[0].lower().replace("_", "-").replace(".", "-"))
-    assert needed - pinned.keys() == set()
+@pytest.mark.parametrize("python", PYTHONS)
+@pytest.mark.parametrize("names", [["prod"], ["prod", "otel"]], ids="+".join)
+def test_the_pins_are_complete_on_every_python(names: list[str], python: str) -> None:
+    pinned: set[str] = set()
+    installed: set[str] = set()
+    for name in names:
+        pinned |= pins(f"requirements-{name}.txt", python).keys()
+        installed |= pins(f"requirements-{name}.txt").keys()
+    needed = set()
+    # What another Python alone has is not installed here, and needs nothing more.
+    for package in pinned & installed:
+        for requirement in map(Requirement, metadata.requires(package) or []):
+            if requirement.marker is None or requirement.marker.evaluate(on(python)):
+                needed.add(canonicalize_name(requirement.name))
+    assert needed - pinned == set()
 
 
 def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
