@@ -84,6 +84,8 @@ place_release() { # sets $release
     [ -e "$source/$part" ] || { warn "$source holds no $part"; exit 1; }
   done
   mkdir -p "$release"
+  # Half a release must neither stay nor be taken for one.
+  trap 'rm -rf "$release"; warn "no release was made"; exit 1' EXIT
   # Readable for the service whatever the umask, and never writable.
   (umask 022 && cd "$source" && tar -cf - --exclude=__pycache__ "${PARTS[@]}") | tar -xf - --no-same-owner -C "$release"
   chmod -R u+rwX,go+rX,go-w "$release"
@@ -98,6 +100,7 @@ place_release() { # sets $release
   fi
   # The service may not write here, so what can be compiled is compiled now.
   "$release/.venv/bin/python" -m compileall -q "$release/rag" "$release/indexer" || true
+  trap - EXIT
 }
 
 point_to() { # one rename: whoever looks finds the old release or the new one
@@ -122,6 +125,13 @@ check_release() {
   return "$code"
 }
 
+# systemd counts the starts that failed, and would refuse the good version because of what the bad one tried. An error
+# here is a start that failed at once: nobody needs to wait for it.
+restart_server() {
+  systemctl reset-failed rag-server 2>/dev/null || true
+  systemctl restart rag-server
+}
+
 prune_releases() {
   local kept=0 path
   for path in $(printf '%s\n' "$releases"/*Z | sort -r); do
@@ -142,18 +152,16 @@ systemd_deploy() {
   check_release || { warn "the checks failed; ${previous:-nothing} still serves"; discard; exit 1; }
   point_to "$release"
   say "restarting with $release"
-  systemctl restart rag-server || true
-  if wait_ready "$release/.venv/bin/python"; then
+  if restart_server && wait_ready "$release/.venv/bin/python"; then
     [ -z "$previous" ] || ln -sfn "$previous" "$releases/previous"
     prune_releases
     say "$release is ready"
     return
   fi
-  warn "$release was not ready within $wait_s s; systemd says why: journalctl -u rag-server"
+  warn "$release did not start, or was not ready within $wait_s s; its log says why: journalctl -u rag-server"
   [ -n "$previous" ] || { warn "there is no version to return to"; exit 2; }
   point_to "$previous"
-  systemctl restart rag-server || true
-  wait_ready "$previous/.venv/bin/python" || { warn "$previous is not ready either"; exit 2; }
+  { restart_server && wait_ready "$previous/.venv/bin/python"; } || { warn "$previous is not ready either"; exit 2; }
   discard
   warn "$previous serves again"
   exit 1
@@ -202,7 +210,8 @@ compose_deploy() {
 }
 
 case $mode in
-  place) place_release && point_to "$release" && say "placed $release" ;;
+  # No && between them: it would switch off that a failure ends the script.
+  place) place_release; point_to "$release"; say "placed $release" ;;
   systemd) systemd_deploy ;;
   compose) compose_deploy ;;
 esac

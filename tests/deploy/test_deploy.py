@@ -36,7 +36,17 @@ start() {{ # start CODE
 SYSTEMCTL = """#!/bin/bash
 echo "$*" >>{folder}/calls
 {start}
-[ "$1" != restart ] || start "$(readlink -f {folder}/opt/rag-server)"
+# As systemd does after five failed starts: what did not stay up is not started again before its counter is reset.
+case $1 in
+  reset-failed) touch {folder}/reset ;;
+  restart)
+    if [ -f {folder}/pid ] && ! kill -0 "$(cat {folder}/pid)" 2>/dev/null && [ ! -f {folder}/reset ]; then
+      echo "Start request repeated too quickly." >&2
+      exit 1
+    fi
+    rm -f {folder}/reset
+    start "$(readlink -f {folder}/opt/rag-server)" ;;
+esac
 """
 DOCKER = """#!/bin/bash
 # An image is a file with the path of its code; what runs is the one that is tagged latest.
@@ -202,6 +212,20 @@ def test_only_the_newest_releases_are_kept_and_those_in_use(machine: Machine, tm
     live = machine.folder / "opt" / "rag-server"
     assert live.readlink().name == kept[-1]
     assert (machine.folder / "opt/rag-server-releases/previous").readlink().name == placed[-1]
+
+
+def test_a_release_whose_packages_cannot_be_installed_is_not_placed(machine: Machine, tmp_path: Path) -> None:
+    source = version(tmp_path, "1.0.0")
+    (tmp_path / "nothing").mkdir()
+    nowhere = {"PIP_CONFIG_FILE": os.devnull, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path / "nothing")}
+    for mode in ("place", "systemd"):
+        done = subprocess.run(
+            [str(REPOSITORY / "deploy/deploy.sh"), mode, "--root", str(machine.folder), str(source)],
+            env={**os.environ, **nowhere}, capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        assert (done.returncode, "no release was made" in done.stderr) == (1, True), done.stdout + done.stderr
+        assert machine.releases() == []
+        assert not (machine.folder / "opt/rag-server").is_symlink()
 
 
 def test_a_folder_that_is_no_version_is_refused(machine: Machine, tmp_path: Path) -> None:
