@@ -12,7 +12,8 @@
 # --venv     uses this virtual environment instead of making one
 set -euo pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-UNITS=(rag-server.service rag-index.service rag-index.timer rag-backup.service rag-backup.timer)
+# A timer before its service, so that nothing starts what is being removed.
+UNITS=(rag-server.service rag-index.timer rag-index.service rag-backup.timer rag-backup.service)
 USER_NAME=rag-server
 
 action='' purge='' root='' venv=()
