@@ -37,7 +37,8 @@ PROGRAMS := redis-server:redis-server prometheus:prometheus promtool:prometheus 
 programs:
 	@missing=; \
 	for program in $(PROGRAMS); do \
-	  command -v "$${program%%:*}" >/dev/null || missing="$$missing $${program#*:}"; \
+	  command -v "$${program%%:*}" >/dev/null && continue; \
+	  case "$$missing " in *" $${program#*:} "*) ;; *) missing="$$missing $${program#*:}" ;; esac; \
 	done; \
 	if [ -z "$$missing" ]; then exit 0; fi; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
