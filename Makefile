@@ -1,6 +1,6 @@
 # On a bare machine with Python 3.11 or newer, `make demo` is all it takes.
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check fuzz soak bench bench-peers image-test clean programs
+.PHONY: help demo run test check fuzz soak bench bench-peers image-test vm-test clean programs
 MAKEFLAGS += --no-print-directory
 
 VENV := .venv
@@ -72,6 +72,13 @@ image-test: ## Build the image without a container engine and run the server in 
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq buildah debootstrap >/dev/null; \
 	fi
 	@exec tests/deploy/image-test.sh
+
+vm-test: ## Do on a machine with a real systemd what an operator does (Debian, as root; a quarter of an hour)
+	@if [ "$$(id -u)" = 0 ] && ! { command -v qemu-system-x86_64 && command -v debootstrap; } >/dev/null; then \
+	  apt-get update -qq && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends qemu-system-x86 debootstrap >/dev/null; \
+	fi
+	@exec tests/deploy/vm-test.sh
 
 # What one would assemble instead, with packages of its own that the product does not have.
 PEERS := $(VENV)/peers
