@@ -4,7 +4,7 @@ Settings of the shared server: four workers, rate limits off, an admin key. Test
 """
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,43 +24,62 @@ ADMIN_API_KEY = "test-admin-key-0123456789abcdef"
 
 NOT_FORGIVEN = 9
 """Exit status of a run in which something failed that no test can be asked about again: `make test` ends with it."""
-OF_THE_RUN = pytest.StashKey[list[str]]()
-"""What failed so, in words."""
+OF_THE_RUN = "of the run"
+"""What such a failure is called in its report, which is all that leaves a process that tests for another."""
+COMES_LAST = pytest.StashKey[bool]()
 
 StartServer = Callable[..., RagServer]
 
 
+class FailuresOfTheRun:
+    """Hears of them, wherever the tests ran, and decides how the run ends."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self.said += [str(words) for name, words in report.user_properties if name == OF_THE_RUN]
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if self.said:
+            session.exitstatus = NOT_FORGIVEN
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        for failure in self.said:
+            terminalreporter.write_line(f"FAILED the run as a whole: {failure}", red=True)
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[OF_THE_RUN] = []
+    config.pluginmanager.register(FailuresOfTheRun())
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    item.stash[COMES_LAST] = nextitem is None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
     # With the last test everything is put away that the run shared: what fails then is not that test's, and asked
     # again alone it would pass.
-    if call.when == "teardown" and call.excinfo is not None and item is item.session.items[-1]:
-        item.config.stash[OF_THE_RUN].append(f"after the last test: {call.excinfo.exconly()}")
-
-
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    if session.config.stash[OF_THE_RUN]:
-        session.exitstatus = NOT_FORGIVEN
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    for failure in config.stash[OF_THE_RUN]:
-        terminalreporter.write_line(f"FAILED the run as a whole: {failure}", red=True)
+    if call.when == "teardown" and call.excinfo is not None and item.stash[COMES_LAST]:
+        report.user_properties.append((OF_THE_RUN, f"after the last test: {call.excinfo.exconly()}"))
+    return report
 
 
 @pytest.fixture(scope="session", autouse=True)
-def watch(pytestconfig: pytest.Config) -> Iterator[Watch]:
+def watch() -> Iterator[Watch]:
     """No key, password or word of the system prompt may leave a server, in whichever test: said when the run ends."""
     watch = Watch()
     with pytest.MonkeyPatch.context() as patch:
         watch.install(patch)
         yield watch
     watch.look_at_output()
-    pytestconfig.stash[OF_THE_RUN] += [f"leaked: {leak}" for leak in dict.fromkeys(watch.leaks)]
+    if watch.leaks:
+        pytest.fail("; ".join(f"leaked: {leak}" for leak in dict.fromkeys(watch.leaks)), pytrace=False)
 
 
 @pytest.fixture(scope="session")

@@ -13,8 +13,8 @@ from tests.support.waiting import REPOSITORY
 RUNS = "tests/support_checks/failing_runs.py"
 
 
-def run(what: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pytest", "-q", "-o", f"cache_dir={folder}", f"{RUNS}::{what}"]
+def run(what: str, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pytest", "-q", *options, "-o", f"cache_dir={folder}", f"{RUNS}::{what}"]
     return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False)
 
 
@@ -22,8 +22,11 @@ def run(what: str, folder: Path) -> subprocess.CompletedProcess[str]:
     ("what", "words"),
     [("TestLeak", "leaked: body of GET /somewhere"), ("TestSharedServer", "RuntimeError: a server does not stop")],
 )
-def test_what_fails_the_run_as_a_whole_has_a_status_of_its_own(tmp_path: Path, what: str, words: str) -> None:
-    done = run(what, tmp_path)
+@pytest.mark.parametrize("options", [(), ("-n", "2")], ids=["one process", "two processes"])
+def test_what_fails_the_run_as_a_whole_has_a_status_of_its_own(
+    tmp_path: Path, what: str, words: str, options: tuple[str, ...]
+) -> None:
+    done = run(what, tmp_path, *options)
     assert done.returncode == NOT_FORGIVEN, done.stdout
     assert "FAILED the run as a whole" in done.stdout
     assert words in done.stdout
