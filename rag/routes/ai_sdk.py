@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import takewhile
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -11,8 +12,9 @@ from pydantic import BaseModel, Field
 
 from rag import access
 from rag.chat import Delta, Done, Event, Sources
+from rag.conversations import Conversations
 from rag.errors import RagError, StateUnavailable
-from rag.models import Hit
+from rag.models import Hit, Message
 from rag.routes import bodies, dialects, problems, streams
 from rag.routes.rooms import InRooms
 
@@ -52,10 +54,34 @@ async def ui_chat(body: UIChatRequest, request: Request, rooms: InRooms) -> Stre
     session_id = _session_id(body)
     events = dialects.ask(turns, session_id=session_id, rooms=rooms, stream=True)
     if body.trigger == "regenerate-message":
-        # What the client still shows goes on from here; else the answer that displeased would stay in the history.
-        with suppress(StateUnavailable):
-            await rooms.conversations.delete(session_id)
+        await _take_back(session_id, dialects.conversation(turns)[0], rooms.conversations)
     return await streams.streamed(request, events, _Parts(session_id), **{"x-vercel-ai-ui-message-stream": "v1"})
+
+
+async def _take_back(session_id: str, shown: Sequence[Message], conversations: Conversations) -> None:
+    """Forget what was said after `shown`, or else the answer that displeased would stay in the history.
+
+    A client may show, or send, only the last few messages; what was said before those stays. Where nothing remembered
+    ends as `shown` does, all is forgotten, and goes on from there.
+    """
+    with suppress(StateUnavailable):
+        remembered = await conversations.history(session_id)
+        kept = remembered[: _end_of(shown, remembered)]
+        # Not only cut: an answer that is still on its way must not come in behind.
+        await conversations.delete(session_id)
+        await conversations.restore(session_id, kept)
+
+
+def _end_of(shown: Sequence[Message], remembered: Sequence[Message]) -> int:
+    """How many of the remembered messages end with most of what is shown; 0 where they end with none of it."""
+
+    def alike(end: int) -> int:
+        pairs = zip(reversed(remembered[:end]), reversed(shown), strict=False)
+        return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+    # The latest of equals: two answers may be the same, and the messages before them too.
+    end = max(range(len(remembered), -1, -1), key=alike)
+    return end if alike(end) else 0
 
 
 def _session_id(body: UIChatRequest) -> str:

@@ -35,7 +35,13 @@ def text_of(parts: Iterable[Part]) -> str:
 def ask(
     turns: Iterable[tuple[str, str]], *, session_id: str | None, rooms: Rooms, stream: bool
 ) -> AsyncGenerator[Event, None]:
-    """The answer to the last user's turn; the turns before it are the history.
+    """The answer to the last user's turn; the turns before it are the history. Raises `InvalidRequest`."""
+    history, question = conversation(turns)
+    return answers.ask(question, session_id=session_id, claimed=history, rooms=rooms, stream=stream)
+
+
+def conversation(turns: Iterable[tuple[str, str]]) -> tuple[list[Message], str]:
+    """What was said before the last user's turn, and that turn's text.
 
     `turns` are (role, text); other roles than user and assistant are passed over. Raises `InvalidRequest`.
     """
@@ -46,7 +52,7 @@ def ask(
     if not said:
         raise InvalidRequest(detail="messages: one of role user, with text in it, is needed.")
     *history, question = said
-    return answers.ask(question.content, session_id=session_id, claimed=history, rooms=rooms, stream=stream)
+    return history, question.content
 
 
 def data(document: dict[str, Any]) -> bytes:

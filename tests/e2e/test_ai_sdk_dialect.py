@@ -159,6 +159,44 @@ def test_a_regenerated_answer_takes_the_place_of_the_one_before(talk: Talk, clie
     assert [remembered[0], remembered[2]] == ["Is there a Reef plan?", QUESTION]
 
 
+def test_a_page_that_sends_only_its_last_messages_loses_none_by_asking_for_another_answer(
+    client: httpx.Client,
+) -> None:
+    session_id = f"test-regenerating-{secrets.token_hex(8)}"
+    shown: list[dict[str, Any]] = []
+
+    def ask(**more: Any) -> None:
+        body = {"id": session_id, "messages": shown[-6:], **more}
+        text = "".join(part.get("delta", "") for part in parts_of(client.post("/api/chat", json=body)))
+        shown.append(ui_message(text, f"m{len(shown)}", "assistant"))
+
+    for number in range(5):
+        # The same question gets the same answer: the last two turns look alike.
+        shown.append(ui_message(QUESTION if number > 2 else f"{QUESTION} I ask for the {number}th time.", f"m{number}"))
+        ask()
+    whole = history_of(client, session_id)
+    assert whole == [text_of(message) for message in shown]
+    del shown[-1]
+    ask(trigger="regenerate-message")
+    assert history_of(client, session_id) == whole
+    del shown[-5:]  # an earlier answer is asked for again
+    ask(trigger="regenerate-message")
+    assert history_of(client, session_id) == whole[:6]
+
+
+def test_regenerating_the_first_answer_begins_anew_and_so_does_what_the_server_never_heard(
+    client: httpx.Client,
+) -> None:
+    session_id = f"test-regenerating-{secrets.token_hex(8)}"
+    question = ui_message(QUESTION, "m1")
+    for trigger in ("submit-message", "regenerate-message"):
+        client.post("/api/chat", json={"id": session_id, "messages": [question], "trigger": trigger})
+        assert len(history_of(client, session_id)) == 2
+    elsewhere = [ui_message("Is there a Reef plan?", "m2"), ui_message("Yes.", "m3", "assistant"), question]
+    client.post("/api/chat", json={"id": session_id, "messages": elsewhere, "trigger": "regenerate-message"})
+    assert history_of(client, session_id)[:3] == ["Is there a Reef plan?", "Yes.", QUESTION]
+
+
 def test_an_answer_that_breaks_off_is_an_error_on_the_page_and_not_remembered(
     talk: Talk, client: httpx.Client, azure: AzureEmulator
 ) -> None:
