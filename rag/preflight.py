@@ -98,7 +98,8 @@ def _misspelt(settings: Settings) -> Iterator[Finding]:
 def _packages() -> Iterator[Finding]:
     """An update of the code may need a package that only workers load, who would end with a traceback."""
     if PACKAGES.is_file():  # an image need not hold the list of what it holds
-        pinned = re.findall(r"^([\w.-]+)==", PACKAGES.read_text("utf-8"), re.MULTILINE)
+        # A line with a condition behind a semicolon is for some Pythons only, and says nothing of this one.
+        pinned = re.findall(r"^([\w.-]+)==[^;\n]*$", PACKAGES.read_text("utf-8"), re.MULTILINE)
         if missing := [name for name in pinned if not _is_installed(name)]:
             remedy = f"run: {sys.executable} -m pip install -r {PACKAGES}"
             yield Finding("fault", "packages", f"not installed: {', '.join(missing)}", remedy)

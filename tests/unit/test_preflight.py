@@ -312,7 +312,8 @@ def test_a_package_that_only_workers_load_is_missed_before_they_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listed = tmp_path / "requirements-prod.txt"
-    listed.write_text("# reason\nfastapi==0.0.1\na-package-that-nobody-has==1.2.3\n")
+    for_others = 'for-another-python==1.0 ; python_full_version < "3.0"'
+    listed.write_text(f"# reason\nfastapi==0.0.1\na-package-that-nobody-has==1.2.3\n{for_others}\n")
     monkeypatch.setattr(preflight, "PACKAGES", listed)
     (found,) = preflight._packages()
     assert (found.state, found.sentence) == ("fault", "not installed: a-package-that-nobody-has")
