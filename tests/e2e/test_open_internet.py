@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 import pytest
 
-from rag import worker
+from rag import connections
 from rag.routes import middleware
 from tests.conftest import ADMIN_API_KEY, StartServer
 from tests.support.azure import AzureEmulator
@@ -148,12 +148,17 @@ def seconds_until_dropped(port: int, first: bytes, drop: bytes, limit_s: float) 
 def test_whoever_sends_slowly_loses_the_connection_in_the_stated_time(server: RagServer) -> None:
     chunk = b"1\r\nx\r\n"
     head = b"POST /chat HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    slow_body_s = middleware.BODY_TIMEOUT_S + connections.LINGER_S
     attacks = {
-        "head": (b"GET / HTTP/1.1\r\nX-Slow: ", b"a", worker.HEAD_TIMEOUT_S),
-        "nothing": (b"", b"", worker.HEAD_TIMEOUT_S),
-        "body": (head + b"Content-Length: 1000\r\n\r\n", b" ", middleware.BODY_TIMEOUT_S + worker.LINGER_S),
-        "chunks": (head + b"Transfer-Encoding: chunked\r\n\r\n", chunk, middleware.BODY_TIMEOUT_S + worker.LINGER_S),
-        "refused": (head + b"Content-Length: 99999999\r\n\r\n", b"xxxx", worker.LINGER_S),
+        "head": (b"GET / HTTP/1.1\r\nX-Slow: ", b"a", connections.HEAD_TIMEOUT_S),
+        "nothing": (b"", b"", connections.HEAD_TIMEOUT_S),
+        "body": (head + b"Content-Length: 1000\r\n\r\n", b" ", slow_body_s),
+        "chunks": (
+            head + b"Transfer-Encoding: chunked\r\n\r\n",
+            chunk,
+            slow_body_s,
+        ),
+        "refused": (head + b"Content-Length: 99999999\r\n\r\n", b"xxxx", connections.LINGER_S),
     }
     with ThreadPoolExecutor(len(attacks)) as threads:
         running = {name: threads.submit(seconds_until_dropped, server.port, first, drop, 40.0)
