@@ -175,7 +175,7 @@ def _completion(body: bytes) -> Completion:
 def _used_up() -> Refused:
     # Asked again it would think as long again. A model elsewhere may think less.
     private = "CHAT_MAX_TOKENS were used up by thinking, before the first word: raise it"
-    return Refused(private, code=CUT, param="max_tokens", of_endpoint=False)
+    return Refused(private, named=CUT, param="max_tokens", of_endpoint=False)
 
 
 def _counts_streams(url: str) -> bool:

@@ -33,12 +33,13 @@ class Throttled(Unanswered):
 class Refused(UpstreamRejected):
     """Refused for good by this endpoint; another one may see it differently.
 
-    `code` and `param` are what the refusal names. `of_endpoint` tells whether it would refuse every question.
+    `named` and `param` are the code and the parameter that the refusal names: the endpoint's words, for us alone.
+    `of_endpoint` tells whether it would refuse every question.
     """
 
-    def __init__(self, private: str, *, code: str, param: str, of_endpoint: bool) -> None:
+    def __init__(self, private: str, *, named: str, param: str, of_endpoint: bool) -> None:
         super().__init__(private)
-        self.code = code
+        self.named = named
         self.param = param
         self.of_endpoint = of_endpoint
 

@@ -189,7 +189,7 @@ class Upstream:
             try:
                 return await self._post(target, sent, read)
             except Refused as error:
-                again = target.spelling.learn(body, sent=sent, code=error.code, param=error.param)
+                again = target.spelling.learn(body, sent=sent, code=error.named, param=error.param)
                 if again is None:
                     raise
                 sent = again
@@ -225,7 +225,7 @@ class Upstream:
         if "content_filter" in code:
             raise ContentFiltered(private)
         if 300 <= status < 500 and status not in PASSING_STATUSES:
-            raise Refused(private, code=code, param=param, of_endpoint=refusals.is_of_endpoint(status, code))
+            raise Refused(private, named=code, param=param, of_endpoint=refusals.is_of_endpoint(status, code))
         asked_s = retry_after_s(response.headers)
         if status == 429 or asked_s is not None:
             pause_s = UNSAID_THROTTLE_S if asked_s is None else min(asked_s, LONGEST_THROTTLE_S)

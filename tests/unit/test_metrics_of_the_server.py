@@ -180,7 +180,7 @@ def test_a_library_that_was_loaded_for_one_process_refuses_to_count_for_many(tmp
     [
         (None, "ok"), (Unanswered("x"), "failed"), (UpstreamError("x"), "failed"), (TooSlow("x"), "timeout"),
         (UpstreamTimeout("x"), "timeout"), (Throttled("x"), "throttled"),
-        (Refused("x", code="", param="", of_endpoint=True), "refused"), (ContentFiltered("x"), "filtered"),
+        (Refused("x", named="", param="", of_endpoint=True), "refused"), (ContentFiltered("x"), "filtered"),
         (asyncio.CancelledError(), "abandoned"), (ValueError(), "abandoned"),
     ],
 )  # fmt: skip

@@ -224,7 +224,7 @@ def test_a_chat_model_that_refuses_our_key_is_a_fault_and_one_that_is_down_a_war
 def test_the_remedy_of_a_refusal_names_what_was_refused(
     given: Given, status: int, code: str, param: str, named: str
 ) -> None:
-    error = Refused(f"here/gpt-4o: HTTP {status} {code}", code=code, param=param, of_endpoint=True)
+    error = Refused(f"here/gpt-4o: HTTP {status} {code}", named=code, param=param, of_endpoint=True)
     error.http_status = status
     finding = checked(given(), raising(error))["chat"]
     assert (finding.state, named in finding.remedy) == ("fault", True)

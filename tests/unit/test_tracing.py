@@ -186,7 +186,7 @@ def test_a_stage_that_breaks_names_the_kind_of_error_and_one_that_is_abandoned_i
         (Unanswered("x"), 200, "failed", "failed"),
         (Unanswered("x"), None, "failed", "failed"),
         (TooSlow("x"), None, "timeout", "timeout"),
-        (Refused("x", code="", param="", of_endpoint=True), 401, "401", "refused"),
+        (Refused("x", named="", param="", of_endpoint=True), 401, "401", "refused"),
         (ContentFiltered("x"), 400, "400", "filtered"),
         (asyncio.CancelledError(), None, None, "abandoned"),
     ],
