@@ -1,7 +1,8 @@
 """The server's rooms, lowest rank first. A module imports strictly lower ranks, never a sibling; a test holds that.
 
 values, pure functions     errors, models, setting_types, settings, text, stopwords, resilience, fusion, prompt,
-                           citations, access
+                           access, refusals (what is learned from them)
+what answers may show      citations, above code_blocks, markdown_patterns, addresses and citation_marks
 the index on disk          builds (files), lexical (words), vector_db (one build, open), live_index (the one served)
 what embeds and answers    upstream (calls), azure_openai (wire format), local_embedder, local_models (without network)
 shared between workers     state (SQLite and steady time), sqlite_conversations, feedback, sqlite_limits, rate_limits

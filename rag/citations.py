@@ -1,26 +1,21 @@
 """What an answer cites and links to, checked against its passages, piece by piece as it arrives.
 
 A number without a source is removed, the others are counted in order of appearance; a link leads to an address that
-stands in a passage or is one's own, or it is taken off its words. Code is left as it is. Pure; knows no models.
+stands in a passage or is one's own, or it is taken off its words. Code is left as it is where every reader of Markdown
+takes it for code; where only some do, its numbers stay and its links go. Pure; knows no models.
 """
 
 import re
 from collections.abc import Sequence
-from functools import cached_property
 
+from rag import markdown_patterns as patterns
+from rag.addresses import CLOSING_MARKS, OPENINGS, URL, Addresses
+from rag.code_blocks import CodeBlocks
 from rag.models import Hit
 
 HELD_CHARS = 2_000
 """Of an unfinished link or code span that may wait for its end; beyond that it is taken for plain text."""
 LINK_REMOVED = "(link removed)"
-
-_URL = re.compile(r"https?://[^\s<>\"'`\])}|\\]+", re.IGNORECASE)
-# Where a construct begins, or may begin at the end of what has arrived.
-_BEGIN = re.compile(r"[`!\[<]|[ \t]+(?=\[|\Z)|h(?=ttps?://|t?t?p?s?:?/?/?\Z)", re.IGNORECASE)
-_NUMBERS = re.compile(r"\d{1,3}(?:\s*,\s*\d{1,3})*")
-_LABEL = re.compile(r"\[((?:[^\[\]\n]|\[[^\[\]\n]*\])*)(\]|\n|(?:\[[^\[\]\n]*)?\Z|\[)")
-_TARGET = re.compile(r"\(((?:[^()\n]|\([^()\n]*\))*)(\)|\n|(?:\([^()\n]*)?\Z|\()")
-_DEFINED = re.compile(r":[ \t]*<?(?:[a-z][a-z0-9+.-]*:|[/#.])[^\n]*(\n|\Z)", re.IGNORECASE)
 
 _Step = tuple[str, int] | None
 """What may be shown, and how many characters that settles; None where the end of the construct has not arrived."""
@@ -32,9 +27,18 @@ class Citations:
     def __init__(self, hits: Sequence[Hit]) -> None:
         self._hits = hits
         self._count = len(hits)
+        self._addresses = Addresses(hits)
         self._waiting = ""
-        self._in_fence = False
+        self._blocks = CodeBlocks()
+        self._is_line_new = True
         self._line_begins = True
+        """Nothing but indentation and the marks of quotes and lists stood in this line yet."""
+        self._doubtful = False
+        """Readers may disagree on which backticks of this paragraph belong together."""
+        self._shown = ""
+        """The end of what was shown."""
+        self._glued = False
+        """Since an address was shown no blank was: some readers take all of that for the address, backticks too."""
         self.order: list[int] = []
         """Places in `hits` of what was cited, in order of appearance: `[n]` in the text is `hits[order[n - 1]]`."""
 
@@ -57,33 +61,59 @@ class Citations:
         settled: list[str] = []
         text, at = self._waiting, 0
         while at < len(text):
-            found = None if self._in_fence else _BEGIN.search(text, at)
-            plain_until = found.start() if found else at if self._in_fence else len(text)
-            if plain_until > at:
-                settled.append(text[at:plain_until])
-                self._pass(text[at:plain_until])
-                at = plain_until
-                continue
-            step = self._fence(text, at, final) if self._in_fence else self._construct(text, at, final)
-            if step is None:
+            if self._is_line_new and not self._begin_line(text, at, final):
                 break
-            settled.append(step[0])
-            self._pass(text[at : at + step[1]])
-            at += step[1]
+            if self._blocks.kind == "code":
+                until = end if (end := text.find("\n", at)) >= 0 else len(text)
+            else:
+                until = begin.start() if (begin := patterns.BEGIN.search(text, at)) else len(text)
+            if until > at:
+                shown, taken = text[at:until], until - at
+            elif text[at] == "\n":
+                shown, taken, self._is_line_new = "\n", 1, True
+            else:
+                step = self._construct(text, at, final)
+                if step is not None and step[0] != text[at : at + step[1]]:
+                    step = self._apart(step, text, at, final)
+                if step is None:
+                    break
+                shown, taken = step
+            settled.append(shown)
+            at += taken
+            self._shown = (self._shown + shown)[-2:]
+            if self._line_begins or self._is_line_new:
+                self._line_begins = self._is_line_new or not shown.strip(patterns.MARKS)
+            if self._glued and patterns.BLANK.search(shown):
+                self._glued = False
         self._waiting = text[at:]
         return "".join(settled)
 
-    def _pass(self, text: str) -> None:
-        line = text.rpartition("\n")[2]
-        self._line_begins = (self._line_begins or "\n" in text) and not line.strip(" ")
+    def _begin_line(self, text: str, at: int, final: bool) -> bool:
+        end = text.find("\n", at)
+        line = text[at:] if end < 0 else text[at:end]
+        blocks = self._blocks
+        after_tick = self._shown == "`\n"
+        if not blocks.begin(line, complete=final or end >= 0, doubtful=self._doubtful, after_tick=after_tick):
+            return False
+        self._is_line_new = False
+        self._doubtful = blocks.kind == "perhaps" or blocks.in_html or (self._doubtful and not blocks.is_new_block)
+        return True
 
-    def _fence(self, text: str, at: int, final: bool) -> _Step:
-        close = text.find("```", at)
-        if close >= 0:
-            self._in_fence = False
-            return text[at : close + 3], close + 3 - at
-        end = len(text) if final else len(text.rstrip("`"))
-        return (text[at:end], end - at) if end > at else None
+    def _apart(self, step: tuple[str, int], text: str, at: int, final: bool) -> _Step:
+        """The same step, kept from making something new of what stands before and after it."""
+        shown, after = step[0], text[at + step[1] : at + step[1] + 2]
+        if not final and after in ("", ".", ":") and (not shown or patterns.PART.match(shown[-1]) or shown[-1] in "`~"):
+            return None
+        before, follows = self._shown[-1:], shown + after
+        if self._line_begins and follows[:1] in patterns.OPENS_BLOCK:
+            self._mistrust()
+        lead = " " if patterns.grow_together(before, follows) else ""
+        trail = " " if shown and patterns.grow_together(shown[-1], after) else ""
+        return f"{lead}{shown}{trail}", step[1]
+
+    def _mistrust(self) -> None:
+        self._blocks.doubt()
+        self._doubtful = True
 
     def _construct(self, text: str, at: int, final: bool) -> _Step:
         match text[at]:
@@ -91,91 +121,167 @@ class Citations:
                 return self._code(text, at, final)
             case "[":
                 return self._bracket(text, at, final, image=False)
+            case "]":
+                return self._closing(text, at, final)
+            case "<":
+                return self._angle(text, at, final)
+            case "\\":
+                return self._escape(text, at, final)
             case "!" | " " | "\t":
-                spaces = len(text) - at - len(text[at:].lstrip(" \t")) or 1
-                if at + spaces == len(text):
-                    return (text[at:], spaces) if final else None
-                if text[at + spaces] != "[":
-                    return text[at : at + spaces], spaces
-                step = self._bracket(text, at + spaces, final, image=text[at] == "!")
+                blanks = patterns.BLANKS.match(text, at)
+                after = blanks.end() if blanks else at + 1
+                if after == len(text):
+                    return (text[at:], after - at) if final else None
+                if text[after] != "[":
+                    return text[at:after], after - at
+                step = self._bracket(text, after, final, image=not blanks)
                 if step is None:
                     return None
                 # A citation that goes takes the space before it along; the `!` of an image goes with its address.
-                keep = "" if text[at] == "!" or not step[0] else text[at : at + spaces]
-                return keep + step[0], spaces + step[1]
+                kept = (step[0] or self._line_begins) if blanks else text[after + step[1] - 1] != ")"
+                return (text[at:after] if kept else "") + step[0], after - at + step[1]
             case _:
                 return self._bare(text, at, final)
 
     def _code(self, text: str, at: int, final: bool) -> _Step:
-        ticks = len(text) - at - len(text[at:].lstrip("`"))
-        if at + ticks == len(text) and not final:
+        inside = found.end() if (found := patterns.TICKS.match(text, at)) else at
+        ticks, until = inside - at, text.find("\n", at)
+        if self._blocks.kind == "perhaps":
+            return text[at:inside], ticks
+        if inside == len(text) and not final:
             return None
-        if ticks >= 3:
-            self._in_fence = True
-            return text[at : at + ticks], ticks
-        close = re.compile(rf"(?<!`)`{{{ticks}}}(?!`)|\n\n").search(text, at + ticks)
-        if close is None or (close.end() == len(text) and close[0] != "\n\n" and not final):
-            return (text[at : at + ticks], ticks) if final else None
-        end = at + ticks if close[0] == "\n\n" else close.end()
-        return text[at:end], end - at
+        line_end = until if until >= 0 else len(text)
+        close = re.compile(rf"(?<!`)`{{{ticks}}}(?!`)").search(text, inside, line_end)
+        if until < 0 and not final and (close is None or close.end() == len(text)):
+            return None
+        if close is not None:
+            span = text[at : close.end()]
+            # A bar may end a cell of a table, and the chat on our pages ends code at a longer run too.
+            longer = any(len(inner) > ticks for inner in patterns.TICKS.findall(span[ticks:-ticks]))
+            if not patterns.LINKS.search(span) or not (self._doubtful or self._glued or longer or "|" in span):
+                self._doubtful |= longer
+                return span, len(span)
+        self._doubtful = True
+        return text[at:inside], ticks
+
+    def _escape(self, text: str, at: int, final: bool) -> _Step:
+        if at + 1 == len(text) and not final:
+            return None
+        following = text[at + 1 : at + 2]
+        if self._blocks.kind == "prose" and following in ("\\", "`"):
+            return text[at : at + 2], 2
+        if following in ("(", "["):
+            # For some readers a formula begins, and ends lines later.
+            self._mistrust()
+        return "\\", 1
 
     def _bracket(self, text: str, at: int, final: bool, *, image: bool) -> _Step:
-        label = _LABEL.match(text, at)
+        if self._blocks.kind == "perhaps":
+            return "[", 1
+        label = patterns.LABEL.match(text, at)
         if label is None or label[2] != "]":
-            unfinished = label is not None and label.end() == len(text) and label[2] != "\n" and not final
-            return None if unfinished else ("[", 1)
+            if label is not None and label.end() == len(text) and label[2] != "\n" and not final:
+                return None
+            if image:
+                # Some read on for its end.
+                self._mistrust()
+            return "[", 1
         after = label.end()
         if after == len(text) and not final:
             return None
         if text.startswith("(", after):
-            target = _TARGET.match(text, after)
+            target = patterns.TARGET.match(text, after)
             if target is not None and target[2] == ")":
-                address = target[1].split()[0] if target[1].split() else ""
-                shown = text[at : target.end()] if self._allows(address) and not image else self._within(label[1])
-                return shown, target.end() - at
+                return self._link(label[1], target[1].strip(), image=image), target.end() - at
             if target is not None and target.end() == len(text) and target[2] != "\n" and not final:
                 return None
         if text.startswith(":", after) and self._line_begins:
-            defined = _DEFINED.match(text, after)
             if not final and "\n" not in text[after:]:
                 return None
+            defined = patterns.DEFINED.match(text, after)
             if defined is not None:
                 return "", defined.end() - at
-        if _NUMBERS.fullmatch(label[1]):
-            return self._renumbered(label[1]), after - at
+        if patterns.NUMBERS.fullmatch(label[1]):
+            apart = self._closing(text, after - 1, final)
+            return apart and (self._renumbered(label[1]) + apart[0][1:], after - at)
         return "[", 1
 
+    def _link(self, label: str, target: str, *, image: bool) -> str:
+        in_brackets = target.startswith("<")
+        address = target[1:].partition(">")[0] if in_brackets else target.partition(" ")[0].partition("\t")[0]
+        self._doubtful |= "`" in target
+        words = self._within(label)
+        if image or not self._addresses.allow(address):
+            return words
+        # Without its title: in one, the chat on our pages would find links of their own.
+        return f"[{words}](<{address}>)" if in_brackets else f"[{words}]({address})"
+
+    def _closing(self, text: str, at: int, final: bool) -> _Step:
+        """A bracket that closes no link that was seen; what follows is kept from making it one."""
+        if at + 1 == len(text) and not final:
+            return None
+        astray = patterns.ASTRAY.match(text, at)
+        if astray and astray.end() == len(text) and not final:
+            return None
+        if not astray and text.startswith("(", at + 1):
+            # For some readers an address goes on over any lines until it is closed.
+            astray = patterns.ENDLESS.match(text, at, at + HELD_CHARS)
+            if astray and astray.end() == len(text) and not final:
+                return None
+        return ("] " if astray else "]"), 1
+
+    def _angle(self, text: str, at: int, final: bool) -> _Step:
+        link, tag = patterns.AUTOLINK.match(text, at), patterns.TAG.match(text, at)
+        if not final and ((link and not link[1]) or (tag and (tag[3] or "") in ("", "/"))):
+            return None
+        if link and link[1]:
+            return (link[0] if self._addresses.allow(link[1]) else LINK_REMOVED), link.end() - at
+        end = (tag and tag[3]) or ""
+        if tag and end.endswith(">"):
+            foreign = any(
+                patterns.ELSEWHERE.match(one) and not self._addresses.allow(one)
+                for one in patterns.VALUE.findall(tag[2])
+            )
+            if self._blocks.kind == "perhaps":
+                return ("< " if foreign else "<"), 1
+            return ("" if foreign or tag[1].casefold() == "a" else tag[0]), tag.end() - at
+        # Comments may hide a backtick; a tag may go on in the next line.
+        self._doubtful |= text.startswith(("<!", "<?"), at)
+        return ("< " if end.endswith("\n") else "<"), 1
+
     def _bare(self, text: str, at: int, final: bool) -> _Step:
-        bracket = text[at] == "<"
-        if bracket and at + 1 == len(text) and not final:
+        found = URL.match(text, at)
+        if found is None:
+            begun = text[at : at + 8].casefold()
+            may_be_one = any(opening.startswith(begun) for opening in OPENINGS) and not final
+            if may_be_one:
+                return None
+            # Some take for an address whatever follows, up to a blank.
+            opening = next((one for one in OPENINGS if begun.startswith(one)), "")
+            odd = opening and text[at + len(opening) : at + len(opening) + 1].strip("< \t\n")
+            return (LINK_REMOVED, len(opening)) if odd else (text[at], 1)
+        if found.end() == len(text) and not final:
             return None
-        found = _URL.match(text, at + bracket)
-        ends = found.end() if found else at
-        if not final and (
-            ends == len(text) or (not found and _BEGIN.match(text, at + bracket) and text[at + bracket] in "hH")
-        ):
-            return None
-        if not found:
-            return text[at], 1
-        address = found[0].rstrip(".,;:!?*_")
-        if self._allows(address):
-            return text[at : at + bracket + len(address)], bracket + len(address)
-        closing = bracket and text.startswith(">", ends)
-        return LINK_REMOVED, bracket + (len(found[0]) + 1 if closing else len(address))
+        address = found[0].rstrip(CLOSING_MARKS)
+        if not self._addresses.allow(address):
+            return LINK_REMOVED, len(address)
+        if "/" not in address.partition("://")[2]:
+            beyond = patterns.OTHER_HOST.match(text, at + len(address))
+            if beyond and beyond.end() == len(text) and not final:
+                return None
+            if beyond and re.search(r"[\w@%]\Z", beyond[0]):
+                return LINK_REMOVED, len(address)
+        self._glued = True
+        return address, len(address)
 
     def _within(self, label: str) -> str:
-        """A label without its link, checked in its turn."""
+        """The words of a link, checked in their turn."""
         inner = Citations(self._hits)
-        inner.order, inner._line_begins = self.order, False
-        return inner.feed(label) + inner.end()
-
-    @cached_property
-    def _allowed(self) -> set[str]:
-        # Most answers hold no link, and then no passage has to be searched for addresses.
-        return {_address(url) for hit in self._hits for url in _addresses(hit)}
-
-    def _allows(self, url: str) -> bool:
-        return _address(url) in self._allowed
+        inner.order, inner._is_line_new, inner._line_begins = self.order, False, False
+        inner._doubtful = self._doubtful
+        words = inner.feed(label) + inner.end()
+        self._doubtful |= inner._doubtful
+        return words
 
     def _renumbered(self, cited: str) -> str:
         numbers = []
@@ -185,13 +291,3 @@ class Citations:
                     self.order.append(number - 1)
                 numbers.append(self.order.index(number - 1) + 1)
         return "".join(f"[{number}]" for number in dict.fromkeys(numbers))
-
-
-def _addresses(hit: Hit) -> list[str]:
-    passage = hit.passage
-    return [passage.url, *_URL.findall(passage.text)]
-
-
-def _address(url: str) -> str:
-    """For comparison: without fragment, closing punctuation, trailing slash or brackets."""
-    return url.strip("<>").split("#")[0].rstrip(".,;:!?*_").rstrip("/").casefold()

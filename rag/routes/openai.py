@@ -3,7 +3,6 @@
 Stateless, as those clients expect: they carry the history, and every request is a conversation of its own.
 """
 
-import re
 import time
 from typing import Any, Literal
 
@@ -13,6 +12,7 @@ from pydantic import BaseModel, Field
 
 from rag import access
 from rag.chat import Delta, Done, Event, Sources
+from rag.citation_marks import marks
 from rag.errors import InvalidRequest, NotFound, RagError
 from rag.routes import bodies, dialects, problems, streams
 from rag.routes.rooms import InRooms, Rooms
@@ -20,9 +20,6 @@ from rag.routes.rooms import InRooms, Rooms
 PREFIX = "/v1/"
 MODEL = "rag-server"
 """The one model: the site. It answers whatever name a client asks for."""
-
-# Code is passed over, and so is the label of a link: only the rest of the text cites.
-_CITED = re.compile(r"```.*?(?:```|\Z)|(?<!`)(`+)(?!`)(?:(?!\n\n).)*?(?<!`)\1(?!`)|\[(\d{1,3})\](?!\()", re.DOTALL)
 
 
 class CompletionMessage(BaseModel):
@@ -159,9 +156,9 @@ def _annotations(done: Done) -> list[dict[str, Any]]:
     """Each `[n]` of the text with its source. Indices count code points from 0; `content[start:end]` is the `[n]`."""
     sources = bodies.Source.all_of(done.hits[: done.cited], cited=done.cited)
     found = []
-    for mark in _CITED.finditer(done.response):
-        if mark[2] and 0 < int(mark[2]) <= len(sources):
-            source = sources[int(mark[2]) - 1]
-            place = {"start_index": mark.start(), "end_index": mark.end(), "url": source.url, "title": source.title}
+    for start, end, number in marks(done.response):
+        if 0 < number <= len(sources):
+            source = sources[number - 1]
+            place = {"start_index": start, "end_index": end, "url": source.url, "title": source.title}
             found.append({"type": "url_citation", "url_citation": place})
     return found

@@ -16,10 +16,10 @@ RANKS = {
         [
             # values, pure functions, and what stands alone
             "errors models setting_types stopwords resilience fusion floor duplicates access anchors log_file "
-            "live_order master patience refusals wire",
-            "settings telemetry text builds passages shortlist vectors state calls metric_files prompt citations "
-            "redis_link connections conversations",
-            "lexical vector_files upstream metrics backup_archive local_embedder excerpts follow_ups "
+            "live_order master patience refusals code_blocks markdown_patterns wire",
+            "settings telemetry text builds passages shortlist vectors state calls metric_files prompt addresses "
+            "citation_marks redis_link connections conversations",
+            "lexical citations vector_files upstream metrics backup_archive local_embedder excerpts follow_ups "
             "sqlite_conversations feedback sqlite_limits redis_limits tracing worker",
             "vector_db azure_openai local_models rate_limits redis_conversations",
             "live_index preflight backup",

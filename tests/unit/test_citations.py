@@ -1,16 +1,24 @@
 """What an answer cites and links to is checked, however the pieces are cut."""
 
 import random
+import re
+import time
 
 import pytest
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
 
+from rag.citation_marks import marks
 from rag.citations import LINK_REMOVED, Citations
 from rag.models import Hit, Passage
 
 PAGES = 3
 ATOMS = [
     "[", "]", "(", ")", "1", "2", "9", " ", "`", "``", "```", "\n", "\n\n", "!", "<", ">", "http", "https://",
-    "evil.example", "https://site.example/p1", "a", ":", ",", "javascript:", "[1]", "[3]", "word", "](",
+    "evil.example", "https://site.example/p1", "a", ":", ",", "javascript:", "[1]", "[3]", "word", "](", "\\", "~~~",
+    "\n```\n", "\n    ", "    ", "\n- ", "\n> ", "1. ", "|", "=", "'", '"', "www.", "ww", "[9]", " [9]",
+    "//evil.example", "[x](https://site.example/p1)", '<a href="//evil.example">', "<!-- ", "<div>\n", "[w](x)",
+    "[x](https://evil.example)", "\n[x]: ", "````", "*",
 ]  # fmt: skip
 """What answers are made of where it gets difficult."""
 
@@ -39,6 +47,15 @@ def checked(answer: str) -> tuple[str, list[int]]:
         ("Nothing has the number [9] here [0].", "Nothing has the number here.", []),
         ("Half of it [1, 9].", "Half of it [1].", [0]),
         ("`items[1]` and\n```\nrow[7]\n```\nare code [2]", "`items[1]` and\n```\nrow[7]\n```\nare code [1]", [1]),
+        ("1. So:\n   ```\n   row[7]\n   ```\n2. Then [2]", "1. So:\n   ```\n   row[7]\n   ```\n2. Then [1]", [1]),
+        ("> ```\n> row[7]\n> ```\n\nAbove [2]", "> ```\n> row[7]\n> ```\n\nAbove [1]", [1]),
+        ("~~~py\nrow[7]\n~~~\nAbove [2]", "~~~py\nrow[7]\n~~~\nAbove [1]", [1]),
+        ("````md\n```\nrow[7]\n```\n````\nAbove [2]", "````md\n```\nrow[7]\n```\n````\nAbove [1]", [1]),
+        ("So:\n\n    row[7]\n\nAbove [2]", "So:\n\n    row[7]\n\nAbove [1]", [1]),
+        ("- So:\n\n    and also [3]", "- So:\n\n    and also [1]", [2]),
+        ("Put ``` on a line of its own [3].", "Put ``` on a line of its own [1].", [2]),
+        ("It works![3] Does it![9]", "It works![1] Does it!", [2]),
+        ("``x `y[9]` z`` and `a[1] || b` [2]", "``x `y[9]` z`` and `a[1] || b` [1]", [1]),
     ],
 )
 def test_citations_are_counted_in_order_and_invented_ones_go(answer: str, shown: str, order: list[int]) -> None:
@@ -58,10 +75,29 @@ def test_citations_are_counted_in_order_and_invented_ones_go(answer: str, shown:
         ("![own](https://site.example/p1)", "own"),
         ("Go to https://evil.example/abc.", f"Go to {LINK_REMOVED}."),
         ("<https://evil.example>", LINK_REMOVED),
-        ("[a]: javascript:alert(1)\nText", "Text"),
+        ("[a]: javascript:alert(1)\nText", "\nText"),
         ("[see [1]](https://evil.example)", "see [1]"),
-        ("<a href='https://evil.example'>x</a>", f"<a href='{LINK_REMOVED}'>x</a>"),
+        ("<a href='https://evil.example'>x</a>", "x"),
         ("`curl https://evil.example`", "`curl https://evil.example`"),
+        ("```\ncurl https://evil.example\n```", "```\ncurl https://evil.example\n```"),
+        ("Type ``` first, [x](https://evil.example)", "Type ``` first, x"),
+        ("- use ` as a mark, [x](https://evil.example)\n- and ` too", "- use ` as a mark, x\n- and ` too"),
+        ("a ` b [x](https://evil.example)\n \nc ` d", "a ` b x\n \nc ` d"),
+        ("| ` | [x](https://evil.example) | ` |", "| ` | x | ` |"),
+        ("\\` [x](https://evil.example) `", "\\` x `"),
+        ("~~~\nhttps://evil.example\n~~~", f"~~~\n{LINK_REMOVED}\n~~~"),
+        ("So:\n\n    curl https://evil.example", f"So:\n\n    curl {LINK_REMOVED}"),
+        ("Go to www.evil.example/a, or WWW.partner.example", f"Go to {LINK_REMOVED}, or {LINK_REMOVED}"),
+        ("ftp://evil.example/a", LINK_REMOVED),
+        ("<ftp://evil.example> and <tel:1>", f"{LINK_REMOVED} and {LINK_REMOVED}"),
+        ('<a href="//evil.example">here</a>, <b>bold</b>', "here, <b>bold</b>"),
+        ("[two\nlines](//evil.example)", "[two\nlines] (//evil.example)"),
+        ("> [r]: //evil.example/x", "> "),
+        ("[r]:\n//evil.example/x", "[r] :\n//evil.example/x"),
+        ("[page](https://site.example/p1 '[x](//evil.example)')", "[page](https://site.example/p1)"),
+        ("[![x](https://evil.example/i)](https://site.example/p1)", "[x](https://site.example/p1)"),
+        ("https:[9]//evil.example", "https: //evil.example"),
+        ("ww[w.](x)evil.example", "ww w. evil.example"),
     ],
 )
 def test_links_lead_only_where_the_passages_do(answer: str, shown: str) -> None:
@@ -80,6 +116,45 @@ def test_the_result_does_not_depend_on_how_the_stream_was_cut() -> None:
                 shown += citations.feed(answer[at : at + step])
                 at += step
             assert (shown + citations.end(), citations.order) == whole, answer
+
+
+def test_no_reader_of_markdown_finds_a_link_that_the_passages_do_not_have() -> None:
+    reader, choose, own = MarkdownIt("commonmark"), random.Random(7), ("https://site.example/p1", "https://partner.exa")
+    found = 0
+
+    def addresses(tokens: list[Token]) -> list[str]:
+        here = [str(token.attrs[name]) for token in tokens for name in ("href", "src") if name in token.attrs]
+        return here + [one for token in tokens if token.children for one in addresses(token.children)]
+
+    for _ in range(3000):
+        answer = "".join(choose.choice(ATOMS) for _ in range(choose.randint(1, 16)))
+        shown, _ = checked(answer)
+        for address in addresses(reader.parse(shown)):
+            found += 1
+            # What is neither, such as a path, leads to a page of the same site.
+            elsewhere = re.match(r"//|(?:https?|ftp|javascript):/?/?[\w%]", address)
+            assert elsewhere is None or address.startswith(own), (answer, shown)
+    assert found > 50
+
+
+@pytest.mark.parametrize(
+    "unit", [" ", "\t", "[", "[1]", "[a](", "](", "!", "<", "<a b=c ", "`", "`` ` ", "h", "\n", "> "]
+)
+def test_an_answer_of_four_times_the_length_takes_about_four_times_as_long(unit: str) -> None:
+    def seconds(length: int) -> float:
+        citations, answer = Citations(hits()), unit * (length // len(unit)) + "x"
+        began = time.process_time()
+        citations.feed(answer)
+        citations.end()
+        return time.process_time() - began
+
+    few, many = (min(seconds(length) for _ in range(3)) for length in (10_000, 40_000))
+    assert many < 9 * few + 0.02
+
+
+def test_marks_are_found_where_the_prose_cites_and_nowhere_else() -> None:
+    answer = "Put ``` there [1], `x[2]`, [a [2]](https://site.example/p1) or [3](u).\n\n```\ny[2]\n```\n\nEnd [2]."
+    assert [(answer[start:end], number) for start, end, number in marks(answer)] == [("[1]", 1), ("[2]", 2), ("[2]", 2)]
 
 
 def test_plain_text_is_not_held_back() -> None:
