@@ -252,6 +252,7 @@ def test_without_degraded_answers_every_failure_is_a_problem_with_its_own_status
     start_server: StartServer, azure: AzureEmulator
 ) -> None:
     server = start_server(workers=1, DEGRADED_ANSWERS="false", REQUEST_TIMEOUT_SECONDS="1")
+    codes = {503: "upstream_unavailable", 502: "upstream_rejected", 504: "upstream_timeout"}
     faults: dict[int, dict[str, Any]] = {
         503: {"kind": "status", "status": 500}, 502: {"kind": "status", "status": 401}, 504: {"kind": "hang"},
     }  # fmt: skip
@@ -265,6 +266,7 @@ def test_without_degraded_answers_every_failure_is_a_problem_with_its_own_status
                 assert answer.status_code == status, answer.text
                 assert answer.headers["content-type"].startswith("application/problem+json")
                 assert set(answer.json()) == {"type", "title", "status", "detail", "code", "request_id"}
+                assert answer.json()["code"] == codes[status]
                 assert not any(word in answer.text for word in (WORDING, "127.0.0.1", azure.api_key))
 
 
