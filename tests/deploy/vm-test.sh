@@ -40,6 +40,7 @@ if [ ! -e "$root/etc/rag-server-vm-test" ]; then
   rm -rf "$root/var/cache/apt" "$root/var/lib/apt/lists"
   : >"$root/etc/machine-id"
   echo '/dev/vda / ext4 defaults 0 1' >"$root/etc/fstab"
+  echo localhost >"$root/etc/hostname"
   printf '127.0.0.1 localhost\n' >"$root/etc/hosts"
   printf '[global]\nno-index = true\nfind-links = /wheels\n' >"$root/etc/pip.conf"
   cat >"$root/etc/systemd/system/vm-test.service" <<'UNIT'
