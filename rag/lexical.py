@@ -30,6 +30,7 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from rag.errors import BuildDamaged, BuildMismatch
+from rag.mapped_arrays import mapped
 from rag.text import ANALYSIS_VERSION, GRAM_MARK, LONGEST_REMEMBERED, WORDS_REMEMBERED, query_terms, terms
 
 TITLE_WEIGHT = 1.0
@@ -174,7 +175,7 @@ def _lay_out(folder: Path, lengths: NDArray[np.float32], languages: list[str], r
 
 def _opened(runs: list[Path]) -> Iterator[NDArray[Any]]:
     for path in runs:
-        yield np.load(path, mmap_mode="r", allow_pickle=False)
+        yield mapped(path)
 
 
 def _file(folder: Path, name: str) -> Path:
@@ -292,7 +293,7 @@ def _writable(path: Path, kind: type, length: int) -> NDArray[Any]:
 
 
 def _mapped(path: Path, kind: type) -> NDArray[Any]:
-    values: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    values = mapped(path)
     if values.dtype != kind or values.ndim != 1:
         raise ValueError(f"{path.name} holds {values.dtype} in {values.ndim} dimensions")
     # A plain view of the same mapping: numpy's memmap subclass doubles the price of every slice.

@@ -72,16 +72,23 @@ class LiveIndex:
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
             try:
-                named = builds.live_id(self._root)
-            except IndexUnavailable as error:
-                self._refuse("", error)
-                if not self.build.id and time.monotonic() >= self._look_again_at:
-                    await self._take_any(but="")
-                continue
-            if named == self.build.id:
-                self._refused = None
-            elif not self._refused or self._refused["build"] != named or time.monotonic() >= self._look_again_at:
-                await self._take(named)
+                await self._look()
+            except Exception:
+                # Whatever it was: a worker that looks no more would serve the old build for ever, and tell nobody.
+                log.exception("live build not looked at")
+
+    async def _look(self) -> None:
+        try:
+            named = builds.live_id(self._root)
+        except IndexUnavailable as error:
+            self._refuse("", error)
+            if not self.build.id and time.monotonic() >= self._look_again_at:
+                await self._take_any(but="")
+            return
+        if named == self.build.id:
+            self._refused = None
+        elif not self._refused or self._refused["build"] != named or time.monotonic() >= self._look_again_at:
+            await self._take(named)
 
     async def _take(self, named: str) -> None:
         try:

@@ -11,6 +11,7 @@ from typing import Self
 import numpy as np
 import orjson
 
+from rag.mapped_arrays import mapped
 from rag.models import Passage
 
 LINES = "passages.jsonl"
@@ -45,7 +46,7 @@ class Passages:
     def __init__(self, folder: Path) -> None:
         """Raises OSError or ValueError for files that are not what `PassageWriter` left."""
         # Plain views of the mappings: numpy's memmap subclass doubles the price of every slice.
-        self._offsets = np.asarray(np.load(folder / OFFSETS, mmap_mode="r", allow_pickle=False))
+        self._offsets = np.asarray(mapped(folder / OFFSETS))
         has_text = (folder / LINES).stat().st_size > 0  # nothing cannot be mapped
         self._lines = np.asarray(np.memmap(folder / LINES, dtype=np.uint8, mode="r")) if has_text else np.empty(0, "u1")
 

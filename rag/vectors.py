@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rag.fusion import Nearest
+from rag.mapped_arrays import mapped
 
 INDEX = "vectors.faiss"
 ORIGINALS = "vectors.npy"
@@ -70,8 +71,8 @@ class Approximate:
         self._index = faiss.read_index(str(folder / INDEX), faiss.IO_FLAG_MMAP_IFC)
         self.count, self.dimensions = int(self._index.ntotal), int(self._index.d)
         self._probes = int(about["probes"])
-        self._sample = np.load(folder / SAMPLE, mmap_mode="r", allow_pickle=False)
-        originals = np.load(folder / ORIGINALS, mmap_mode="r", allow_pickle=False)
+        self._sample = mapped(folder / SAMPLE)
+        originals = mapped(folder / ORIGINALS)
         if originals.shape != (self.count, self.dimensions) or originals.dtype != np.float16:
             raise ValueError(f"{ORIGINALS} holds {originals.dtype} {originals.shape}")
         self._offset = int(originals.offset)

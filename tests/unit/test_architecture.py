@@ -16,7 +16,7 @@ RANKS = {
         [
             # values, pure functions, and what stands alone
             "errors models setting_types stopwords resilience fusion floor duplicates access anchors log_file "
-            "live_order master patience refusals code_blocks markdown_patterns wire",
+            "live_order mapped_arrays master patience refusals code_blocks markdown_patterns wire",
             "settings telemetry text builds passages shortlist vectors state calls metric_files prompt addresses "
             "citation_marks redis_link connections conversations",
             "lexical citations vector_files upstream metrics backup_archive local_embedder excerpts follow_ups "

@@ -123,6 +123,23 @@ def test_a_new_build_and_a_rollback_are_taken_up(tmp_path: Path) -> None:
     asyncio.run(follow(tmp_path))
 
 
+async def survive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    publish(tmp_path, "one")
+    async with watched(tmp_path) as index:
+        with monkeypatch.context() as patch:
+            patch.setattr(live_index, "open_build", lambda *_, **__: 1 / 0)
+            publish(tmp_path, "two")
+            await until(lambda: "live build not looked at" in caplog.messages)
+            assert said(index) == "one"
+        await until(lambda: said(index) == "two")
+
+
+def test_whatever_goes_wrong_with_one_look_there_is_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asyncio.run(survive(tmp_path, monkeypatch, caplog))
+
+
 async def refuse(tmp_path: Path, caplog: pytest.LogCaptureFixture, spoil: Callable[[Path], None], reason: str) -> None:
     first = publish(tmp_path, "one")
     async with watched(tmp_path) as index:
