@@ -262,7 +262,8 @@ def main() -> None:
         size = replace(size, seconds=PEERS_SECONDS)
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
-        found = measure(size, Path(folder), given.peers)
+        # Servers start in a folder of their own. Not resolved: behind the link it is not that environment's Python.
+        found = measure(size, Path(folder), os.path.abspath(given.peers) if given.peers else None)
     told = lines(found, size)
     print(f"{os.cpu_count()} cores, load {load:.1f} when it began\n\n{_printed(told)}")
     if size is FULL:
