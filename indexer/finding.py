@@ -27,7 +27,7 @@ ERROR_PAGES = {"400", "401", "403", "404", "410", "429", "500", "502", "503", "5
 class File(NamedTuple):
     path: Path
     source: str
-    """Its path below the folder that was named, or that holds all that were named; with forward slashes."""
+    """Its path below the folder that was named, with forward slashes; each once."""
 
 
 class Found(NamedTuple):
@@ -50,10 +50,7 @@ def find(sources: Sequence[Path], *, with_unpublished: bool = False) -> Found:
     faults = [fault for given, root in zip(sources, roots, strict=True) if (fault := _fault(given, root))]
     if faults:
         raise ConfigError(faults)
-    folders = [root if root.is_dir() else root.parent for root in roots]
-    # One place for all, so that no file's name depends on which others there are.
-    top = Path(os.path.commonpath(folders)) if folders else Path()
-    walk = _Walk(top, with_unpublished=with_unpublished)
+    walk = _Walk(with_unpublished=with_unpublished)
     for root in roots:
         walk.take(root)
     return Found(sorted(walk.files.values(), key=lambda file: file.source), walk.skipped, walk.passed_over)
@@ -79,17 +76,18 @@ def _fault(given: Path, root: Path) -> str:
 
 
 class _Walk:
-    """Goes through what was named, and notes what it finds under its name below `top`."""
+    """Goes through what was named, and notes what it finds under its name below that."""
 
-    def __init__(self, top: Path, *, with_unpublished: bool) -> None:
-        self._top = top
+    def __init__(self, *, with_unpublished: bool) -> None:
         self._with_unpublished = with_unpublished
         self.files: dict[str, File] = {}
         """By their real paths."""
         self.skipped: list[Skipped] = []
         self.passed_over: Counter[str] = Counter()
+        self._taken: set[str] = set()
 
     def take(self, root: Path) -> None:
+        self._top = root if root.is_dir() else root.parent
         if not root.is_dir():
             self._add(root)
             return
@@ -112,7 +110,17 @@ class _Walk:
         return path.relative_to(self._top).as_posix()
 
     def _add(self, path: Path) -> None:
-        self.files.setdefault(os.path.realpath(path), File(path, self._name(path)))
+        real = os.path.realpath(path)
+        if real not in self.files:
+            self.files[real] = File(path, self._unique(path))
+
+    def _unique(self, path: Path) -> str:
+        """Its name, or one with its folder in front where a file of another source has the same."""
+        relative = self._name(path)
+        names = (relative, f"{self._top.name}/{relative}", path.as_posix().lstrip("/"))
+        name = next((name for name in names if name not in self._taken), relative)
+        self._taken.add(name)
+        return name
 
     def _closed(self, error: OSError) -> None:
         reason = (error.strerror or "cannot be opened").lower()

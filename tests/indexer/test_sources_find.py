@@ -59,26 +59,16 @@ def test_a_single_file_is_known_by_its_name(tmp_path: Path) -> None:
     assert find([tmp_path / "deep/down/page.md"]).files == [(tmp_path / "deep/down/page.md", "page.md")]
 
 
-def test_several_folders_are_known_by_their_paths_below_the_one_that_holds_them(tmp_path: Path) -> None:
-    _touch(tmp_path, "docs/index.md", "docs/deep/a.md", "site/index.md", "site/b.md", "README.md")
-    folders = [tmp_path / "site", tmp_path / "docs"]
-    names = ["docs/deep/a.md", "docs/index.md", "site/b.md", "site/index.md"]
-    assert [source for _, source in find(folders).files] == names
-    assert [source for _, source in find([*folders, tmp_path / "README.md"]).files] == ["README.md", *names]
+def test_each_folder_is_a_root_and_only_equal_names_get_their_folder_in_front(tmp_path: Path) -> None:
+    _touch(tmp_path, "content/index.md", "content/deep/a.md", "static/index.md", "static/b.pdf")
+    names = ["b.pdf", "deep/a.md", "index.md", "static/index.md"]
+    assert [source for _, source in find([tmp_path / "content", tmp_path / "static"]).files] == names
 
 
-def test_a_name_does_not_depend_on_which_other_files_there_are(tmp_path: Path) -> None:
-    _touch(tmp_path, "docs/a.md", "site/b.md")
-    folders = [tmp_path / "docs", tmp_path / "site"]
-    before = {file.source for file in find(folders).files}
-    _touch(tmp_path, "docs/b.md")
-    assert {file.source for file in find(folders).files} == before | {"docs/b.md"}
-
-
-def test_a_folder_within_another_one_that_is_named_too_changes_no_name(tmp_path: Path) -> None:
+def test_a_folder_within_another_one_that_is_named_too_is_read_once(tmp_path: Path) -> None:
     _touch(tmp_path, "site/index.md", "site/deep/a.md")
     found = find([tmp_path / "site" / "deep", tmp_path / "site"]).files
-    assert [source for _, source in found] == ["deep/a.md", "index.md"]
+    assert [source for _, source in found] == ["a.md", "index.md"]
 
 
 def test_a_link_that_is_named_keeps_its_own_name(tmp_path: Path) -> None:

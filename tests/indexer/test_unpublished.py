@@ -128,7 +128,7 @@ def test_a_collection_that_is_numbered_has_all_its_numbers(tmp_path: Path) -> No
 def test_a_folder_of_drafts_or_a_404_page_that_is_named_is_read(tmp_path: Path) -> None:
     site = _site(tmp_path)
     found = find([site / "_drafts", site / "404.html"])
-    assert {file.source for file in found.files} == {"_drafts/plan.md", "404.html"}
+    assert {file.source for file in found.files} == {"plan.md", "404.html"}
     assert found.skipped == []
 
 
