@@ -20,7 +20,7 @@ run: $(VENV)/prod ## The production server, on the settings of .env
 
 # Status 1 is for tests that failed, and only they have a second chance: what concerns the whole run has none.
 test: check programs ## Everything that the tests need, then all of them
-	@status=0; $(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile || status=$$?; \
+	@status=0; $(BIN)/python -m pytest -q --numprocesses 3 --dist loadfile || status=$$?; \
 	if [ $$status != 1 ]; then exit $$status; fi; \
 	failed=$$(sed -n 's/^  "\(.*\)": true,*$$/  \1/p' .pytest_cache/v/cache/lastfailed); \
 	printf '· failed:\n%s\n' "$$failed"; \

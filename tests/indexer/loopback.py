@@ -64,6 +64,8 @@ def serving(address: str = "127.0.0.1") -> Iterator[Loopback]:
     lock = threading.Lock()
 
     class Handler(BaseHTTPRequestHandler):
+        wbufsize = -1  # an answer leaves when it is no longer counted as being made
+
         def do_GET(self) -> None:
             with lock:
                 site.asked.append(self.path)

@@ -130,6 +130,7 @@ def test_a_page_that_trickles_in_is_given_up(site: Loopback, part: str) -> None:
         handler.wfile.write(b"HTTP/1.1 200 OK\r\n" + (b"" if part == "headers" else b"Content-Length: 9999\r\n\r\n"))
         while not stop.wait(0.05):
             handler.wfile.write(b"X")
+            handler.wfile.flush()
 
     site.pages["/"] = trickle
     began = time.monotonic()
