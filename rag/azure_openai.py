@@ -21,8 +21,7 @@ from rag.errors import ContentFiltered, RagError, UpstreamError, UpstreamTimeout
 from rag.fusion import DENSE_WEIGHT
 from rag.models import Completion, Prompt
 from rag.patience import Patience
-from rag.resilience import STREAM_LENGTH_S as STREAM_LENGTH_S
-from rag.resilience import Deadline
+from rag.resilience import STREAM_LENGTH_S, Deadline
 from rag.upstream import Upstream, read_body
 from rag.wire import chunks_of
 

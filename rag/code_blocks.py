@@ -29,9 +29,9 @@ class CodeBlocks:
         self.in_html = False
         """Whether this line may belong to a block of HTML, where no backtick means anything."""
         self._fence = ""
+        """What opened the code that we are in: the run of backticks or tildes itself."""
         self._opened = False
         """By the line before."""
-        """What opened the code that we are in: the run of backticks or tildes itself."""
         self._indent = 0
         self._quoted = 0
         self._sure = True

@@ -48,7 +48,7 @@ async def give(body: FeedbackRequest, rooms: InRooms) -> Response:
 
 
 @router.get(
-    "/feedback", summary="What visitors thought, newest first", responses=problems.described(401, 404, 422, 429, 503)
+    "/feedback", summary="What visitors thought, newest first", responses=problems.described(401, 404, 422, 503)
 )
 async def read(request: Request, rooms: InRooms, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> FeedbackList:
     require_admin(request, rooms.settings)

@@ -9,7 +9,7 @@ from rag.routes.rooms import InRooms, require_admin
 router = APIRouter()
 
 
-@router.get("/sessions/stats", summary="Counts of conversations", responses=problems.described(401, 404, 429, 503))
+@router.get("/sessions/stats", summary="Counts of conversations", responses=problems.described(401, 404, 503))
 async def stats(request: Request, rooms: InRooms) -> bodies.Stats:
     require_admin(request, rooms.settings)
     return bodies.Stats(**await rooms.conversations.stats())

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from rag.routes import streams
+from rag.routes.paths import LIMITS
 from tests.conftest import ADMIN_API_KEY, StartServer
 from tests.support.azure import AzureEmulator
 from tests.support.server import RagServer, build_index
@@ -308,3 +309,15 @@ def test_a_log_line_of_an_answer_has_fields_for_machines(server: RagServer, clie
     assert by_message["request"]["hits"] == 5
     assert by_message["request"].keys() >= {"embed_ms", "search_ms", "model_ms", "duration_ms", "prompt_tokens"}
     assert (by_message["request"]["route"], by_message["request"]["status"]) == ("/chat", 200)
+
+
+def test_the_document_promises_429_of_the_limited_routes_and_of_no_others(client: httpx.Client) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+    promising = {
+        (method.upper(), path)
+        for path, methods in paths.items()
+        for method, operation in methods.items()
+        if "429" in operation["responses"]
+    }
+    # OpenAI's dialect describes all its errors together.
+    assert promising == {(method, path) for method, path in LIMITS if not path.startswith("/v1/")}

@@ -19,10 +19,10 @@ import apsw
 import pytest
 
 from rag import sqlite_conversations
-from rag.azure_openai import STREAM_LENGTH_S
 from rag.conversations import DELETION_KNOWN_S, Conversations
 from rag.errors import StateUnavailable
 from rag.models import Message
+from rag.resilience import STREAM_LENGTH_S
 from rag.sqlite_conversations import SqliteConversations
 from rag.state import Clocks
 from tests.support.waiting import REPOSITORY
