@@ -20,12 +20,15 @@ if str(ROOT) not in sys.path:
     # The working directory belongs to the operator (.env and relative paths are read there); the code is here.
     sys.path.insert(0, str(ROOT))
 
-from rag import access, builds, master, metric_files  # noqa: E402
+from rag.access import callers  # noqa: E402
+from rag.deadline import STREAM_LENGTH_S  # noqa: E402
 from rag.errors import BuildMismatch, IndexUnavailable  # noqa: E402
-from rag.resilience import STREAM_LENGTH_S  # noqa: E402
+from rag.ops import gunicorn_master  # noqa: E402
+from rag.ops.gunicorn_worker import DRAIN_S, ProcessLog, Worker  # noqa: E402
+from rag.search import builds  # noqa: E402
 from rag.settings import Settings, variable_of  # noqa: E402
-from rag.telemetry import logging_config  # noqa: E402
-from rag.worker import DRAIN_S, ProcessLog, Worker  # noqa: E402
+from rag.telemetry import metric_files  # noqa: E402
+from rag.telemetry.logs import logging_config  # noqa: E402
 
 LIBRARIES = (
     "anyio._backends._asyncio", "anyio.streams.tls", "encodings.idna", "fastapi.openapi.utils", "httpx_aiohttp",
@@ -55,7 +58,7 @@ class RagWorker(Worker):
         **Worker.CONFIG_KWARGS,
         "timeout_graceful_shutdown": _leave_s,
         # gunicorn's own list never reaches the address rewriting.
-        "forwarded_allow_ips": access.trusted_proxies(_settings.forwarded_allow_ips),
+        "forwarded_allow_ips": callers.trusted_proxies(_settings.forwarded_allow_ips),
     }
 
     def load_wsgi(self) -> None:
@@ -109,7 +112,7 @@ control_socket_disable = True
 # The heartbeat is a file: on a slow disk, writing it can stall longer than `timeout`.
 worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108
 
-# Ours is in the JSON log, written by rag/telemetry.py.
+# Ours is in the JSON log, written by rag/telemetry/logs.py.
 accesslog = None
 
 
@@ -124,7 +127,7 @@ def on_starting(server: Any) -> None:
     _open_metrics()
     _import_libraries()
     _guard_reload(server)
-    master.replace_gently(server)
+    gunicorn_master.replace_gently(server)
 
 
 def child_exit(server: Any, worker: Any) -> None:

@@ -17,45 +17,35 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
-from rag.azure_openai import AzureChat, AzureEmbedder
+from rag.access.limits import RateLimitMiddleware, RateLimits, sqlite_storage_uri
 from rag.calls import CallObserver
-from rag.chat import Chat, ChatModel
-from rag.conversations import Conversations
+from rag.chat.follow_ups import Rewriter
+from rag.chat.pipeline import Chat
+from rag.chat.prompt import INSTRUCTIONS, PromptWriter
+from rag.chat.retrieval import Retriever
 from rag.errors import StateUnavailable
-from rag.feedback import FeedbackStore
-from rag.follow_ups import Rewriter
-from rag.in_flight import EmbedOnce
-from rag.live_index import LiveIndex
-from rag.local_embedder import LocalEmbedder
-from rag.local_models import QuotingChat
-from rag.metrics import Metrics
-from rag.models import Endpoint
-from rag.prompt import INSTRUCTIONS, PromptWriter
-from rag.rate_limits import RateLimitMiddleware, RateLimits, sqlite_storage_uri
-from rag.resilience import RetryBudget
-from rag.retrieval import Embedder, Retriever
-from rag.routes import (
-    ai_sdk,
-    answers,
-    bodies,
-    dialects,
-    feedback,
-    metrics,
-    middleware,
-    openai,
-    paths,
-    problems,
-    sessions,
-    site,
-)  # fmt: skip
-from rag.routes.rooms import Rooms
+from rag.http import answers, bodies, feedback, metrics, middleware, paths, problems, sessions, site  # fmt: skip
+from rag.http.dialects import ai_sdk, openai, shared  # fmt: skip
+from rag.http.services import Rooms
+from rag.llm.azure import AzureChat, AzureEmbedder
+from rag.llm.client import Upstream
+from rag.llm.embedded import LocalEmbedder
+from rag.llm.http_client import http_client
+from rag.llm.quoting import QuotingChat
+from rag.llm.resilience import RetryBudget
+from rag.llm.single_flight import EmbedOnce
+from rag.protocols import ChatModel, Embedder
+from rag.search.live import LiveIndex
 from rag.settings import Settings
-from rag.sqlite_conversations import SqliteConversations
-from rag.state import Clocks
-from rag.upstream import Upstream, http_client
+from rag.stores.feedback import FeedbackStore
+from rag.stores.protocols import Conversations
+from rag.stores.sqlite_conversations import SqliteConversations
+from rag.stores.sqlite_file import Clocks
+from rag.telemetry.metrics import Metrics
+from rag.types import Endpoint
 
 if TYPE_CHECKING:
-    from rag.tracing import Tracing
+    from rag.telemetry.tracing import Tracing
 
 log = logging.getLogger("rag_server")
 
@@ -108,7 +98,7 @@ def create_app(settings: Settings, *, metrics_folder: Path | None = None) -> Fas
         app.include_router(room.router)
     if settings.demo:
         # Only here, so that no other server loads a Markdown reader.
-        from rag.routes import demo_pages
+        from rag.http import demo_pages
 
         app.include_router(demo_pages.router)
     app.mount("/static", StaticFiles(directory=site.STATIC), name="static")
@@ -138,7 +128,7 @@ def _around(settings: Settings) -> Iterator[tuple[Callable[..., ASGIApp], dict[s
             "allow_origins": settings.allowed_origins, "allow_methods": ["GET", "POST", "DELETE"],
             "allow_headers": ["*"], "expose_headers": ["X-Request-ID", "Retry-After", *limits], "max_age": 3600,
         }  # fmt: skip
-    yield dialects.ProblemsReworded, {"prefix": openai.PREFIX, "reword": openai.reworded}
+    yield shared.ProblemsReworded, {"prefix": openai.PREFIX, "reword": openai.reworded}
 
 
 async def open_rooms(
@@ -192,7 +182,7 @@ def _limits_uri(settings: Settings) -> str:
     if not settings.redis_url:
         return sqlite_storage_uri(settings.state_dir / "rate_limits.sqlite3")
     # Imported where it is wanted: Redis' client costs each worker 6 MB and 0.15 s of its start.
-    from rag.redis_limits import redis_storage_uri
+    from rag.stores.redis_limits import redis_storage_uri
 
     return redis_storage_uri(settings.redis_url)
 
@@ -205,7 +195,7 @@ def _conversations(settings: Settings) -> Conversations:
     }
     if not settings.redis_url:
         return SqliteConversations(path=settings.state_dir / "conversations.sqlite3", clocks=Clocks.system(), **bounds)
-    from rag.redis_conversations import RedisConversations
+    from rag.stores.redis_conversations import RedisConversations
 
     return RedisConversations(url=settings.redis_url, **bounds)
 
@@ -214,7 +204,7 @@ def _tracing(settings: Settings) -> "Tracing | None":
     if not settings.otel_endpoint:
         return None
     # Imported where it is wanted: its packages are optional.
-    from rag.tracing import Tracing
+    from rag.telemetry.tracing import Tracing
 
     resource = dict(settings.otel_resource_attributes, **{"service.name": settings.otel_service_name})
     return Tracing(

@@ -16,13 +16,15 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent
 
 try:
-    from rag.azure_openai import AzureChat, AzureEmbedder
+    from rag.deadline import Deadline
     from rag.errors import ContentFiltered
-    from rag.models import Endpoint, Prompt
-    from rag.preflight import Finding, check_all
-    from rag.resilience import Deadline, RetryBudget
+    from rag.llm.azure import AzureChat, AzureEmbedder
+    from rag.llm.client import Upstream
+    from rag.llm.http_client import http_client
+    from rag.llm.resilience import RetryBudget
+    from rag.ops.preflight import Finding, check_all
     from rag.settings import Settings
-    from rag.upstream import Upstream, http_client
+    from rag.types import Endpoint, Prompt
 except ModuleNotFoundError as missing:
     if (missing.name or "").startswith("rag"):
         raise
@@ -82,7 +84,7 @@ def index_demo(target: Path) -> list[Finding]:
     # The folder's own pages: those on why things were decided would push aside the ones that tell a user what to do.
     pages = [str(page) for page in sorted((ROOT / "docs").glob("*.md"))]
     command = [sys.executable, "-m", "indexer", "build", *pages, "--output", str(target)]
-    # Where the demo shows these pages (rag/routes/demo_pages.py).
+    # Where the demo shows these pages (rag/http/demo_pages.py).
     command += ["--site-url", "/demo/pages"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)  # noqa: S603

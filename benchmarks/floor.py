@@ -17,8 +17,8 @@ import numpy as np
 import orjson
 from httpx_aiohttp import AiohttpTransport
 
-from rag.models import Endpoint
 from rag.settings import Settings
+from rag.types import Endpoint
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]

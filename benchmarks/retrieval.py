@@ -24,8 +24,8 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.retrieval_lab import CORPORA, METRICS, Corpus, load, reciprocal  # noqa: E402
 from indexer.metrics import interval_95  # noqa: E402
-from rag import fusion  # noqa: E402
-from rag.vector_db import Build, open_build  # noqa: E402
+from rag.search import fusion  # noqa: E402
+from rag.search.hybrid import Build, open_build  # noqa: E402
 from tests.support.azure import AzureEmulator  # noqa: E402
 from tests.support.server import RagServer, build_index  # noqa: E402
 

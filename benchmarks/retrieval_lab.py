@@ -19,8 +19,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from indexer.metrics import mrr_at_10, ndcg_at_10, recall_at_5  # noqa: E402
-from rag import fusion, lexical  # noqa: E402
-from rag.local_embedder import LocalEmbedder  # noqa: E402
+from rag.llm.embedded import LocalEmbedder  # noqa: E402
+from rag.search import bm25, fusion  # noqa: E402
 
 CORPORA = ROOT.parent / "shared" / "corpora"
 SETS = {"squad2_dev": "en", "anthropic_codebase": "en", "xquad/en": "en", "xquad/de": "de", "xquad/zh": "zh"}
@@ -90,9 +90,9 @@ def misspelled(question: str) -> str:
     return question.replace(longest, wrong, 1)
 
 
-def open_lexical(corpus: Corpus, folder: Path) -> lexical.Lexical:
-    part = lexical.write(folder, ((title, "", text, corpus.language) for title, text in corpus.passages))
-    return lexical.Lexical.open(folder, part)
+def open_lexical(corpus: Corpus, folder: Path) -> bm25.Lexical:
+    part = bm25.write(folder, ((title, "", text, corpus.language) for title, text in corpus.passages))
+    return bm25.Lexical.open(folder, part)
 
 
 def lexical_scores(corpus: Corpus, questions: Sequence[str]) -> np.ndarray:

@@ -30,8 +30,8 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.scale_data import Collection, Looked  # noqa: E402
 from indexer.build import Summary, build  # noqa: E402
-from rag import vectors as dense  # noqa: E402
-from rag.vector_db import open_build  # noqa: E402
+from rag.search import vectors as dense  # noqa: E402
+from rag.search.hybrid import open_build  # noqa: E402
 from tests.support.azure import AzureEmulator  # noqa: E402
 from tests.support.server import RagServer  # noqa: E402
 from tests.support.waiting import wait_until  # noqa: E402

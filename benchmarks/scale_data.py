@@ -10,7 +10,7 @@ from functools import lru_cache
 import numpy as np
 
 from indexer.documents import Block, Document, Section
-from rag.resilience import Deadline
+from rag.deadline import Deadline
 
 BLOCK = 1_024
 PASSAGES_A_PAGE = 16

@@ -30,7 +30,7 @@ from benchmarks.measuring.relay import Relayed  # noqa: E402
 from benchmarks.measuring.servers import Running  # noqa: E402
 from benchmarks.measuring.starts import Indexed  # noqa: E402
 from benchmarks.measuring.streams import Streams  # noqa: E402
-from rag.vector_db import open_build  # noqa: E402
+from rag.search.hybrid import open_build  # noqa: E402
 from tests.support.azure import AzureEmulator  # noqa: E402
 
 DIMENSIONS = 1536

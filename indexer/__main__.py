@@ -16,15 +16,17 @@ from indexer.build import Embedder, Summary, build
 from indexer.excluding import Exclusions
 from indexer.fetching import Fetcher, is_public
 from indexer.terminal import ProgressBar, build_lines, hit_lines, score_lines
-from rag import builds
-from rag.azure_openai import AzureEmbedder
+from rag.deadline import Deadline
 from rag.errors import ConfigError, IndexUnavailable, RagError, UpstreamError
-from rag.local_embedder import LocalEmbedder
-from rag.models import Hit
-from rag.resilience import Deadline, RetryBudget
+from rag.llm.azure import AzureEmbedder
+from rag.llm.client import Upstream
+from rag.llm.embedded import LocalEmbedder
+from rag.llm.http_client import http_client
+from rag.llm.resilience import RetryBudget
+from rag.search import builds
+from rag.search.hybrid import Build, open_build
 from rag.settings import Settings
-from rag.upstream import Upstream, http_client
-from rag.vector_db import Build, open_build
+from rag.types import Hit
 
 QUESTION_TIMEOUT_S = 20.0
 

@@ -17,11 +17,11 @@ import numpy as np
 from indexer.chunking import passages as cut
 from indexer.documents import Document, Skipped
 from indexer.fragments import with_fragments
-from rag import builds, floor, vector_db, vector_files
+from rag.deadline import Deadline
 from rag.errors import IndexUnavailable, SourceUnreadable, UpstreamError, UpstreamRejected
-from rag.models import Passage
-from rag.passages import Passages, PassageWriter
-from rag.resilience import Deadline
+from rag.search import builds, hybrid, relevance, vector_files
+from rag.search.passages import Passages, PassageWriter
+from rag.types import Passage
 
 BATCH_TEXTS = 64
 BATCH_CHARS = 100_000
@@ -35,7 +35,7 @@ PATIENCE_S = (2.0, 5.0)
 
 Progress = Callable[[str, int, int], None]
 """Told the stage, how much of it is done, and how much there is."""
-Accept = Callable[[vector_db.Build], Awaitable[None]]
+Accept = Callable[[hybrid.Build], Awaitable[None]]
 """Looks at a build that is about to be published, and raises where it must not be."""
 
 
@@ -82,12 +82,12 @@ async def build(
             reasons = [f"{skipped.source}: {skipped.reason}" for skipped in summary.skipped]
             raise SourceUnreadable("\n  ".join(["nothing readable was found in the sources", *reasons]))
         passages = Passages(staging)
-        known: Mapping[str, np.ndarray] = {} if clean else vector_db.known_vectors(root, model=embedder.name)
+        known: Mapping[str, np.ndarray] = {} if clean else hybrid.known_vectors(root, model=embedder.name)
         vectors = await _Vectors(
             passages, contents, staging=staging, embedder=embedder, progress=progress, summary=summary,
             exact_up_to=exact_up_to,
         ).made(known)  # fmt: skip
-        written = vector_db.complete(staging, vectors, exact_up_to=exact_up_to)
+        written = hybrid.complete(staging, vectors, exact_up_to=exact_up_to)
         manifest = {
             **written,
             "documents": summary.documents,
@@ -98,7 +98,7 @@ async def build(
             "content": _content(passages, vectors),
         }  # fmt: skip
         if accept is not None:
-            await accept(vector_db.Build(folder=staging, manifest={**manifest, "id": "not published"}))
+            await accept(hybrid.Build(folder=staging, manifest={**manifest, "id": "not published"}))
         live = _live_manifest(root)
         if live is not None and _is_the_same(live, manifest):
             # Publishing the same again would push out the builds that a rollback could return to.
@@ -254,13 +254,13 @@ def _batches(texts: Iterable[tuple[int, str]]) -> Iterator[list[tuple[int, str]]
 
 def _unrelated_similarity(passages: Passages, vectors: np.ndarray, dense_weight: float) -> float | None:
     """What the floor below search results is measured from; None for a model whose cosines tell nothing of topics."""
-    if dense_weight < floor.MEANING_FROM_WEIGHT:
+    if dense_weight < relevance.MEANING_FROM_WEIGHT:
         return None
     rows = np.arange(len(vectors))
     if len(rows) > SAMPLED_PASSAGES:
         rows = np.sort(np.random.default_rng(0).choice(rows, SAMPLED_PASSAGES, replace=False))
     sampled = np.ascontiguousarray(vectors[rows], dtype=np.float32)
-    return floor.unrelated_similarity(sampled, [passages[row].source for row in rows.tolist()])
+    return relevance.unrelated_similarity(sampled, [passages[row].source for row in rows.tolist()])
 
 
 def _content(passages: Passages, vectors: np.ndarray) -> str:
@@ -280,6 +280,6 @@ def _is_the_same(live: Mapping[str, object], made: Mapping[str, object]) -> bool
 
 def _live_manifest(root: Path) -> dict[str, object] | None:
     try:
-        return vector_db.open_build(root).manifest
+        return hybrid.open_build(root).manifest
     except IndexUnavailable:
         return None

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from indexer.cutting import cut
 from indexer.documents import Block, Document, Section
-from rag.models import Passage
+from rag.types import Passage
 
 TARGET_CHARS = 800
 LIMIT_CHARS = 1_600

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from indexer.site import Site, host_of
 from rag.errors import IndexUnavailable, RagError
-from rag.vector_db import Build, open_build
+from rag.search.hybrid import Build, open_build
 
 FEWEST_LOST = 3
 """Fewer pages than these come and go on every site."""

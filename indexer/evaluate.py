@@ -8,9 +8,9 @@ import orjson
 
 from indexer.build import BATCH_TEXTS, Embedder, Progress
 from indexer.metrics import interval_95, mrr_at_10, ndcg_at_10, recall_at_5
+from rag.deadline import Deadline
 from rag.errors import RagError, SourceUnreadable
-from rag.resilience import Deadline
-from rag.vector_db import Build
+from rag.search.hybrid import Build
 
 DEPTH = 20
 """Passages asked for; several of one page count once, so that ten pages remain."""

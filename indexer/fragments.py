@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from urllib.parse import quote
 
 from indexer.documents import Document
-from rag.models import Passage
+from rag.types import Passage
 
 SHOWN_AS_TEXT = frozenset({".md", ".mdx", ".html", ".htm", ".txt"})
 """What a browser shows as text; in a PDF the page is all that a link can open."""

@@ -7,7 +7,7 @@ from typing import Self, TextIO, TypeVar
 
 from indexer.build import Summary
 from indexer.evaluate import Scores
-from rag.models import Hit
+from rag.types import Hit
 
 T = TypeVar("T")
 

@@ -1,14 +1,17 @@
-"""The server's rooms, lowest rank first. A module imports strictly lower ranks, never a sibling; a test holds that.
+"""The house: a ground floor and eight rooms. A test holds who may enter whom.
 
-values, pure functions     errors, models, setting_types, settings, text, stopwords, resilience, fusion, prompt,
-                           access, refusals (what is learned from them)
-what answers may show      citations, above code_blocks, markdown_patterns, addresses and citation_marks
-the index on disk          builds (files), lexical (words), vector_db (one build, open), live_index (the one served)
-what embeds and answers    upstream (calls), azure_openai (wire format), local_embedder, local_models (without network)
-shared between workers     state (SQLite and steady time), sqlite_conversations, feedback, sqlite_limits, rate_limits
-shared between servers     redis_link (how Redis is reached), redis_conversations, redis_limits
-the story of a question    retrieval, chat
-HTTP in, events out        routes
-told to operators          telemetry (logs, stages), metrics, tracing (optional)
-the process                preflight (checks before the start), worker and connections (under gunicorn)
+    ground  ◀  search, llm, stores, telemetry  ◀  access  ◀  chat  ◀  http  ◀  rag_server.py
+
+ground      errors, types, settings, deadline, protocols (what is asked of a model), calls, text/
+search      one build on disk: opened, searched by words and by meaning, swapped for the next
+llm         what embeds and what answers
+stores      who said what, and everything else that outlives a request
+telemetry   logs, metrics, traces
+access      who is calling, what they may do, and how often
+chat        the story of a question; read `chat/pipeline.py` first
+http        HTTP in, JSON or events out
+ops         the process: checks before the start, the gunicorn worker, backups; may use all below http
+
+An arrow never points back, and the four on one floor do not know each other. The indexer uses the ground, search, llm
+and telemetry.
 """

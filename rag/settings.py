@@ -16,7 +16,7 @@ from dotenv import dotenv_values
 
 from rag import setting_types as parse
 from rag.errors import ConfigError
-from rag.models import Endpoint
+from rag.types import Endpoint
 
 SAMPLERS = ("always_on", "always_off", "traceidratio")
 """OpenTelemetry's; with the prefix `parentbased_` they leave a request to its caller where that traces."""

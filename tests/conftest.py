@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from rag.prompt import INSTRUCTIONS
+from rag.chat.prompt import INSTRUCTIONS
 from tests.support.azure import AzureEmulator
 from tests.support.canary import PROMPT_CANARY, Watch
 from tests.support.server import RagServer, build_index

@@ -1,4 +1,4 @@
-// Builds the one file that pages embed: `npm run build` writes ../rag/static/widget.js, `--out FILE` another one.
+// Builds the one file that pages embed: `npm run build` writes ../rag/http/static/widget.js, `--out FILE` another one.
 import { readFile } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -7,7 +7,7 @@ import { build, transform } from "esbuild";
 
 const here = dirname(fileURLToPath(import.meta.url));
 const given = process.argv.indexOf("--out");
-const outfile = resolve(given > 0 ? process.argv[given + 1] : resolve(here, "../rag/static/widget.js"));
+const outfile = resolve(given > 0 ? process.argv[given + 1] : resolve(here, "../rag/http/static/widget.js"));
 
 // esbuild's text loader keeps every blank of a style sheet; this one does not.
 const minifiedCss = {

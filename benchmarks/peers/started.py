@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.measuring.servers import Running, application
-from rag.vector_db import open_build
+from rag.search.hybrid import open_build
 
 
 def started(python: str, env: Mapping[str, str], folder: Path) -> list[AbstractContextManager[Running]]:

@@ -8,7 +8,7 @@ from indexer.formats.decoding import decoded
 from indexer.formats.inline import plain
 from indexer.formats.markdown_blocks import Blocks, Heading
 from indexer.formats.markdown_lines import FENCE
-from rag.anchors import anchor as github_anchor
+from rag.text.anchors import anchor as github_anchor
 
 DEFINITION = re.compile(r"^ {0,3}\[([^\[\]^][^\[\]]*)\]:[ \t]+\S")
 ANCHOR = re.compile(r"[ \t]*\{:?[ \t]*#([^\s{}]+)[^{}]*\}[ \t]*$")

@@ -156,7 +156,7 @@ def version(folder: Path, number: str, *, append: tuple[str, str] | None = None)
 
 
 STARTS_NEVER = ("rag_server.py", '\nraise RuntimeError("broken on purpose")\n')
-FAILS_THE_CHECKS = ("rag/preflight.py", '\nraise RuntimeError("broken on purpose")\n')
+FAILS_THE_CHECKS = ("rag/ops/preflight.py", '\nraise RuntimeError("broken on purpose")\n')
 
 
 @pytest.mark.parametrize("mode", ["systemd", "compose"])

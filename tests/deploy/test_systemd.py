@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from indexer.arguments import parsed
-from rag import backup
+from rag.ops import backup
 from tests.support.waiting import REPOSITORY
 
 UNITS = sorted((REPOSITORY / "systemd").iterdir())
@@ -115,7 +115,7 @@ def test_the_installer_lays_out_what_the_units_name(tmp_path: Path) -> None:
     assert {unit.name for unit in (tmp_path / "etc/systemd/system").iterdir()} == {unit.name for unit in UNITS}
     live = tmp_path / "opt" / "rag-server"
     assert live.is_symlink()
-    for needed in ("run_production.py", ".venv/bin/python", "rag/backup.py", "indexer/__main__.py", "docs"):
+    for needed in ("run_production.py", ".venv/bin/python", "rag/ops/backup.py", "indexer/__main__.py", "docs"):
         assert (live / needed).exists(), needed
     assert (tmp_path / "etc/rag-server.env").read_bytes() == (REPOSITORY / ".env.example").read_bytes()
     assert {oct((tmp_path / f"etc/{name}").stat().st_mode)[-3:] for name in ("rag-server.env", "rag-index.env")} == {

@@ -224,14 +224,14 @@ venv=$(realpath "$release/.venv")
 version() { # version NUMBER [FILE]: the code as that version, with a file that is broken
   rm -rf "/root/$1"
   cp -r "$CODE" "/root/$1"
-  sed -i "s/^VERSION = .*/VERSION = \"$1\"/" "/root/$1/rag/routes/site.py"
+  sed -i "s/^VERSION = .*/VERSION = \"$1\"/" "/root/$1/rag/http/site.py"
   [ $# -eq 1 ] || echo 'raise RuntimeError("broken on purpose")' >>"/root/$1/$2"
 }
 deploy() { "/root/$1/deploy/deploy.sh" systemd --wait 120 --venv "$venv" >/tmp/deployed 2>&1; }
 version 1.0.0
 deploy 1.0.0
 serves 1.0.0
-version 1.0.1 rag/preflight.py
+version 1.0.1 rag/ops/preflight.py
 refused deploy 1.0.1
 serves 1.0.0
 # So that the broken version uses up its starts while it is waited for, on a slow machine too.

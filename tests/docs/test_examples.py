@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from rag.feedback import Feedback, FeedbackStore
-from rag.models import Message
-from rag.sqlite_conversations import SqliteConversations
-from rag.state import Clocks
+from rag.stores.feedback import Feedback, FeedbackStore
+from rag.stores.sqlite_conversations import SqliteConversations
+from rag.stores.sqlite_file import Clocks
+from rag.types import Message
 from tests.docs.documents import blocks, name_of, pages
 from tests.docs.transcripts import Step, Transcript, steps
 from tests.support.server import RagServer, clean_environment

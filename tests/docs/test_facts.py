@@ -14,14 +14,14 @@ from pkgutil import iter_modules
 
 import pytest
 
-import rag.routes
+import rag.http
 from indexer.arguments import parsed
 from rag.errors import RagError
-from rag.local_embedder import LocalEmbedder
-from rag.local_models import QUOTED
-from rag.models import Passage
+from rag.llm.embedded import LocalEmbedder
+from rag.llm.quoting import QUOTED
+from rag.search.hybrid import Build, open_build
 from rag.settings import Settings
-from rag.vector_db import Build, open_build
+from rag.types import Passage
 from rag_server import create_app
 from tests.docs import documents
 from tests.docs.documents import blocks, pages, prose, rows, unquoted
@@ -51,7 +51,7 @@ def sources() -> str:
 
 def app_routes() -> set[tuple[str, str]]:
     """(method, path) of every route, with `{}` for what varies."""
-    rooms = [import_module(f"rag.routes.{module.name}") for module in iter_modules(rag.routes.__path__)]
+    rooms = [import_module(f"rag.http.{module.name}") for module in iter_modules(rag.http.__path__)]
     routers = [create_app(Settings(demo=True)), *(room.router for room in rooms if hasattr(room, "router"))]
     found = set()
     for router in routers:

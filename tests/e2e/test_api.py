@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from rag.routes import streams
-from rag.routes.paths import LIMITS
+from rag.http import streams
+from rag.http.paths import LIMITS
 from tests.conftest import ADMIN_API_KEY, StartServer
 from tests.support.azure import AzureEmulator
 from tests.support.server import RagServer, build_index

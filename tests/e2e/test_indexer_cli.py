@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from rag import builds
 from rag.errors import BuildMissing
-from rag.vector_db import open_build
+from rag.search import builds
+from rag.search.hybrid import open_build
 from tests.support.azure import AzureEmulator
 from tests.support.server import build_index, clean_environment, run_module
 from tests.support.small_site import FACTS, SITE_URL, write_small_site

@@ -13,8 +13,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from rag import builds
-from rag.vector_db import open_build
+from rag.search import builds
+from rag.search.hybrid import open_build
 from tests.conftest import StartServer
 from tests.support.azure import AzureEmulator
 from tests.support.server import RagServer, build_index, run_module

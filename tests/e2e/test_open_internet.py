@@ -18,8 +18,8 @@ from typing import Any
 import httpx
 import pytest
 
-from rag import connections
-from rag.routes import middleware
+from rag.http import middleware
+from rag.ops import connections
 from tests.conftest import ADMIN_API_KEY, StartServer
 from tests.support.azure import AzureEmulator
 from tests.support.canary import PROMPT_CANARY, Watch

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rag import builds
+from rag.search import builds
 from tests.support.azure import AzureEmulator
 from tests.support.server import run_module
 from tests.support.small_site import FACTS, write_small_site

@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from rag.vector_db import open_build
+from rag.search.hybrid import open_build
 from tests.support.azure import AzureEmulator
 from tests.support.server import RagServer, build_index
 

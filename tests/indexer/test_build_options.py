@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from rag.vector_db import open_build
+from rag.search.hybrid import open_build
 from tests.support.server import run_module
 
 

@@ -9,7 +9,7 @@ from indexer import finding, sources
 from indexer.chunking import passages
 from indexer.documents import Block, Document, Section
 from indexer.fragments import with_fragments
-from rag.models import Passage
+from rag.types import Passage
 
 FIRST = "The blue kettle boils a litre of water in three minutes."
 SECOND = "Descale it once a month with two spoons of citric acid."

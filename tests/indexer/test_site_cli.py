@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from rag import builds
-from rag.vector_db import open_build
+from rag.search import builds
+from rag.search.hybrid import open_build
 from tests.indexer.loopback import Loopback, html, page, serving, sitemap
 from tests.support.server import run_module
 

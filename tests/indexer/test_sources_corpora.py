@@ -10,7 +10,7 @@ from indexer.chunking import passages
 from indexer.documents import Document
 from indexer.finding import find
 from indexer.sources import read_all
-from rag.models import Passage
+from rag.types import Passage
 from tests.indexer.samples import CORPORA, needs_corpora
 
 pytestmark = needs_corpora

@@ -9,7 +9,7 @@ from indexer.finding import find
 from indexer.robots import is_noindex
 from indexer.sources import read_all
 from rag.errors import SourceUnreadable
-from rag.vector_db import open_build
+from rag.search.hybrid import open_build
 from tests.indexer.samples import read
 from tests.support.server import run_module
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import httpx
 
-from rag import builds
+from rag.search import builds
 from tests.soak.load import LogTail, Visitors, resident_bytes
 from tests.support.server import RagServer
 from tests.support.small_site import FACTS

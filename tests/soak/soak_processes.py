@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from rag import builds
+from rag.search import builds
 from tests.conftest import StartServer
 from tests.soak import scenarios
 from tests.support.azure import AzureEmulator

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from rag import vector_db, vector_files
-from rag.models import Passage
-from rag.passages import PassageWriter
+from rag.search import hybrid, vector_files
+from rag.search.passages import PassageWriter
+from rag.types import Passage
 
 
 def write(
@@ -18,4 +18,4 @@ def write(
     with PassageWriter(folder) as writer:
         for passage in passages:
             writer.add(passage)
-    return vector_db.complete(folder, vectors, exact_up_to=exact_up_to)
+    return hybrid.complete(folder, vectors, exact_up_to=exact_up_to)

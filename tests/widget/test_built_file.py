@@ -14,7 +14,7 @@ GZIP_LIMIT_BYTES = 20_000
 def test_the_built_file_is_what_the_source_makes(node_modules: Path, tmp_path: Path) -> None:
     fresh = tmp_path / "widget.js"
     subprocess.run(["node", "build.mjs", "--out", str(fresh)], cwd=node_modules.parent, check=True, timeout=60)
-    assert fresh.read_bytes() == BUILT.read_bytes(), "rag/static/widget.js is stale; run: npm run build (in widget/)"
+    assert fresh.read_bytes() == BUILT.read_bytes(), "widget.js is stale; run: npm run build (in widget/)"
 
 
 def test_the_built_file_is_at_most_20_kb_packed() -> None:

@@ -1,0 +1,101 @@
+"""Search and chat: JSON for those who want it whole, events for those who read along."""
+
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
+
+import orjson
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import StreamingResponse
+
+from rag.access import callers
+from rag.chat.pipeline import Delta, Done, Event, Sources
+from rag.deadline import Deadline
+from rag.errors import InvalidRequest, RagError
+from rag.http import bodies, problems, streams
+from rag.http.bodies import ChatRequest, SearchRequest
+from rag.http.services import InRooms, Rooms, now
+from rag.types import Message
+
+router = APIRouter(route_class=bodies.StrictRoute)
+
+
+@router.post("/search", summary="The passages that fit best", response_model=bodies.SearchResponse,
+             responses=problems.described(413, 422, 429))  # fmt: skip
+async def search(body: SearchRequest, rooms: InRooms) -> Response:
+    query = _question(body.query, rooms)
+    found = await rooms.retriever.search(query, k=body.k, deadline=Deadline(rooms.settings.request_timeout_s))
+    results = [bodies.SearchResult.of(hit) for hit in found.hits]
+    return bodies.as_json(bodies.SearchResponse(results, body.query, now(), found.degraded))
+
+
+@router.post("/chat", summary="An answer with its sources", response_model=bodies.ChatResponse,
+             responses=problems.described(413, 422, 429, 502, 503, 504))  # fmt: skip
+async def chat(body: ChatRequest, request: Request, rooms: InRooms) -> Response:
+    session_id, events = _continued(body, rooms, stream=False)
+    done = await streams.whole(request, events)
+    sources = bodies.Source.all_of(done.hits, cited=done.cited)
+    return bodies.as_json(bodies.ChatResponse(done.response, session_id, now(), sources, done.degraded))
+
+
+@router.post("/chat/stream", summary="The same as server-sent events", response_class=StreamingResponse,
+             responses={200: {"content": {"text/event-stream": {}}},
+                        **problems.described(413, 422, 429, 502, 503, 504)})  # fmt: skip
+async def chat_stream(body: ChatRequest, request: Request, rooms: InRooms) -> StreamingResponse:
+    session_id, events = _continued(body, rooms, stream=True)
+    return await streams.streamed(request, events, _SiteEvents(session_id))
+
+
+def ask(
+    question: str, *, session_id: str | None, is_new: bool = False, claimed: Sequence[Message], rooms: Rooms,
+    stream: bool,
+) -> AsyncGenerator[Event, None]:  # fmt: skip
+    """The answer's events, in every dialect. Without a session nothing is remembered. Raises `InvalidRequest`."""
+    return rooms.chat.answer(
+        _question(question, rooms), session_id=session_id, is_new=is_new, claimed=claimed, stream=stream
+    )
+
+
+def _continued(body: ChatRequest, rooms: Rooms, *, stream: bool) -> tuple[str, AsyncGenerator[Event, None]]:
+    is_new = body.session_id is None
+    session_id = body.session_id or callers.new_session_id()
+    claimed = [Message(turn.role, turn.content) for turn in body.history]
+    return session_id, ask(
+        body.message, session_id=session_id, is_new=is_new, claimed=claimed, rooms=rooms, stream=stream
+    )
+
+
+class _SiteEvents:
+    """Spells one stream of `/chat/stream`."""
+
+    def __init__(self, session_id: str) -> None:
+        self._session_id = session_id
+
+    def begin(self) -> bytes:
+        return _event("session", {"session_id": self._session_id})
+
+    def spell(self, event: Event) -> bytes:
+        match event:
+            case Sources(hits):
+                return _event("sources", bodies.Source.all_of(hits, cited=0))
+            case Delta(text, cited):
+                return _event("delta", {"text": text, "cited": cited})
+            case Done(response, hits, cited, degraded):
+                sources = bodies.Source.all_of(hits, cited=cited)
+                done = {"response": response, "sources": sources, "degraded": degraded, "timestamp": now()}
+                return _event("done", done)
+
+    def broke(self, error: RagError) -> bytes:
+        return _event("error", problems.body_of(error))
+
+
+def _event(name: str, data: Any) -> bytes:
+    return b"event: %b\ndata: %b\n\n" % (name.encode(), orjson.dumps(data))
+
+
+def _question(text: str, rooms: Rooms) -> str:
+    limit = rooms.settings.max_message_length
+    if len(text) > limit:
+        raise InvalidRequest(detail=f"The question is longer than {limit:,} characters.")
+    if not text.strip() or "\x00" in text:
+        raise InvalidRequest(detail="The question is empty, or holds characters that are not text.")
+    return text

@@ -1,0 +1,165 @@
+"""OpenAI's dialect: `/v1/chat/completions` and `/v1/models`, so that its SDKs and what is built on them connect as is.
+
+Stateless, as those clients expect: they carry the history, and every request is a conversation of its own.
+"""
+
+import time
+from typing import Any, Literal
+
+import orjson
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, Field
+
+from rag.access import callers
+from rag.chat.citation_marks import marks
+from rag.chat.pipeline import Delta, Done, Event, Sources
+from rag.errors import InvalidRequest, NotFound, RagError
+from rag.http import bodies, problems, streams
+from rag.http.dialects import shared
+from rag.http.services import InRooms, Rooms
+
+PREFIX = "/v1/"
+MODEL = "rag-server"
+"""The one model: the site. It answers whatever name a client asks for."""
+
+
+class CompletionMessage(BaseModel):
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: str | list[shared.Part] | None = None
+
+    def text(self) -> str:
+        if not isinstance(self.content, list):
+            return self.content or ""
+        if self.role == "user" and any(part.type != "text" for part in self.content):
+            raise InvalidRequest(detail="messages: only parts of type text are understood.")
+        return shared.text_of(self.content)
+
+
+class CompletionRequest(BaseModel):
+    """Parameters that are not listed, `temperature` and `tools` among them, are accepted and ignored."""
+
+    messages: list[CompletionMessage] = Field(
+        description="the last of role user is the question; those of role system are ignored",
+        examples=[[{"role": "user", "content": "How do I reset my password?"}]],
+        json_schema_extra={"contains": {"required": ["role", "content"], "properties": {
+            "role": {"const": "user"}, "content": {"type": "string", "pattern": bodies.NOT_BLANK}}}},
+    )  # fmt: skip
+    model: str | None = Field(None, description=f"any; {MODEL} answers")
+    stream: bool | None = Field(None, strict=True)
+    stream_options: dict[str, Any] | None = Field(None, description="include_usage: true asks for the tokens' counts")
+
+
+class ErrorResponse(BaseModel):
+    """What every error under `/v1/` looks like."""
+
+    error: dict[Literal["message", "type", "param", "code"], str | None]
+
+
+# As ranges: FastAPI would describe a 422 in its own form beside any single statuses.
+ERRORS: dict[int | str, dict[str, Any]] = {"4XX": {"model": ErrorResponse}, "5XX": {"model": ErrorResponse}}
+FORMS: dict[str, Any] = {"content": {"application/json": {}, "text/event-stream": {}}}
+
+router = APIRouter(prefix=PREFIX.rstrip("/"), route_class=bodies.StrictRoute, responses=ERRORS)
+
+
+@router.get("/models", summary="OpenAI's list of models: the site is one")
+async def models(rooms: InRooms) -> dict[str, Any]:
+    return {"object": "list", "data": [_model(rooms)]}
+
+
+@router.get("/models/{model}", summary="OpenAI's model of that name: the site, or none")
+async def model(model: str, rooms: InRooms) -> dict[str, Any]:
+    if model != MODEL:
+        raise NotFound(detail=f"There is no such model. The only one is {MODEL}.")
+    return _model(rooms)
+
+
+def _model(rooms: Rooms) -> dict[str, Any]:
+    return {"id": MODEL, "object": "model", "created": 0, "owned_by": rooms.settings.site_name}
+
+
+@router.post("/chat/completions", summary="OpenAI's chat completions", responses={200: FORMS})
+async def completions(body: CompletionRequest, request: Request, rooms: InRooms) -> Response:
+    turns = [(turn.role, turn.text()) for turn in body.messages]
+    events = shared.ask(turns, session_id=None, rooms=rooms, stream=bool(body.stream))
+    if not body.stream:
+        done = await streams.whole(request, events)
+        return Response(orjson.dumps(_completion(done)), media_type="application/json")
+    with_usage = (body.stream_options or {}).get("include_usage") is True
+    return await streams.streamed(request, events, _Chunks(with_usage=with_usage))
+
+
+class _Chunks:
+    """Spells one stream."""
+
+    def __init__(self, *, with_usage: bool) -> None:
+        self._frame = _frame("chat.completion.chunk") | ({"usage": None} if with_usage else {})
+        self._with_usage = with_usage
+
+    def begin(self) -> bytes:
+        return self._chunk({"role": "assistant", "content": ""})
+
+    def spell(self, event: Event) -> bytes:
+        match event:
+            case Sources():
+                return b""
+            case Delta(text):
+                return self._chunk({"content": text})
+            case Done():
+                cited = self._chunk({"annotations": found}) if (found := _annotations(event)) else b""
+                usage = _usage(event) if self._with_usage else {}
+                counts = shared.data(self._frame | {"choices": []} | usage) if usage else b""
+                return cited + self._chunk({}, _reason(event), degraded=event.degraded) + counts + shared.END
+
+    def broke(self, error: RagError) -> bytes:
+        return shared.data(reworded(problems.body_of(error))[1])
+
+    def _chunk(self, delta: dict[str, Any], finish_reason: str | None = None, **more: Any) -> bytes:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+        return shared.data(self._frame | {"choices": [choice]} | more)
+
+
+def reworded(problem: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    """Status and body of an error as OpenAI has them, where a request that cannot be read is a 400."""
+    status, code = problem["status"], problem["code"]
+    kind = {401: "authentication_error", 429: "rate_limit_error"}.get(status, "invalid_request_error")
+    error = {
+        "message": problem["detail"], "type": "server_error" if status >= 500 else kind, "param": None,
+        "code": {"rate_limited": "rate_limit_exceeded", "content_filtered": "content_filter"}.get(code, code),
+    }  # fmt: skip
+    return 400 if status == 422 else status, {"error": error}
+
+
+def _completion(done: Done) -> dict[str, Any]:
+    message = {"role": "assistant", "content": done.response, "refusal": None, "annotations": _annotations(done)}
+    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": _reason(done)}
+    return _frame("chat.completion") | {"choices": [choice], "degraded": done.degraded} | _usage(done)
+
+
+def _reason(done: Done) -> str:
+    return "length" if done.cut else "stop"
+
+
+def _frame(kind: str) -> dict[str, Any]:
+    identity = f"chatcmpl-{callers.new_session_id()}"
+    return {"id": identity, "object": kind, "created": int(time.time()), "model": MODEL}
+
+
+def _usage(done: Done) -> dict[str, Any]:
+    """What the model counted; nothing where it told nothing: a guess could not be told from a count."""
+    if not done.prompt_tokens:
+        return {}
+    counts = {"prompt_tokens": done.prompt_tokens, "completion_tokens": done.completion_tokens}
+    return {"usage": counts | {"total_tokens": sum(counts.values())}}
+
+
+def _annotations(done: Done) -> list[dict[str, Any]]:
+    """Each `[n]` of the text with its source. Indices count code points from 0; `content[start:end]` is the `[n]`."""
+    sources = bodies.Source.all_of(done.hits[: done.cited], cited=done.cited)
+    found = []
+    for start, end, number in marks(done.response):
+        if 0 < number <= len(sources):
+            source = sources[number - 1]
+            place = {"start_index": start, "end_index": end, "url": source.url, "title": source.title}
+            found.append({"type": "url_citation", "url_citation": place})
+    return found

@@ -1,0 +1,66 @@
+"""Thumbs up and down: visitors give them, the owner reads them."""
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel, Field
+
+from rag.http import bodies, problems
+from rag.http.services import InRooms, require_admin
+from rag.stores.feedback import Feedback
+from rag.types import Message
+
+router = APIRouter(route_class=bodies.StrictRoute)
+
+
+class FeedbackRequest(BaseModel):
+    session_id: bodies.SessionId
+    rating: Literal["up", "down"]
+    message_index: Annotated[int, Field(ge=0, le=1000, strict=True), bodies.WHOLE_NUMBER] | None = Field(
+        None, description="the answer's place in the history; absent: the last answer"
+    )
+    reason: str = Field("", max_length=2000, pattern=bodies.NO_NUL)
+
+
+class FeedbackEntry(BaseModel):
+    rating: Literal["up", "down"]
+    reason: str
+    question: str
+    answer: str
+    given_at: str
+
+
+class FeedbackList(BaseModel):
+    feedback: list[FeedbackEntry]
+
+
+@router.post("/feedback", summary="A thumb for an answer", status_code=204,
+             responses=problems.described(413, 422, 429, 503))  # fmt: skip
+async def give(body: FeedbackRequest, rooms: InRooms) -> Response:
+    turns = await rooms.conversations.history(body.session_id)
+    about = _turn(turns, body.message_index)
+    # For a conversation that is unknown the answer is the same: it must not tell which ids exist.
+    if about is not None:
+        question, answer = about
+        await rooms.feedback.add(Feedback(rating=body.rating, reason=body.reason, question=question, answer=answer))
+        rooms.metrics.rated(body.rating)
+    return Response(status_code=204)
+
+
+@router.get(
+    "/feedback", summary="What visitors thought, newest first", responses=problems.described(401, 404, 422, 503)
+)
+async def read(request: Request, rooms: InRooms, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> FeedbackList:
+    require_admin(request, rooms.settings)
+    entries = await rooms.feedback.newest(limit)
+    return FeedbackList(feedback=[FeedbackEntry.model_validate(entry, from_attributes=True) for entry in entries])
+
+
+def _turn(turns: list[Message], index: int | None) -> tuple[str, str] | None:
+    """The question and the answer at `index`, or the last ones; None where no answer stands there."""
+    answers = [place for place, turn in enumerate(turns) if turn.role == "assistant"]
+    place = index if index is not None else answers[-1] if answers else -1
+    if place not in answers:
+        return None
+    question = turns[place - 1].content if place and turns[place - 1].role == "user" else ""
+    return question, turns[place].content

@@ -1,0 +1,41 @@
+"""What Prometheus reads: all workers together, whichever answers. Open to those who can reach the server."""
+
+import asyncio
+from contextlib import suppress
+from datetime import datetime
+
+from fastapi import APIRouter, Response
+from fastapi.responses import PlainTextResponse
+
+from rag.errors import IndexUnavailable, StateUnavailable
+from rag.http.services import InRooms, Rooms
+from rag.http.site import VERSION
+from rag.telemetry.metrics import Now
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+router = APIRouter()
+
+
+@router.get("/metrics", summary="Figures for Prometheus, all workers together", response_class=PlainTextResponse)
+async def metrics(rooms: InRooms) -> Response:
+    text = await rooms.metrics.text(lambda: _now(rooms))
+    return Response(text, headers={"Content-Type": CONTENT_TYPE})
+
+
+async def _now(rooms: Rooms) -> Now:
+    try:
+        async with asyncio.timeout(2.0):
+            sessions = await rooms.conversations.count()
+    except (StateUnavailable, TimeoutError):
+        sessions = None
+    build = rooms.index.build
+    model, created_at_s = "", None
+    # Where nothing can be served, or a build of an early version is, there is less to tell, and it is told.
+    with suppress(IndexUnavailable, KeyError, ValueError):
+        model = build.model
+        created_at_s = datetime.fromisoformat(build.manifest["created_at"]).timestamp()
+    return Now(
+        version=VERSION, build=build.id, embedding_model=model, created_at_s=created_at_s,
+        passages=build.count, refused="refused" in rooms.index.health(), sessions=sessions,
+    )  # fmt: skip

@@ -1,0 +1,57 @@
+"""What the routes call. `rag_server` wires it and puts it into the request's state."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from rag.access import callers
+from rag.access.limits import RateLimits
+from rag.chat.pipeline import Chat
+from rag.chat.retrieval import Retriever
+from rag.errors import NotFound, Unauthorized
+from rag.protocols import ChatModel, Embedder
+from rag.search.live import LiveIndex
+from rag.settings import Settings
+from rag.stores.feedback import FeedbackStore
+from rag.stores.protocols import Conversations
+from rag.telemetry.metrics import Metrics
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rooms:
+    """Everything a route may use, opened by the lifespan."""
+
+    settings: Settings
+    index: LiveIndex
+    retriever: Retriever
+    chat: Chat
+    model: ChatModel
+    embedder: Embedder
+    conversations: Conversations
+    feedback: FeedbackStore
+    rate_limits: RateLimits
+    metrics: Metrics
+
+
+async def _rooms(request: Request) -> Rooms:
+    rooms: Rooms = request.state.rooms
+    return rooms
+
+
+InRooms = Annotated[Rooms, Depends(_rooms)]
+
+
+def now() -> str:
+    """This moment as routes write it: ISO 8601 in UTC."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def require_admin(request: Request, settings: Settings) -> None:
+    """Raises `NotFound` where no admin key is set, `Unauthorized` where another one is presented."""
+    if not settings.admin_api_key:
+        raise NotFound
+    scheme, _, presented = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not callers.key_matches(settings.admin_api_key, presented):
+        raise Unauthorized

@@ -1,0 +1,28 @@
+"""Conversations: read, forgotten, counted. An id that is unknown looks like one that is empty."""
+
+from fastapi import APIRouter, Request
+
+from rag.http import bodies, problems
+from rag.http.bodies import SessionId
+from rag.http.services import InRooms, require_admin
+
+router = APIRouter()
+
+
+@router.get("/sessions/stats", summary="Counts of conversations", responses=problems.described(401, 404, 503))
+async def stats(request: Request, rooms: InRooms) -> bodies.Stats:
+    require_admin(request, rooms.settings)
+    return bodies.Stats(**await rooms.conversations.stats())
+
+
+@router.get("/sessions/{session_id}/history", summary="What was said", responses=problems.described(422, 503))
+async def history(session_id: SessionId, rooms: InRooms) -> bodies.HistoryResponse:
+    turns = await rooms.conversations.history(session_id)
+    said = [bodies.HistoryTurn(role=turn.role, content=turn.content) for turn in turns]
+    return bodies.HistoryResponse(session_id=session_id, history=said)
+
+
+@router.delete("/sessions/{session_id}", summary="Forget a conversation", responses=problems.described(422, 429, 503))
+async def delete(session_id: SessionId, rooms: InRooms) -> bodies.Deleted:
+    await rooms.conversations.delete(session_id)
+    return bodies.Deleted(message="The conversation is forgotten.")

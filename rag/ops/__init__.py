@@ -1,0 +1,1 @@
+"""The process: checks before the start, the gunicorn worker, backups."""

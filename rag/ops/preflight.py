@@ -1,0 +1,298 @@
+"""What must be true before the server starts, each fault with its remedy.
+
+Looks at settings, files, the port and one probe of the embedding model. Knows nothing of how a finding is shown, and
+serves nothing.
+"""
+
+import contextlib
+import errno
+import os
+import re
+import socket
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+from rag.calls import Refused
+from rag.errors import IndexUnavailable, StateUnavailable, UpstreamError, UpstreamRejected
+from rag.llm import model_quirks
+from rag.search.hybrid import open_build
+from rag.settings import Settings, variable_of
+from rag.telemetry.log_file import lock_of
+from rag.types import Endpoint
+
+Probe = Callable[[Settings], int]
+"""Embeds one word through the configured endpoint and returns its dimension. Raises `UpstreamError`."""
+PACKAGES = Path(__file__).resolve().parents[2] / "requirements-prod.txt"
+OPTIONAL_PACKAGES = PACKAGES.with_name("requirements-otel.txt")
+COLLECTOR_S = 2.0
+"""How long a collector may take to accept a connection, in seconds."""
+GRPC_PORT = 4317
+ChatProbe = Callable[[Settings, Endpoint], None]
+"""Asks one endpoint's chat model one word. Raises `UpstreamError`."""
+
+SETTING_OF = {
+    "temperature": "CHAT_TEMPERATURE", "max_tokens": "CHAT_MAX_TOKENS", "max_completion_tokens": "CHAT_MAX_TOKENS",
+}  # fmt: skip
+"""Which setting a parameter's value comes from."""
+REBUILD = "python -m indexer build SOURCE"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at. A fault stops the start; a warning does not."""
+
+    state: Literal["ok", "warning", "fault"]
+    subject: str
+    sentence: str
+    remedy: str = ""
+
+
+def check_all(
+    settings: Settings,
+    faults: Iterable[str],
+    *,
+    running: bool,
+    probe: Probe,
+    probe_chat: ChatProbe | None = None,
+) -> list[Finding]:
+    """Every finding at once. `faults` are the lines of a `ConfigError`, where the environment had some.
+
+    For a `running` server, which is about to reload, neither the port nor the network is asked. With `probe_chat` each
+    chat model is asked one word, and a port that this very server occupies is none to complain about.
+    """
+    faults = list(faults)
+    faulty = {variable_of(line) for line in faults}
+    return [
+        *map(_setting, faults),
+        *_misspelt(settings),
+        *_packages(),
+        *_models(settings, faulty),
+        *(() if probe_chat is None or settings.demo or settings.missing("CHAT") else _chat(settings, probe_chat)),
+        *_system_prompt(settings),
+        *_index(settings, None if running else probe),
+        *_state(settings),
+        *(() if settings.log_file is None else _log_file(settings.log_file)),
+        *(() if running or not settings.redis_url else _redis(settings.redis_url)),
+        *(_traces(settings.otel_endpoint, running=running) if settings.otel_endpoint else ()),
+        *(() if running or faulty & {"HOST", "PORT"} else _port(settings, may_be_ours=probe_chat is not None)),
+    ]
+
+
+def _setting(fault: str) -> Finding:
+    what, _, allowed = fault.partition("allowed is ")
+    return Finding("fault", "settings", what.rstrip(" :;"), f"allowed is {allowed}; mend it in .env or the environment")
+
+
+def _misspelt(settings: Settings) -> Iterator[Finding]:
+    for name, meant in () if settings.demo else settings.misspelt().items():
+        yield Finding("warning", "settings", f"{name} in .env is no setting", f"did you mean {meant}?")
+
+
+def _packages() -> Iterator[Finding]:
+    """An update of the code may need a package that only workers load, who would end with a traceback."""
+    if PACKAGES.is_file():  # an image need not hold the list of what it holds
+        # A line with a condition behind a semicolon is for some Pythons only, and says nothing of this one.
+        pinned = re.findall(r"^([\w.-]+)==[^;\n]*$", PACKAGES.read_text("utf-8"), re.MULTILINE)
+        if missing := [name for name in pinned if not _is_installed(name)]:
+            remedy = f"run: {sys.executable} -m pip install -r {PACKAGES}"
+            yield Finding("fault", "packages", f"not installed: {', '.join(missing)}", remedy)
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return bool(metadata.version(package))
+    except metadata.PackageNotFoundError:
+        return False
+
+
+def _chat(settings: Settings, probe_chat: ChatProbe) -> Iterator[Finding]:
+    # Each by itself: asked together, a sound one would answer for a broken one.
+    for endpoint in settings.chat_endpoints:
+        try:
+            probe_chat(settings, endpoint)
+        except UpstreamRejected as error:
+            yield Finding("fault", "chat", f"our request was refused: {error}", _remedy(error, "CHAT"))
+        except UpstreamError:
+            meanwhile = "until one answers, passages are quoted"
+            yield Finding("warning", "chat", f"{endpoint.name} cannot be reached at the moment; {meanwhile}")
+        else:
+            yield Finding("ok", "chat", f"{endpoint.name} answers")
+
+
+def _remedy(error: UpstreamRejected, kind: str) -> str:
+    """What to change after a refusal: only where its reason is not known is the key named too."""
+    address = f"AZURE_OPENAI_{kind}_ENDPOINT"
+    if isinstance(error, Refused):
+        if setting := SETTING_OF.get(error.param):
+            return f"set {setting} to a value that the model takes"
+        if error.http_status in model_quirks.QUESTION_STATUSES:
+            return f"compare the model and the api-version in {address} with what Azure offers: it takes other requests"
+        if error.http_status == 404:
+            return f"compare the deployment's name and the api-version in {address} with what Azure shows"
+    return f"compare {address} and _API_KEY with what Azure shows"
+
+
+def _models(settings: Settings, faulty: set[str]) -> Iterator[Finding]:
+    missing = [line for line in settings.missing("CHAT", "EMBEDDINGS") if line.split()[0] not in faulty]
+    for line in missing:
+        what, _, remedy = line.partition(": ")
+        yield Finding("fault", "models", what, remedy)
+    if settings.demo:
+        yield Finding("ok", "models", "embedded, without key or network: answers quote the best passages")
+    elif not missing:
+        names = [endpoint.name for endpoint in (*settings.chat_endpoints, *settings.embeddings_endpoints)]
+        yield Finding("ok", "models", " · ".join(names))
+
+
+def _system_prompt(settings: Settings) -> Iterator[Finding]:
+    path = settings.system_prompt_file
+    if path is None:
+        return
+    try:
+        length = len(path.read_text(encoding="utf-8").strip())
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        yield Finding("fault", "prompt", f"{path} cannot be read: {reason}", "mend SYSTEM_PROMPT_FILE or the file")
+        return
+    if length:
+        yield Finding("ok", "prompt", f"{path}, {length} characters")
+    else:
+        yield Finding("fault", "prompt", f"{path} is empty", "write the instructions, or unset SYSTEM_PROMPT_FILE")
+
+
+def _index(settings: Settings, probe: Probe | None) -> Iterator[Finding]:
+    """The live build, the model that made its vectors, and one answer of that model where `probe` is given."""
+    endpoints = () if settings.demo else settings.embeddings_endpoints
+    try:
+        build = open_build(settings.vector_db_path, model=endpoints[0].model_name if endpoints else None)
+    except IndexUnavailable as error:
+        what, _, remedy = str(error).partition("; ")
+        yield Finding("fault", "index", what, (remedy or REBUILD).removeprefix("run: "))
+        return
+    documents = build.manifest.get("documents", "?")
+    yield Finding("ok", "index", f"{build.count:,} passages of {documents} documents, build {build.id}")
+    if endpoints and probe is not None:
+        yield _embeddings(settings, probe, build.dimensions)
+
+
+def _embeddings(settings: Settings, probe: Probe, dimensions: int) -> Finding:
+    name = settings.embeddings_endpoints[0].name
+    try:
+        answered = probe(settings)
+    except UpstreamRejected as error:
+        return Finding("fault", "embeddings", f"our request was refused: {error}", _remedy(error, "EMBEDDINGS"))
+    except UpstreamError:
+        # Azure's bad hour must not keep a restarted server from starting.
+        until = "until it answers, search is lexical alone"
+        return Finding("warning", "embeddings", f"{name} cannot be reached at the moment; {until}")
+    if answered != dimensions:
+        remedy = f"{REBUILD} --clean, or set the model that the index was made with"
+        return Finding("fault", "embeddings", f"{name} gives {answered} dimensions, the index has {dimensions}", remedy)
+    return Finding("ok", "embeddings", f"{name} answers in {dimensions} dimensions")
+
+
+def _state(settings: Settings) -> Iterator[Finding]:
+    path = settings.state_dir
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        remedy = "set STATE_DIR to a folder that this user may write to"
+        yield Finding("fault", "state", f"{path} cannot be written: {error.strerror}", remedy)
+    else:
+        yield Finding("ok", "state", f"{path} is writable")
+
+
+def _log_file(path: Path) -> Iterator[Finding]:
+    """Only looks: a file that root began, checking, would be closed to the server's own user."""
+    for one in (path.absolute(), lock_of(path.absolute())):
+        # The module's, not Path's own: those raise where a folder above may not be looked into.
+        nearest = next(str(each) for each in (one, *one.parents) if os.path.exists(each))
+        if os.path.isdir(one):
+            reason = errno.EISDIR
+        elif nearest != str(one) and not os.path.isdir(nearest):
+            reason = errno.ENOTDIR
+        else:
+            reason = 0 if os.access(nearest, os.W_OK) else errno.EACCES
+        if reason:
+            remedy = "set LOG_FILE to a file that this user may write; until then the log goes to standard output alone"
+            yield Finding("warning", "log", f"{one} cannot be written: {os.strerror(reason)}", remedy)
+            return
+    yield Finding("ok", "log", f"{path} is writable")
+
+
+def _redis(url: str) -> Iterator[Finding]:
+    from rag.stores import redis_link  # Redis' client is loaded only where it is wanted
+
+    try:
+        version = redis_link.probe(url)
+    except StateUnavailable as error:
+        # Redis' bad hour must not keep a restarted server from starting.
+        until = "until it answers, nothing is remembered and each worker limits for itself"
+        what, _, remedy = str(error).rpartition("; ")
+        yield Finding("warning", "redis", f"{what}; {until}", remedy)
+    else:
+        yield Finding("ok", "redis", f"{redis_link.shown(url)} answers, version {version}")
+
+
+def _traces(endpoint: str, *, running: bool) -> Iterator[Finding]:
+    try:
+        from rag.telemetry import tracing  # noqa: F401 - optional packages, loaded only where they are wanted
+    except ModuleNotFoundError as missing:
+        what = f"OTEL_EXPORTER_OTLP_ENDPOINT is set, but {missing.name} is not installed"
+        remedy = f"{sys.executable} -m pip install -r {OPTIONAL_PACKAGES}, or unset it"
+        yield Finding("fault", "traces", what, remedy)
+        return
+    address = urlsplit(endpoint)
+    port = address.port or (443 if address.scheme == "https" else 80)
+    if port == GRPC_PORT:
+        what = f"{endpoint}: at port {GRPC_PORT} collectors mostly speak gRPC, and this server speaks HTTP"
+        yield Finding("warning", "traces", what, "set the port at which it takes HTTP, mostly 4318")
+        return
+    try:
+        if not running:
+            socket.create_connection((address.hostname, port), timeout=COLLECTOR_S).close()
+    except OSError:
+        # The collector's bad hour must not keep a restarted server from starting.
+        yield Finding("warning", "traces", f"{endpoint} cannot be reached at the moment; until it can, traces are lost")
+    else:
+        yield Finding("ok", "traces", f"go to {endpoint}")
+
+
+def _port(settings: Settings, *, may_be_ours: bool) -> Iterator[Finding]:
+    host, port = settings.host, settings.port
+    remedies = {errno.EADDRINUSE: "stop what listens there, or set PORT", errno.EACCES: "set PORT to 1024 or above"}
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        with contextlib.closing(socket.socket(family)) as trial:
+            # As gunicorn does: connections of the last run may linger on the port without occupying it.
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind((host, port))
+    except OSError as error:
+        if may_be_ours and error.errno == errno.EADDRINUSE and _runs_already(host, port):
+            yield Finding("ok", "port", f"{host}:{port} is served by this server already")
+            return
+        what = f"cannot listen on {host}:{port}: {error.strerror}"
+        yield Finding("fault", "port", what, remedies.get(error.errno or 0, "mend HOST and PORT"))
+    else:
+        yield Finding("ok", "port", f"{host}:{port} is free")
+
+
+def _runs_already(host: str, port: int) -> bool:
+    asked = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+    connection = HTTPConnection(asked, port, timeout=1)
+    try:
+        connection.request("GET", "/health")
+        return b'"status":"healthy"' in connection.getresponse().read(1000)
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()

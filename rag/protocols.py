@@ -1,0 +1,35 @@
+"""What the rooms ask of a model, so that none of them has to know which one it is."""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from rag.deadline import Deadline
+from rag.types import Completion, Prompt
+
+DENSE_WEIGHT = 0.6
+"""The dense leg's share for an embedding model trained on sentences; the manifest holds each model's own."""
+
+
+class Embedder(Protocol):
+    """What turns texts into vectors: Azure's service, or the embedded one."""
+
+    name: str
+
+    def health(self) -> dict[str, Any]: ...
+
+    async def embed(self, texts: Sequence[str], *, deadline: Deadline) -> np.ndarray:
+        """Unit vectors, float32 [len(texts), dimensions]. Raises `UpstreamError`."""
+
+
+class ChatModel(Protocol):
+    """What answers a prompt: Azure's service, or the one that quotes."""
+
+    degraded: str | None
+
+    def health(self) -> dict[str, Any]: ...
+
+    async def complete(self, prompt: Prompt, *, deadline: Deadline) -> Completion: ...
+
+    def stream(self, prompt: Prompt, *, deadline: Deadline) -> AsyncIterator[str | Completion]: ...

@@ -1,0 +1,143 @@
+"""The build that is being served, and how the next one takes its place.
+
+A new build is opened beside the old one, checked, and swapped in by one assignment; a search that runs keeps its own.
+A worker that starts while the live build is not sound serves the newest kept one that is; without any it starts all
+the same and waits for one. That the whole server does not start without a build is not decided here.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from pathlib import Path
+from typing import Any, NoReturn
+
+from rag.errors import IndexUnavailable
+from rag.search import builds
+from rag.search.hybrid import Build, open_build
+
+log = logging.getLogger(__name__)
+
+LOOK_EVERY_S = 1.0
+"""Between two looks at `CURRENT`: one small read, and a new build is served well within five seconds."""
+
+LOOK_AT_REFUSED_EVERY_S = 5.0
+"""Between two looks at a build that was refused: one that is copied here file by file becomes whole after its name."""
+
+LOOK_FOR_ANY_EVERY_S = 2.0
+"""The same while nothing is served, when reading every checksum again costs nobody anything."""
+
+
+class NoBuild(Build):
+    """Stands where nothing can be served: it is empty, and whatever is asked of it raises `IndexUnavailable`."""
+
+    def __init__(self) -> None:
+        # Not the base class's: there is no file to open. What is not set here is asked of `__getattr__`.
+        self.id, self.count = "", 0
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise IndexUnavailable("no sound build is at hand; run: python -m indexer build SOURCE")
+
+
+class LiveIndex:
+    """Holds the live build of `root` for one worker. `model` is the embedding model that it has to be made with."""
+
+    def __init__(self, *, root: Path, model: str) -> None:
+        """Open the live build, else the newest kept one that is sound, else none. Never raises for a build."""
+        self._root = root
+        self._model = model
+        self.build: Build = NoBuild()
+        self._refused: dict[str, str] | None = None
+        self._look_again_at = 0.0
+        try:
+            self.build = open_build(root, model=model)
+        except IndexUnavailable as error:
+            named = self._named()
+            self.build = self._newest_sound(but=named)
+            self._refuse(named, error)
+
+    def health(self) -> dict[str, Any]:
+        """For `/ready`: what is served, and what was refused and why."""
+        build = self.build
+        state: dict[str, Any] = {"status": "unavailable"}
+        if build.id:
+            state = {
+                "status": "ok", "build": build.id, "passages": build.count,
+                "model": build.model, "dimensions": build.dimensions,
+            }  # fmt: skip
+        return state | ({"refused": self._refused} if self._refused else {})
+
+    async def watch(self) -> None:
+        """Follow `CURRENT` until cancelled; a build that is not sound is refused, with one line in the log."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            try:
+                await self._look()
+            except Exception:
+                # Whatever it was: a worker that looks no more would serve the old build for ever, and tell nobody.
+                log.exception("live build not looked at")
+
+    async def _look(self) -> None:
+        try:
+            named = builds.live_id(self._root)
+        except IndexUnavailable as error:
+            self._refuse("", error)
+            if not self.build.id and time.monotonic() >= self._look_again_at:
+                await self._take_any(but="")
+            return
+        if named == self.build.id:
+            self._refused = None
+        elif not self._refused or self._refused["build"] != named or time.monotonic() >= self._look_again_at:
+            await self._take(named)
+
+    async def _take(self, named: str) -> None:
+        try:
+            build = await asyncio.to_thread(open_build, self._root, model=self._model)
+        except IndexUnavailable as error:
+            self._refuse(named, error)
+            self._look_again_at = time.monotonic() + LOOK_AT_REFUSED_EVERY_S
+            if not self.build.id:
+                await self._take_any(but=named)
+            return
+        self._refused = None
+        self._serve(build)
+
+    async def _take_any(self, *, but: str) -> None:
+        self._serve(await asyncio.to_thread(self._newest_sound, but=but))
+        if not self.build.id:
+            self._look_again_at = time.monotonic() + LOOK_FOR_ANY_EVERY_S
+
+    def _serve(self, build: Build) -> None:
+        if build.id:
+            previous, self.build = self.build, build
+            log.info("new build is live", extra={"build": build.id, "previous": previous.id, "passages": build.count})
+
+    def _newest_sound(self, *, but: str) -> Build:
+        """The newest kept build that can be served, `but` left out; `NoBuild` where there is none."""
+        try:
+            kept = builds.kept_ids(self._root)
+        except OSError:
+            kept = []
+        for build_id in kept:
+            # Those that are not sound were never asked for, so that nobody needs to hear of them.
+            if build_id != but:
+                with contextlib.suppress(IndexUnavailable):
+                    return open_build(self._root, model=self._model, build_id=build_id)
+        return NoBuild()
+
+    def _named(self) -> str:
+        try:
+            return builds.live_id(self._root)
+        except IndexUnavailable:
+            return ""
+
+    def _refuse(self, named: str, error: IndexUnavailable) -> None:
+        reasons = {"BuildMissing": "missing", "BuildDamaged": "damaged", "BuildMismatch": "another model or format"}
+        refused = {"build": named, "reason": reasons[type(error).__name__]}
+        if refused == self._refused:
+            return
+        self._refused = refused
+        log.error(
+            "build refused, the live one keeps serving" if self.build.id else "build refused, nothing can be served",
+            extra={"build": named, "reason": str(error), "serving": self.build.id},
+        )

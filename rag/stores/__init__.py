@@ -1,0 +1,1 @@
+"""Who said what, and everything else that outlives a request, in SQLite or Redis."""

@@ -1,0 +1,85 @@
+"""What visitors thought of an answer: a thumb, a reason, and the turn it is about, in one SQLite file.
+
+Kept beside the conversations but longer than they are, because an owner reads it next week; so it holds the question
+and the answer themselves, and nothing that leads back to a conversation or a visitor.
+"""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from rag.stores.sqlite_file import Clocks, StateFile
+
+KEPT = 10_000
+"""Entries; beyond them the oldest go, so that nobody can fill the disk with thumbs."""
+
+_MIGRATIONS = (
+    """
+    CREATE TABLE feedback (
+        number INTEGER PRIMARY KEY,
+        given_at REAL NOT NULL,
+        rating TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        question TEXT NOT NULL,
+        answer TEXT NOT NULL
+    );
+    """,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feedback:
+    """One visitor's word on one answer."""
+
+    rating: Literal["up", "down"]
+    reason: str
+    question: str
+    answer: str
+    given_at: str = ""
+    """ISO 8601 in UTC; set by the store."""
+
+
+class FeedbackStore:
+    """Every method raises `StateUnavailable` when the file does not answer; none blocks the event loop."""
+
+    def __init__(self, *, path: Path, clocks: Clocks) -> None:
+        self._file = StateFile(
+            path=path, migrations=_MIGRATIONS, newest_sql="SELECT max(given_at) FROM feedback",
+            synchronous="NORMAL", busy_timeout_ms=2_000, clocks=clocks, overwrites_deleted=True,
+        )  # fmt: skip
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="feedback")
+
+    async def add(self, feedback: Feedback) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._add, feedback)
+
+    async def newest(self, limit: int) -> list[Feedback]:
+        """At most `limit` entries, newest first."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._newest, limit)
+
+    async def close(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._file.close)
+        self._thread.shutdown(wait=False)
+
+    def _add(self, feedback: Feedback) -> None:
+        said = (feedback.rating, feedback.reason, feedback.question, feedback.answer)
+        with self._file.transaction() as connection:
+            connection.execute(
+                "INSERT INTO feedback (given_at, rating, reason, question, answer) VALUES (?, ?, ?, ?, ?)",
+                (self._file.now_s(), *said),
+            )
+            connection.execute("DELETE FROM feedback WHERE number <= ?", (connection.last_insert_rowid() - KEPT,))
+
+    def _newest(self, limit: int) -> list[Feedback]:
+        rows = self._file.read(
+            "SELECT rating, reason, question, answer, given_at FROM feedback ORDER BY number DESC LIMIT ?", (limit,)
+        )
+        return [
+            Feedback(rating=rating, reason=reason, question=question, answer=answer, given_at=self._shown(given_at))
+            for rating, reason, question, answer, given_at in rows
+        ]
+
+    def _shown(self, steady_s: float) -> str:
+        return datetime.fromtimestamp(self._file.to_wall_s(steady_s), UTC).isoformat(timespec="seconds")

@@ -1,0 +1,1 @@
+"""What happened, told to operators: logs, metrics and traces."""

@@ -1,0 +1,276 @@
+"""What is counted and timed, for Prometheus: all workers together, each in files of its own (`metric_files`).
+
+Made once and handed to whoever has something to tell. A label holds names that we or the operator chose, never what a
+visitor sent: no words, no ids, no addresses; so the number of series is bounded. Knows no HTTP beyond its words.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
+from prometheus_client.metrics_core import GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from rag import calls
+from rag.telemetry import metric_files
+
+log = logging.getLogger(__name__)
+Kind = TypeVar("Kind", Counter, Gauge, Histogram)
+
+SECONDS = (0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
+"""Upper bounds of what takes as long as a model: from a page to the longest stream; 8 is the alert's."""
+SEARCH_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 10.0)
+FRESH_S = 1.0
+"""Far below the pause between two scrapes: an older text from the next worker would look like a reset."""
+METHODS = frozenset({"GET", "HEAD", "POST", "DELETE", "OPTIONS"})
+ANSWER_OUTCOMES = ("answered", "quoted", "nothing_found", "filtered", "failed", "left")
+DEGRADED_REASONS = ("model", "embeddings", "memory", "length", "no_model")
+RATINGS = ("up", "down")
+STAGES = ("embed", "search")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Now:
+    """What is looked up when somebody asks, rather than counted."""
+
+    version: str
+    build: str
+    embedding_model: str
+    created_at_s: float | None
+    """When the live build was made, in seconds since 1970; None where there is none, or it does not say."""
+    passages: int
+    refused: bool
+    """Whether a published build is refused, and an earlier one served."""
+    sessions: int | None
+    """None while the store does not answer."""
+
+
+class Metrics:
+    """Everything that is measured. `folder` is where the workers' files are; None counts for this process alone."""
+
+    def __init__(self, *, folder: Path | None) -> None:
+        """Raises `RuntimeError` where the library was loaded before PROMETHEUS_MULTIPROC_DIR named the folder."""
+        if (folder is not None) != values.ValueClass._multiprocess:
+            raise RuntimeError(f"the metrics' folder is {folder}, but the process was started for another mode")
+        self._folder = folder
+        self._turn, self._text, self._fresh_until_s = asyncio.Lock(), b"", 0.0
+        self._registry = CollectorRegistry()
+        self._requests = self._counter("rag_http_requests", "Requests that ended", "method", "route", "status")
+        self._durations = self._histogram(
+            "rag_http_request_duration_seconds", "Until a request ended, a stream with its last byte",
+            SECONDS, "method", "route",
+        )  # fmt: skip
+        self._answers = self._counter("rag_answers", "Questions by what became of them", "outcome")
+        self._degraded = self._counter("rag_degraded_answers", "Answers that had to do without something", "reason")
+        self._first_tokens = self._histogram(
+            "rag_time_to_first_token_seconds", "Until the first words of a streamed answer", SECONDS
+        )
+        self._tokens = self._counter("rag_tokens", "Tokens of answers, as the chat model counts them", "direction")
+        self._stages = self._histogram(
+            "rag_search_duration_seconds", "Stages of a search: the question's vector, the index",
+            SEARCH_SECONDS, "stage",
+        )  # fmt: skip
+        self._calls = self._counter(
+            "rag_upstream_calls", "Calls to the models' endpoints", "upstream", "endpoint", "outcome"
+        )
+        self._call_durations = self._histogram(
+            "rag_upstream_call_duration_seconds", "Until an endpoint answered, a stream with its first words",
+            SECONDS, "upstream", "endpoint",
+        )  # fmt: skip
+        self._retries = self._counter("rag_upstream_retries", "Calls that were tried again", "upstream")
+        self._breakers = self._gauge(
+            "rag_upstream_breaker_open", "Workers that leave an endpoint alone, because it keeps failing",
+            "upstream", "endpoint",
+        )  # fmt: skip
+        self._limited = self._counter("rag_rate_limited", "Requests refused by a rate limit", "limit")
+        self._feedback = self._counter("rag_feedback", "Thumbs that visitors gave", "rating")
+        self._starts = self._counter("rag_worker_starts", "Workers that began to serve")
+        self._workers = self._gauge("rag_workers", "Workers that serve")
+        self._memory = self._gauge(
+            "rag_memory_bytes", "Memory of all workers, what they share counted once (PSS), every 15 seconds"
+        )
+        # A series that begins with its first event hides that event from rate() and increase().
+        for series, known in (
+            (self._answers, ANSWER_OUTCOMES), (self._degraded, DEGRADED_REASONS), (self._feedback, RATINGS),
+            (self._tokens, ("prompt", "completion")), (self._stages, STAGES),
+        ):  # fmt: skip
+            for value in known:
+                series[value]  # looked up, it exists
+
+    def expect(self, *, endpoints: Iterable[tuple[str, str]], limits: Iterable[str]) -> None:
+        """Begin the series of these (upstream, endpoint) and rate limits at zero."""
+        for upstream, endpoint in endpoints:
+            self._retries[upstream]
+            self._breakers[upstream, endpoint].set(0)
+            self._call_durations[upstream, endpoint]
+            for outcome in calls.OUTCOMES:
+                self._calls[upstream, endpoint, outcome]
+        for limit in limits:
+            self._limited[limit]
+
+    def worker_began(self) -> None:
+        self._starts.metric.inc()
+        self._workers.metric.set(1)
+        self.measure_memory()
+
+    def measure_memory(self) -> None:
+        """Look up this process's share of the memory; a few milliseconds of the kernel's time."""
+        self._memory.metric.set(_memory_bytes())
+
+    def request_ended(self, *, method: str, route: str, status: int, seconds: float) -> None:
+        """`route` is a template, such as `/sessions/{session_id}`, or `unmatched`."""
+        method = method if method in METHODS else "other"
+        self._requests[method, route, status].inc()
+        self._durations[method, route].observe(seconds)
+
+    def searched(self, *, embed_s: float, search_s: float) -> None:
+        self._stages["embed"].observe(embed_s)
+        self._stages["search"].observe(search_s)
+
+    def first_token(self, seconds: float) -> None:
+        self._first_tokens.metric.observe(seconds)
+
+    def answer_ended(
+        self, outcome: str, *, degraded: Sequence[str], prompt_tokens: int, completion_tokens: int
+    ) -> None:
+        """`outcome` is one of `ANSWER_OUTCOMES`, `degraded` some of `DEGRADED_REASONS`."""
+        self._answers[outcome].inc()
+        for reason in degraded:
+            self._degraded[reason].inc()
+        if prompt_tokens:
+            self._tokens["prompt"].inc(prompt_tokens)
+        if completion_tokens:
+            self._tokens["completion"].inc(completion_tokens)
+
+    def rate_limited(self, limit: str) -> None:
+        self._limited[limit].inc()
+
+    def rated(self, rating: str) -> None:
+        self._feedback[rating].inc()
+
+    def call(self, upstream: str, endpoint: str) -> "_Call":
+        return _Call(self, upstream, endpoint)
+
+    def retried(self, upstream: str) -> None:
+        self._retries[upstream].inc()
+
+    def breaker_changed(self, upstream: str, endpoint: str, *, closed: bool) -> None:
+        self._breakers[upstream, endpoint].set(0 if closed else 1)
+
+    def call_ended(self, upstream: str, endpoint: str, outcome: str, seconds: float) -> None:
+        self._calls[upstream, endpoint, outcome].inc()
+        self._call_durations[upstream, endpoint].observe(seconds)
+
+    async def text(self, look_up: Callable[[], Awaitable[Now]]) -> bytes:
+        """As `render`, made once a second at most: whoever asks without pause must not keep a worker busy."""
+        async with self._turn:
+            if time.monotonic() >= self._fresh_until_s:
+                self._text = await asyncio.to_thread(self.render, await look_up())
+                self._fresh_until_s = time.monotonic() + FRESH_S
+        return self._text
+
+    def render(self, now: Now) -> bytes:
+        """Everything in Prometheus's text format (0.0.4), for the sum of all workers. Reads files: for a thread."""
+        shown = CollectorRegistry(auto_describe=False)
+        shown.register(_Shown([*self._counted(), *_looked_up(now)]))
+        return generate_latest(shown)
+
+    def _counted(self) -> list[Metric]:
+        if self._folder is None:
+            return list(self._registry.collect())
+        with metric_files.reading(self._folder) as files:
+            return list(MultiProcessCollector.merge(files))  # type: ignore[no-untyped-call]
+
+    def _counter(self, name: str, meaning: str, *labels: str) -> "_Series[Counter]":
+        return _Series(Counter(name, meaning, labels, registry=self._registry))
+
+    def _histogram(self, name: str, meaning: str, bounds: Sequence[float], *labels: str) -> "_Series[Histogram]":
+        return _Series(Histogram(name, meaning, labels, buckets=bounds, registry=self._registry))
+
+    def _gauge(self, name: str, meaning: str, *labels: str) -> "_Series[Gauge]":
+        return _Series(Gauge(name, meaning, labels, registry=self._registry, multiprocess_mode="livesum"))
+
+
+class _Series(dict[Any, Kind]):
+    """One metric's series by label, or tuple of labels. The library's own look-up was a third of counting's cost."""
+
+    def __init__(self, metric: Kind) -> None:
+        super().__init__()
+        self.metric: Kind = metric
+
+    def __missing__(self, labels: Any) -> Kind:
+        series: Kind = self.metric.labels(*(labels if isinstance(labels, tuple) else (labels,)))
+        self[labels] = series
+        return series
+
+
+class _Call:
+    """One call to an endpoint, timed."""
+
+    __slots__ = ("_began", "_endpoint", "_metrics", "_upstream")
+
+    def __init__(self, metrics: Metrics, upstream: str, endpoint: str) -> None:
+        self._metrics, self._upstream, self._endpoint = metrics, upstream, endpoint
+
+    def __enter__(self) -> None:
+        self._began = time.perf_counter()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        seconds = time.perf_counter() - self._began
+        self._metrics.call_ended(self._upstream, self._endpoint, calls.outcome_of(error), seconds)
+
+
+class _Shown:
+    """Hands finished figures to the library's writer."""
+
+    def __init__(self, families: Sequence[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Sequence[Metric]:
+        return self._families
+
+
+def _looked_up(now: Now) -> list[Metric]:
+    def gauge(name: str, meaning: str, value: float) -> Metric:
+        return GaugeMetricFamily(name, meaning, value=value)
+
+    families: list[Metric] = [
+        InfoMetricFamily("rag_server", "The server's version", value={"version": now.version}),
+        InfoMetricFamily(
+            "rag_index_build", "The build of the index that is served",
+            value={"build": now.build, "embedding_model": now.embedding_model},
+        ),
+        gauge("rag_index_passages", "Passages of the live build", now.passages),
+        gauge("rag_index_refused", "1 while a published build is refused, and an earlier one served", now.refused),
+    ]  # fmt: skip
+    if now.created_at_s is not None:
+        families.append(gauge("rag_index_created_timestamp_seconds", "When the live build was made", now.created_at_s))
+    if now.sessions is not None:
+        families.append(gauge("rag_sessions", "Conversations that are remembered", now.sessions))
+    return families
+
+
+def _memory_bytes() -> int:
+    """The process's proportional share, or where the kernel does not count that, all that is resident."""
+    try:
+        for line in Path("/proc/self/smaps_rollup").read_text("ascii").splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        log.debug("the kernel does not tell shared memory apart")
+    return _resident_bytes()
+
+
+def _resident_bytes() -> int:
+    try:
+        return int(Path("/proc/self/statm").read_text("ascii").split()[1]) * 4096
+    except OSError:
+        return 0

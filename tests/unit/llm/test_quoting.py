@@ -1,0 +1,129 @@
+"""Answers without a model: quotes under an honest opening, or plainly nothing."""
+
+import asyncio
+
+import pytest
+
+from rag.deadline import Deadline
+from rag.llm.quoting import QUOTED, QuotingChat
+from rag.types import Hit, Passage, Prompt
+
+OPENING = "These passages fit best."
+CHAT = QuotingChat(degraded="no model", opening=OPENING, found_by_words=True)
+
+
+def hit(text: str, *, title: str = "Shop", url: str = "/shop/", language: str = "en", **more: str) -> Hit:
+    fields = {"anchor": "", "source": "shop.md", **more}
+    passage = Passage(text=text, title=title, headings=(), url=url, language=language, **fields)
+    return Hit(passage=passage, score=1.0, similarity=0.5, row=0)
+
+
+def answer(question: str, *hits: Hit) -> str:
+    prompt = Prompt(question=question, messages=(), hits=hits)
+    return asyncio.run(CHAT.complete(prompt, deadline=Deadline(5))).text
+
+
+def test_every_quote_is_followed_by_its_link_and_number() -> None:
+    text = answer("kettle?", hit("A kettle.", title="One", url="/1/"), hit("Two kettles.", title="Two", url="/2/"))
+    assert text == f"{OPENING}\n\n> A kettle.\n\n[One](/1/) [1]\n\n> Two kettles.\n\n[Two](/2/) [2]"
+
+
+def test_every_line_of_a_quote_is_inside_of_it() -> None:
+    text = answer("kettle?", hit("A kettle:\n\n```sh\nboil\n\ncool\n```\n\n- red\n- blue"))
+    block = text.removeprefix(f"{OPENING}\n\n").split("\n\n[Shop]")[0]
+    assert block == "> A kettle:\n>\n> ```sh\n> boil\n>\n> cool\n> ```\n>\n> - red\n> - blue"
+
+
+def test_a_table_stands_between_quotes_where_every_reader_shows_it() -> None:
+    text = answer("kettle?", hit("Kettles:\n\n| A | B |\n| - | - |\n| 1 | kettle |\n\nThey boil."))
+    block = text.removeprefix(f"{OPENING}\n\n").split("\n\n[Shop]")[0]
+    assert block == "> Kettles:\n\n| A | B |\n| - | - |\n| 1 | kettle |\n\n> They boil."
+
+
+def test_what_follows_a_list_begins_a_quote_of_its_own() -> None:
+    text = answer("kettle?", hit("Kettles:\n\n- red\n- blue\n\nThey boil.\n\nThey cool."))
+    assert "\n\n> Kettles:\n>\n> - red\n> - blue\n\n> They boil.\n>\n> They cool.\n\n[Shop]" in text
+
+
+def test_a_link_survives_brackets_and_spaces() -> None:
+    assert "[List (a)](/a%20b%29) [1]" in answer("kettle", hit("A kettle.", title="List [a]", url="/a b)"))
+
+
+def test_a_streamed_answer_is_the_same() -> None:
+    async def streamed(prompt: Prompt) -> list[str]:
+        return [piece async for piece in CHAT.stream(prompt, deadline=Deadline(5))]
+
+    prompt = Prompt(question="kettle?", messages=(), hits=(hit("A kettle.\n\nIt boils."),))
+    pieces = asyncio.run(streamed(prompt))
+    assert "".join(pieces) == asyncio.run(CHAT.complete(prompt, deadline=Deadline(5))).text
+    assert len(pieces) > 1
+
+
+def test_a_word_that_no_quote_has_is_named_as_the_visitor_wrote_it() -> None:
+    text = answer("Welche Größe hat der Kessel?", hit("Der Kessel ist rot.", language="de"))
+    assert text.startswith(f"{OPENING} None of them mentions “Größe”.")
+
+
+def test_several_missing_words_are_listed() -> None:
+    text = answer("kettle Saturn Jupiter Venus", hit("A kettle."))
+    assert "None of them mentions “Saturn”, “Jupiter” or “Venus”." in text
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "Wie kann ich einen anderen kettle wählen, oder ist das eine andere?",
+        "How many types of kettle do you have, and what kinds of them?",
+        "Quelle est la kettle pour nous?",
+    ],
+)
+def test_function_words_of_no_language_are_named(question: str) -> None:
+    assert "None of them" not in answer(question.replace("wählen, ", ""), hit("A kettle."))
+
+
+@pytest.mark.parametrize(
+    ("asked", "said", "language"),
+    [
+        ("file", "All files are read.", "en"),
+        ("file", "All files are read.", ""),
+        ("files", "One file.", ""),
+        ("file", "```sh\nread_file --fast\n```", ""),
+        ("file", "Give `--filename`.", "en"),
+        ("file", "## Files\n\nRead.", "nl"),
+        ("Größe", "Die Grosse und die GRÖSSE.", "de"),
+        ("response_model", "The response has a model.", "en"),
+        ("rate-limit", "RATE_LIMIT_CHAT", "en"),
+    ],
+)
+def test_a_word_counts_as_mentioned_in_whatever_form(asked: str, said: str, language: str) -> None:
+    assert "mentions" not in answer(f"What is the {asked} of kettles?", hit(f"A kettle.\n\n{said}", language=language))
+
+
+def test_part_of_a_name_is_no_mention_of_it() -> None:
+    assert "“OAuth”" in answer("Is there OAuth for the kettle?", hit("A kettle with api_auth."))
+
+
+def test_where_no_word_is_found_nothing_is_quoted_and_at_most_three_pages_are_offered() -> None:
+    pages = [hit("A kettle.", title=f"Page {number // 2}", url=f"/{number // 2}/") for number in range(10)]
+    text = answer("How many vacation days do I get?", *pages)
+    assert text.startswith("Nothing that I found fits your question: no passage mentions “vacation” or “days”")
+    assert "kettle" not in text
+    assert text.split("\n\n")[-1] == "- [Page 0](/0/)\n- [Page 1](/1/)\n- [Page 2](/2/)"
+
+
+def test_a_passage_further_down_that_has_the_word_is_quoted_before_those_that_have_none() -> None:
+    others = [hit("A kettle.", url=f"/{number}/") for number in range(QUOTED)]
+    text = answer("vacation?", *others, hit("Vacation is in August.", title="Vacation", url="/vacation/"))
+    assert text == f"{OPENING}\n\n> Vacation is in August.\n\n[Vacation](/vacation/) [4]"
+
+
+@pytest.mark.parametrize("question", ["What is it?", "退货期限", "?"])
+def test_a_question_without_a_word_to_look_for_is_answered_with_quotes(question: str) -> None:
+    assert answer(question, hit("A kettle.")).startswith(f"{OPENING}\n\n> A kettle.")
+
+
+def test_what_was_found_by_meaning_is_quoted_even_where_it_shares_no_word() -> None:
+    degraded = QuotingChat(degraded="down", opening=OPENING, found_by_words=False)
+    prompt = Prompt(question="Wann öffnet ihr?", messages=(), hits=(hit("We open at nine."),))
+    text = asyncio.run(degraded.complete(prompt, deadline=Deadline(5))).text
+    assert text == f"{OPENING}\n\n> We open at nine.\n\n[Shop](/shop/) [1]"
