@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from indexer import site
-from rag import setting_types
+from rag import setting_parsers
 
 
 def parsed(argv: Sequence[str]) -> argparse.Namespace:
@@ -88,6 +88,6 @@ def _site_url(text: str) -> str:
     if not text or (text.startswith("/") and not text.startswith("//")):
         return text
     try:
-        return setting_types.site_url(text)
+        return setting_parsers.site_url(text)
     except ValueError as allowed:
         raise argparse.ArgumentTypeError(f"{text}: allowed is {allowed}, or a path such as /docs") from None
