@@ -26,14 +26,14 @@ from rag.chat.retrieval import Retriever
 from rag.errors import StateUnavailable
 from rag.http import answers, bodies, feedback, metrics, middleware, paths, problems, sessions, site  # fmt: skip
 from rag.http.dialects import ai_sdk, openai, shared  # fmt: skip
-from rag.http.services import Rooms
+from rag.http.services import Services
 from rag.llm.azure import AzureChat, AzureEmbedder
 from rag.llm.client import Upstream
 from rag.llm.embedded import LocalEmbedder
 from rag.llm.http_client import http_client
 from rag.llm.quoting import QuotingChat
 from rag.llm.resilience import RetryBudget
-from rag.llm.single_flight import EmbedOnce
+from rag.llm.single_flight import SingleFlightEmbedder
 from rag.protocols import ChatModel, Embedder
 from rag.search.live import LiveIndex
 from rag.settings import Settings
@@ -84,9 +84,9 @@ def create_app(settings: Settings, *, metrics_folder: Path | None = None) -> Fas
             if tracing is not None:
                 await stack.enter_async_context(tracing)
             stack.push_async_callback(rate_limits.close)
-            rooms = await open_rooms(settings, rate_limits, counts, tracing, stack)
+            services = await open_services(settings, rate_limits, counts, tracing, stack)
             _collect_seldom()
-            yield {"rooms": rooms}
+            yield {"services": services}
 
     app = FastAPI(
         title=settings.site_name, version=site.VERSION, lifespan=lifespan, docs_url=None, redoc_url=None,
@@ -131,9 +131,9 @@ def _around(settings: Settings) -> Iterator[tuple[Callable[..., ASGIApp], dict[s
     yield shared.ProblemsReworded, {"prefix": openai.PREFIX, "reword": openai.reworded}
 
 
-async def open_rooms(
+async def open_services(
     settings: Settings, rate_limits: RateLimits, counts: Metrics, tracing: "Tracing | None", stack: AsyncExitStack
-) -> Rooms:
+) -> Services:
     """Open everything that answering needs; `stack` closes it in reverse order."""
     embedder, model = await _models(settings, tracing.observing(counts) if tracing else counts, stack)
     index = LiveIndex(root=settings.vector_db_path, model=embedder.name)
@@ -165,7 +165,7 @@ async def open_rooms(
 
     await _in_background(stack, measure)
     log.info("worker is ready", extra={"build": index.build.id, "passages": index.build.count})
-    return Rooms(
+    return Services(
         settings=settings, index=index, retriever=retriever, chat=chat, model=model, embedder=embedder,
         conversations=conversations, feedback=thumbs, rate_limits=rate_limits, metrics=counts,
     )  # fmt: skip
@@ -228,7 +228,9 @@ async def _models(settings: Settings, observer: CallObserver, stack: AsyncExitSt
 
     chat, embeddings = upstream("chat", settings.chat_endpoints), upstream("embeddings", settings.embeddings_endpoints)
     return (
-        EmbedOnce(embedder=AzureEmbedder(upstream=embeddings, name=settings.embeddings_endpoints[0].model_name)),
+        SingleFlightEmbedder(
+            embedder=AzureEmbedder(upstream=embeddings, name=settings.embeddings_endpoints[0].model_name)
+        ),
         AzureChat(upstream=chat, temperature=settings.chat_temperature, max_tokens=settings.chat_max_tokens),
     )
 

@@ -13,7 +13,7 @@ from rag.deadline import Deadline
 from rag.errors import InvalidRequest, RagError
 from rag.http import bodies, problems, streams
 from rag.http.bodies import ChatRequest, SearchRequest
-from rag.http.services import InRooms, Rooms, now
+from rag.http.services import Services, WithServices, now
 from rag.types import Message
 
 router = APIRouter(route_class=bodies.StrictRoute)
@@ -21,17 +21,17 @@ router = APIRouter(route_class=bodies.StrictRoute)
 
 @router.post("/search", summary="The passages that fit best", response_model=bodies.SearchResponse,
              responses=problems.described(413, 422, 429))  # fmt: skip
-async def search(body: SearchRequest, rooms: InRooms) -> Response:
-    query = _question(body.query, rooms)
-    found = await rooms.retriever.search(query, k=body.k, deadline=Deadline(rooms.settings.request_timeout_s))
+async def search(body: SearchRequest, services: WithServices) -> Response:
+    query = _question(body.query, services)
+    found = await services.retriever.search(query, k=body.k, deadline=Deadline(services.settings.request_timeout_s))
     results = [bodies.SearchResult.of(hit) for hit in found.hits]
     return bodies.as_json(bodies.SearchResponse(results, body.query, now(), found.degraded))
 
 
 @router.post("/chat", summary="An answer with its sources", response_model=bodies.ChatResponse,
              responses=problems.described(413, 422, 429, 502, 503, 504))  # fmt: skip
-async def chat(body: ChatRequest, request: Request, rooms: InRooms) -> Response:
-    session_id, events = _continued(body, rooms, stream=False)
+async def chat(body: ChatRequest, request: Request, services: WithServices) -> Response:
+    session_id, events = _continued(body, services, stream=False)
     done = await streams.whole(request, events)
     sources = bodies.Source.all_of(done.hits, cited=done.cited)
     return bodies.as_json(bodies.ChatResponse(done.response, session_id, now(), sources, done.degraded))
@@ -40,27 +40,27 @@ async def chat(body: ChatRequest, request: Request, rooms: InRooms) -> Response:
 @router.post("/chat/stream", summary="The same as server-sent events", response_class=StreamingResponse,
              responses={200: {"content": {"text/event-stream": {}}},
                         **problems.described(413, 422, 429, 502, 503, 504)})  # fmt: skip
-async def chat_stream(body: ChatRequest, request: Request, rooms: InRooms) -> StreamingResponse:
-    session_id, events = _continued(body, rooms, stream=True)
+async def chat_stream(body: ChatRequest, request: Request, services: WithServices) -> StreamingResponse:
+    session_id, events = _continued(body, services, stream=True)
     return await streams.streamed(request, events, _SiteEvents(session_id))
 
 
 def ask(
-    question: str, *, session_id: str | None, is_new: bool = False, claimed: Sequence[Message], rooms: Rooms,
+    question: str, *, session_id: str | None, is_new: bool = False, claimed: Sequence[Message], services: Services,
     stream: bool,
 ) -> AsyncGenerator[Event, None]:  # fmt: skip
     """The answer's events, in every dialect. Without a session nothing is remembered. Raises `InvalidRequest`."""
-    return rooms.chat.answer(
-        _question(question, rooms), session_id=session_id, is_new=is_new, claimed=claimed, stream=stream
+    return services.chat.answer(
+        _question(question, services), session_id=session_id, is_new=is_new, claimed=claimed, stream=stream
     )
 
 
-def _continued(body: ChatRequest, rooms: Rooms, *, stream: bool) -> tuple[str, AsyncGenerator[Event, None]]:
+def _continued(body: ChatRequest, services: Services, *, stream: bool) -> tuple[str, AsyncGenerator[Event, None]]:
     is_new = body.session_id is None
     session_id = body.session_id or callers.new_session_id()
     claimed = [Message(turn.role, turn.content) for turn in body.history]
     return session_id, ask(
-        body.message, session_id=session_id, is_new=is_new, claimed=claimed, rooms=rooms, stream=stream
+        body.message, session_id=session_id, is_new=is_new, claimed=claimed, services=services, stream=stream
     )
 
 
@@ -92,8 +92,8 @@ def _event(name: str, data: Any) -> bytes:
     return b"event: %b\ndata: %b\n\n" % (name.encode(), orjson.dumps(data))
 
 
-def _question(text: str, rooms: Rooms) -> str:
-    limit = rooms.settings.max_message_length
+def _question(text: str, services: Services) -> str:
+    limit = services.settings.max_message_length
     if len(text) > limit:
         raise InvalidRequest(detail=f"The question is longer than {limit:,} characters.")
     if not text.strip() or "\x00" in text:

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from rag.http import bodies, problems
-from rag.http.services import InRooms, require_admin
+from rag.http.services import WithServices, require_admin
 from rag.stores.feedback import Feedback
 from rag.types import Message
 
@@ -36,23 +36,25 @@ class FeedbackList(BaseModel):
 
 @router.post("/feedback", summary="A thumb for an answer", status_code=204,
              responses=problems.described(413, 422, 429, 503))  # fmt: skip
-async def give(body: FeedbackRequest, rooms: InRooms) -> Response:
-    turns = await rooms.conversations.history(body.session_id)
+async def give(body: FeedbackRequest, services: WithServices) -> Response:
+    turns = await services.conversations.history(body.session_id)
     about = _turn(turns, body.message_index)
     # For a conversation that is unknown the answer is the same: it must not tell which ids exist.
     if about is not None:
         question, answer = about
-        await rooms.feedback.add(Feedback(rating=body.rating, reason=body.reason, question=question, answer=answer))
-        rooms.metrics.rated(body.rating)
+        await services.feedback.add(Feedback(rating=body.rating, reason=body.reason, question=question, answer=answer))
+        services.metrics.rated(body.rating)
     return Response(status_code=204)
 
 
 @router.get(
     "/feedback", summary="What visitors thought, newest first", responses=problems.described(401, 404, 422, 503)
 )
-async def read(request: Request, rooms: InRooms, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> FeedbackList:
-    require_admin(request, rooms.settings)
-    entries = await rooms.feedback.newest(limit)
+async def read(
+    request: Request, services: WithServices, limit: Annotated[int, Query(ge=1, le=1000)] = 100
+) -> FeedbackList:
+    require_admin(request, services.settings)
+    entries = await services.feedback.newest(limit)
     return FeedbackList(feedback=[FeedbackEntry.model_validate(entry, from_attributes=True) for entry in entries])
 
 

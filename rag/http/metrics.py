@@ -8,7 +8,7 @@ from fastapi import APIRouter, Response
 from fastapi.responses import PlainTextResponse
 
 from rag.errors import IndexUnavailable, StateUnavailable
-from rag.http.services import InRooms, Rooms
+from rag.http.services import Services, WithServices
 from rag.http.site import VERSION
 from rag.telemetry.metrics import Now
 
@@ -18,18 +18,18 @@ router = APIRouter()
 
 
 @router.get("/metrics", summary="Figures for Prometheus, all workers together", response_class=PlainTextResponse)
-async def metrics(rooms: InRooms) -> Response:
-    text = await rooms.metrics.text(lambda: _now(rooms))
+async def metrics(services: WithServices) -> Response:
+    text = await services.metrics.text(lambda: _now(services))
     return Response(text, headers={"Content-Type": CONTENT_TYPE})
 
 
-async def _now(rooms: Rooms) -> Now:
+async def _now(services: Services) -> Now:
     try:
         async with asyncio.timeout(2.0):
-            sessions = await rooms.conversations.count()
+            sessions = await services.conversations.count()
     except (StateUnavailable, TimeoutError):
         sessions = None
-    build = rooms.index.build
+    build = services.index.build
     model, created_at_s = "", None
     # Where nothing can be served, or a build of an early version is, there is less to tell, and it is told.
     with suppress(IndexUnavailable, KeyError, ValueError):
@@ -37,5 +37,5 @@ async def _now(rooms: Rooms) -> Now:
         created_at_s = datetime.fromisoformat(build.manifest["created_at"]).timestamp()
     return Now(
         version=VERSION, build=build.id, embedding_model=model, created_at_s=created_at_s,
-        passages=build.count, refused="refused" in rooms.index.health(), sessions=sessions,
+        passages=build.count, refused="refused" in services.index.health(), sessions=sessions,
     )  # fmt: skip

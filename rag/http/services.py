@@ -20,7 +20,7 @@ from rag.telemetry.metrics import Metrics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rooms:
+class Services:
     """Everything a route may use, opened by the lifespan."""
 
     settings: Settings
@@ -35,12 +35,12 @@ class Rooms:
     metrics: Metrics
 
 
-async def _rooms(request: Request) -> Rooms:
-    rooms: Rooms = request.state.rooms
-    return rooms
+async def _services(request: Request) -> Services:
+    services: Services = request.state.services
+    return services
 
 
-InRooms = Annotated[Rooms, Depends(_rooms)]
+WithServices = Annotated[Services, Depends(_services)]
 
 
 def now() -> str:

@@ -14,7 +14,7 @@ from fastapi.responses import FileResponse
 
 from rag.errors import StateUnavailable
 from rag.http import bodies, problems
-from rag.http.services import InRooms, now
+from rag.http.services import WithServices, now
 
 log = logging.getLogger(__name__)
 
@@ -25,8 +25,8 @@ router = APIRouter()
 
 
 @router.get("/", summary="The server's name")
-async def root(rooms: InRooms) -> bodies.Running:
-    return bodies.Running(message=rooms.settings.site_name, status="running", timestamp=now())
+async def root(services: WithServices) -> bodies.Running:
+    return bodies.Running(message=services.settings.site_name, status="running", timestamp=now())
 
 
 @router.get("/health", summary="The process lives", responses=problems.described(429))
@@ -36,13 +36,13 @@ async def health() -> bodies.Healthy:
 
 @router.get("/ready", summary="Whether questions can be answered, and the state of what that needs",
             responses={503: {"model": bodies.Ready}})  # fmt: skip
-async def ready(rooms: InRooms, response: Response) -> bodies.Ready:
+async def ready(services: WithServices, response: Response) -> bodies.Ready:
     conversations, rate_limits = await asyncio.gather(
-        _checked(rooms.conversations.check()), _checked(rooms.rate_limits.check_store())
+        _checked(services.conversations.check()), _checked(services.rate_limits.check_store())
     )
     parts = {
-        "index": rooms.index.health(), "conversations": conversations, "rate_limits": rate_limits,
-        "chat": rooms.model.health(), "embeddings": rooms.embedder.health(),
+        "index": services.index.health(), "conversations": conversations, "rate_limits": rate_limits,
+        "chat": services.model.health(), "embeddings": services.embedder.health(),
     }  # fmt: skip
     sound = all(part["status"] == "ok" for part in parts.values())
     if parts["index"]["status"] != "ok":
@@ -73,8 +73,8 @@ async def widget(request: Request) -> Response:
 
 
 @router.get("/widget/config", include_in_schema=False)
-async def widget_config(rooms: InRooms) -> dict[str, Any]:
-    settings = rooms.settings
+async def widget_config(services: WithServices) -> dict[str, Any]:
+    settings = services.settings
     return {"site_name": settings.site_name, "suggested_questions": settings.suggested_questions, "demo": settings.demo}
 
 

@@ -21,7 +21,7 @@ from rag.deadline import STREAM_LENGTH_S, Deadline
 from rag.errors import ContentFiltered, RagError, UpstreamError, UpstreamTimeout
 from rag.llm.client import Upstream, read_body
 from rag.llm.http_client import chunks_of
-from rag.llm.stream_timeout import Patience
+from rag.llm.stream_timeout import StreamTimeout
 from rag.protocols import DENSE_WEIGHT
 from rag.types import Completion, Prompt
 
@@ -109,10 +109,10 @@ class AzureChat:
         whole = Deadline(STREAM_LENGTH_S)
         async with aclosing(pieces):
             yield first
-            with Patience(min(STREAM_SILENCE_S, deadline.length_s)) as patience:
+            with StreamTimeout(min(STREAM_SILENCE_S, deadline.length_s)) as timeout:
                 while True:
                     try:
-                        piece = await patience.wait(anext(pieces, None))
+                        piece = await timeout.wait(anext(pieces, None))
                         if not whole.remaining_s:
                             raise TimeoutError
                     except TimeoutError:

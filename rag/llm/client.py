@@ -35,9 +35,9 @@ LONGEST_THROTTLE_S = 60.0
 """A throttled endpoint stands behind the others for as long as it asks, and no longer than this."""
 UNSAID_THROTTLE_S = 1.0
 """The same for one that does not say how long."""
-PATIENCE_SHARE = 0.5
+TIMEOUT_SHARE = 0.5
 """Of the time that is left, for an endpoint while another one could still be asked: a hang must not use up all."""
-PROBE_PATIENCE_S = 3.0
+PROBE_TIMEOUT_S = 3.0
 """For a probe while another endpoint is healthy: the visitor who finds out that it still hangs waits no longer."""
 YOUNG_PROBE_S = 0.5
 """How old a probe may be for others to wait for its outcome."""
@@ -56,7 +56,7 @@ class Target:
     url: httpx.URL = field(init=False)
     headers: httpx.Headers = field(init=False, repr=False)
     throttled_until: float = 0.0
-    spelling: model_quirks.Spelling = field(default_factory=model_quirks.Spelling)
+    options: model_quirks.RequestOptions = field(default_factory=model_quirks.RequestOptions)
 
     def __post_init__(self) -> None:
         self.url = httpx.URL(self.endpoint.url)
@@ -145,22 +145,22 @@ class Upstream:
     async def _attempt(self, course: _Course, read: Read[T]) -> T:
         target = await self._next_target(course)
         course.tried.append(target)
-        patience_s = remaining_s = course.deadline.remaining_s
+        timeout_s = remaining_s = course.deadline.remaining_s
         if len(course.tried) < ATTEMPTS and self._elsewhere(course):
             probing = target.breaker.state != "closed"
-            patience_s = min(remaining_s * PATIENCE_SHARE, PROBE_PATIENCE_S if probing else remaining_s)
+            timeout_s = min(remaining_s * TIMEOUT_SHARE, PROBE_TIMEOUT_S if probing else remaining_s)
         breaker = target.breaker
-        era, settle = breaker.begin(), breaker.abandoned
+        generation, settle = breaker.begin(), breaker.abandoned
         with self._observer.call(self.kind, target.endpoint.name):
             try:
-                async with asyncio.timeout(patience_s):
+                async with asyncio.timeout(timeout_s):
                     answer = await self._exchange(target, course.body, read)
                 settle = breaker.succeeded
                 return answer
             except TimeoutError:
                 settle = breaker.failed
-                private = f"{target.endpoint.name}: no answer within {patience_s:.1f} s"
-                raise (UpstreamTimeout(private) if patience_s == remaining_s else TooSlow(private)) from None
+                private = f"{target.endpoint.name}: no answer within {timeout_s:.1f} s"
+                raise (UpstreamTimeout(private) if timeout_s == remaining_s else TooSlow(private)) from None
             except (httpx.HTTPError, aiohttp.ClientError) as error:
                 settle = breaker.failed
                 raise Unanswered(f"{target.endpoint.name}: {type(error).__name__}") from None
@@ -176,7 +176,7 @@ class Upstream:
                 settle = breaker.succeeded
                 raise
             finally:
-                if settle(era):
+                if settle(generation):
                     closed = breaker.state == "closed"
                     self._observer.breaker_changed(self.kind, target.endpoint.name, closed=closed)
                     log.warning("endpoint's breaker changed", extra={
@@ -184,12 +184,12 @@ class Upstream:
 
     async def _exchange(self, target: Target, body: dict[str, Any], read: Read[T]) -> T:
         """What a refusal teaches is tried at once, as part of the same call."""
-        sent = target.spelling.of(body)
+        sent = target.options.of(body)
         while True:
             try:
                 return await self._post(target, sent, read)
             except Refused as error:
-                again = target.spelling.learn(body, sent=sent, code=error.named, param=error.param)
+                again = target.options.learn(body, sent=sent, code=error.named, param=error.param)
                 if again is None:
                     raise
                 sent = again
@@ -240,9 +240,9 @@ class Upstream:
         """The first of those that are not throttled, else the one that is soonest free; the fresh before the tried."""
         usable = self._usable(course)
         if not usable:
-            patience_s = min(YOUNG_PROBE_S, course.deadline.remaining_s)
+            timeout_s = min(YOUNG_PROBE_S, course.deadline.remaining_s)
             for target in self.targets:
-                if await target.breaker.probe_outcome(patience_s=patience_s):
+                if await target.breaker.probe_outcome(within_s=timeout_s):
                     break
             usable = self._usable(course)
         if not usable:

@@ -38,7 +38,7 @@ def is_of_endpoint(status: int, code: str) -> bool:
     return status not in QUESTION_STATUSES or code.casefold() in ENDPOINT_CODES
 
 
-class Spelling:
+class RequestOptions:
     """How one endpoint wants its requests, for the life of the process."""
 
     def __init__(self) -> None:

@@ -108,8 +108,8 @@ class Breaker:
         self._open_s = open_s
         self._clock = clock
         self._failures = 0
-        self._era = 0
-        self._opened_in_era = 0
+        self._generation = 0
+        self._opened_in_generation = 0
         self._next_probe_at: float | None = None
         """None while closed."""
         self._probe_began_at = 0.0
@@ -129,48 +129,48 @@ class Breaker:
     def begin(self) -> int:
         """A call starts. Hand what is returned to exactly one of `succeeded`, `failed` and `abandoned`."""
         if self._next_probe_at is not None:
-            self._era += 1
+            self._generation += 1
             self._probe_began_at = self._clock()
             self._next_probe_at = self._probe_began_at + self._open_s
             self._no_probe.clear()
-        return self._era
+        return self._generation
 
-    def succeeded(self, era: int) -> bool:
+    def succeeded(self, generation: int) -> bool:
         """The endpoint answered. True if that closed the breaker."""
-        if era < self._opened_in_era:
+        if generation < self._opened_in_generation:
             return False
         self._failures = 0
         was_open, self._next_probe_at = self._next_probe_at is not None, None
         self._no_probe.set()
         return was_open
 
-    def failed(self, era: int) -> bool:
+    def failed(self, generation: int) -> bool:
         """The endpoint failed. True if that opened the breaker, False also for a probe that finds it still failing."""
-        if era != self._era:
+        if generation != self._generation:
             return False
         self._failures += 1
         was_closed = self._next_probe_at is None
         if was_closed and self._failures < self._failures_to_open:
             return False
-        self._era += 1
-        self._opened_in_era = self._era
+        self._generation += 1
+        self._opened_in_generation = self._generation
         self._next_probe_at = self._clock() + self._open_s
         self._no_probe.set()
         return was_closed
 
-    def abandoned(self, era: int) -> bool:
+    def abandoned(self, generation: int) -> bool:
         """The caller left before the outcome was known: that says nothing about the endpoint. Always False."""
-        if era == self._era and self._next_probe_at is not None:
+        if generation == self._generation and self._next_probe_at is not None:
             self._next_probe_at = self._clock()
             self._no_probe.set()
         return False
 
-    async def probe_outcome(self, *, patience_s: float) -> bool:
-        """Wait for the probe under way, until it is `patience_s` old; False if there was nothing to wait for.
+    async def probe_outcome(self, *, within_s: float) -> bool:
+        """Wait for the probe under way, until it is `within_s` old; False if there was nothing to wait for.
 
         Just after a recovery this spares those who come during the probe an answer without the endpoint.
         """
-        left_s = self._probe_began_at + patience_s - self._clock()
+        left_s = self._probe_began_at + within_s - self._clock()
         if self._no_probe.is_set() or left_s <= 0:
             return False
         with suppress(TimeoutError):

@@ -15,7 +15,7 @@ from rag.errors import UpstreamError, UpstreamTimeout
 from rag.protocols import Embedder
 
 
-class EmbedOnce:
+class SingleFlightEmbedder:
     """An embedder whose callers share the call that is under way for the same texts, its failure too."""
 
     def __init__(self, *, embedder: Embedder) -> None:

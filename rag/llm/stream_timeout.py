@@ -1,7 +1,7 @@
-"""Waiting many times, each time for so long and no longer, with one timer for all of it.
+"""A time-out for each wait of a stream, with one timer for all of them.
 
-`asyncio.timeout` would set a timer up and take it down for every token of every stream. Knows nothing of what is waited
-for.
+`asyncio.timeout` would set a timer up and take it down for every token of every stream. Knows nothing of what is
+waited for.
 """
 
 import asyncio
@@ -12,8 +12,8 @@ from typing import Any, Self, TypeVar
 T = TypeVar("T")
 
 
-class Patience:
-    """`with Patience(10) as patience:` lets each `await patience.wait(...)` within take up to ten seconds.
+class StreamTimeout:
+    """`with StreamTimeout(10) as timeout:` lets each `await timeout.wait(...)` within take up to ten seconds.
 
     For one task, which may do anything else between two waits, for as long as it likes.
     """

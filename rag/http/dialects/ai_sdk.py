@@ -15,7 +15,7 @@ from rag.chat.pipeline import Delta, Done, Event, Sources
 from rag.errors import RagError, StateUnavailable
 from rag.http import bodies, problems, streams
 from rag.http.dialects import shared
-from rag.http.services import InRooms
+from rag.http.services import WithServices
 from rag.stores.protocols import Conversations
 from rag.types import Hit, Message
 
@@ -50,12 +50,12 @@ router = APIRouter(route_class=bodies.StrictRoute)
              response_class=StreamingResponse,
              responses={200: {"content": {"text/event-stream": {}}},
                         **problems.described(413, 422, 429, 502, 503, 504)})  # fmt: skip
-async def ui_chat(body: UIChatRequest, request: Request, rooms: InRooms) -> StreamingResponse:
+async def ui_chat(body: UIChatRequest, request: Request, services: WithServices) -> StreamingResponse:
     turns = [(message.role, shared.text_of(message.parts)) for message in body.messages]
     session_id = _session_id(body)
-    events = shared.ask(turns, session_id=session_id, rooms=rooms, stream=True)
+    events = shared.ask(turns, session_id=session_id, services=services, stream=True)
     if body.trigger == "regenerate-message":
-        await _take_back(session_id, shared.conversation(turns)[0], rooms.conversations)
+        await _take_back(session_id, shared.conversation(turns)[0], services.conversations)
     return await streams.streamed(request, events, _Parts(session_id), **{"x-vercel-ai-ui-message-stream": "v1"})
 
 

@@ -16,7 +16,7 @@ from rag.chat.pipeline import Delta, Done, Event, Sources
 from rag.errors import InvalidRequest, NotFound, RagError
 from rag.http import bodies, problems, streams
 from rag.http.dialects import shared
-from rag.http.services import InRooms, Rooms
+from rag.http.services import Services, WithServices
 
 PREFIX = "/v1/"
 MODEL = "rag-server"
@@ -63,25 +63,25 @@ router = APIRouter(prefix=PREFIX.rstrip("/"), route_class=bodies.StrictRoute, re
 
 
 @router.get("/models", summary="OpenAI's list of models: the site is one")
-async def models(rooms: InRooms) -> dict[str, Any]:
-    return {"object": "list", "data": [_model(rooms)]}
+async def models(services: WithServices) -> dict[str, Any]:
+    return {"object": "list", "data": [_model(services)]}
 
 
 @router.get("/models/{model}", summary="OpenAI's model of that name: the site, or none")
-async def model(model: str, rooms: InRooms) -> dict[str, Any]:
+async def model(model: str, services: WithServices) -> dict[str, Any]:
     if model != MODEL:
         raise NotFound(detail=f"There is no such model. The only one is {MODEL}.")
-    return _model(rooms)
+    return _model(services)
 
 
-def _model(rooms: Rooms) -> dict[str, Any]:
-    return {"id": MODEL, "object": "model", "created": 0, "owned_by": rooms.settings.site_name}
+def _model(services: Services) -> dict[str, Any]:
+    return {"id": MODEL, "object": "model", "created": 0, "owned_by": services.settings.site_name}
 
 
 @router.post("/chat/completions", summary="OpenAI's chat completions", responses={200: FORMS})
-async def completions(body: CompletionRequest, request: Request, rooms: InRooms) -> Response:
+async def completions(body: CompletionRequest, request: Request, services: WithServices) -> Response:
     turns = [(turn.role, turn.text()) for turn in body.messages]
-    events = shared.ask(turns, session_id=None, rooms=rooms, stream=bool(body.stream))
+    events = shared.ask(turns, session_id=None, services=services, stream=bool(body.stream))
     if not body.stream:
         done = await streams.whole(request, events)
         return Response(orjson.dumps(_completion(done)), media_type="application/json")

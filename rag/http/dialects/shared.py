@@ -15,7 +15,7 @@ from starlette.types import Message as ASGIMessage
 from rag.chat.pipeline import Event
 from rag.errors import InvalidRequest
 from rag.http import answers
-from rag.http.services import Rooms
+from rag.http.services import Services
 from rag.types import Message
 
 END = b"data: [DONE]\n\n"
@@ -33,11 +33,11 @@ def text_of(parts: Iterable[Part]) -> str:
 
 
 def ask(
-    turns: Iterable[tuple[str, str]], *, session_id: str | None, rooms: Rooms, stream: bool
+    turns: Iterable[tuple[str, str]], *, session_id: str | None, services: Services, stream: bool
 ) -> AsyncGenerator[Event, None]:
     """The answer to the last user's turn; the turns before it are the history. Raises `InvalidRequest`."""
     history, question = conversation(turns)
-    return answers.ask(question, session_id=session_id, claimed=history, rooms=rooms, stream=stream)
+    return answers.ask(question, session_id=session_id, claimed=history, services=services, stream=stream)
 
 
 def conversation(turns: Iterable[tuple[str, str]]) -> tuple[list[Message], str]:

@@ -376,7 +376,7 @@ def test_a_hanging_first_endpoint_leaves_time_for_the_next(wire: Wire) -> None:
 def test_a_probe_of_a_hanging_endpoint_costs_its_visitor_little_while_another_is_healthy(
     wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rag.llm.client.PROBE_PATIENCE_S", 0.02)
+    monkeypatch.setattr("rag.llm.client.PROBE_TIMEOUT_S", 0.02)
     east, west = wire.answers(EAST, *[DOWN] * 5, hang), wire.answers(WEST, SOUND)
     wire.ask(EAST, WEST, requests=5)
     wire.time.now += 2

@@ -9,32 +9,32 @@ BODY = {"messages": [], "temperature": 0.1, "max_tokens": 500}
 
 
 def learned(
-    spelling: model_quirks.Spelling, param: str, code: str = "unsupported_parameter"
+    options: model_quirks.RequestOptions, param: str, code: str = "unsupported_parameter"
 ) -> dict[str, object] | None:
-    return spelling.learn(BODY, sent=spelling.of(BODY), code=code, param=param)
+    return options.learn(BODY, sent=options.of(BODY), code=code, param=param)
 
 
 def test_a_request_is_sent_as_it_is_until_something_is_refused() -> None:
-    assert model_quirks.Spelling().of(BODY) is BODY
+    assert model_quirks.RequestOptions().of(BODY) is BODY
 
 
 def test_a_refused_limit_goes_by_its_new_name_and_at_once_without_what_may_be_refused_next() -> None:
-    spelling = model_quirks.Spelling()
-    assert learned(spelling, "max_tokens") == {"messages": [], "max_completion_tokens": 500}
-    assert spelling.of(BODY) == {"messages": [], "temperature": 0.1, "max_completion_tokens": 500}
+    options = model_quirks.RequestOptions()
+    assert learned(options, "max_tokens") == {"messages": [], "max_completion_tokens": 500}
+    assert options.of(BODY) == {"messages": [], "temperature": 0.1, "max_completion_tokens": 500}
 
 
 def test_a_refused_temperature_is_left_out_from_then_on() -> None:
-    spelling = model_quirks.Spelling()
-    assert learned(spelling, "temperature", "unsupported_value") == {"messages": [], "max_tokens": 500}
-    assert spelling.of(BODY) == {"messages": [], "max_tokens": 500}
+    options = model_quirks.RequestOptions()
+    assert learned(options, "temperature", "unsupported_value") == {"messages": [], "max_tokens": 500}
+    assert options.of(BODY) == {"messages": [], "max_tokens": 500}
 
 
 def test_a_refusal_without_a_code_of_its_own_teaches_as_well() -> None:
-    spelling = model_quirks.Spelling()
+    options = model_quirks.RequestOptions()
     body = orjson.dumps({"error": {"type": "invalid_request_error", "param": "temperature", "code": None}})
     code, param = model_quirks.read(body)
-    assert learned(spelling, param, code) is not None
+    assert learned(options, param, code) is not None
 
 
 @pytest.mark.parametrize(
@@ -42,18 +42,18 @@ def test_a_refusal_without_a_code_of_its_own_teaches_as_well() -> None:
     [("messages", "unsupported_value"), ("max_tokens", "invalid_value"), ("", "unsupported_parameter"),
      ("max_completion_tokens", "unsupported_parameter"), ("temperature", "decimal_above_max_value")],
 )  # fmt: skip
-def test_what_another_spelling_would_not_mend_teaches_nothing(param: str, code: str) -> None:
-    spelling = model_quirks.Spelling()
-    assert learned(spelling, param, code) is None
-    assert spelling.of(BODY) is BODY
+def test_what_other_options_would_not_mend_teaches_nothing(param: str, code: str) -> None:
+    options = model_quirks.RequestOptions()
+    assert learned(options, param, code) is None
+    assert options.of(BODY) is BODY
 
 
 def test_two_who_were_refused_at_the_same_moment_both_learn_and_nobody_twice() -> None:
-    spelling = model_quirks.Spelling()
-    first = spelling.learn(BODY, sent=BODY, code="unsupported_parameter", param="max_tokens")
-    assert spelling.learn(BODY, sent=BODY, code="unsupported_parameter", param="max_tokens") == first
+    options = model_quirks.RequestOptions()
+    first = options.learn(BODY, sent=BODY, code="unsupported_parameter", param="max_tokens")
+    assert options.learn(BODY, sent=BODY, code="unsupported_parameter", param="max_tokens") == first
     assert first is not None
-    assert spelling.learn(BODY, sent=first, code="unsupported_parameter", param="max_tokens") is None
+    assert options.learn(BODY, sent=first, code="unsupported_parameter", param="max_tokens") is None
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"error":"no"}', b'{"error":null}', b"\xff"])

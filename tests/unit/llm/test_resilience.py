@@ -200,11 +200,11 @@ def test_calls_from_before_the_opening_neither_prolong_nor_end_it(breaker: Break
 
 def test_who_comes_during_a_young_probe_waits_for_its_outcome(breaker: Breaker, clock: Clock) -> None:
     async def story() -> None:
-        assert not await breaker.probe_outcome(patience_s=5.0)
+        assert not await breaker.probe_outcome(within_s=5.0)
         fail(breaker, 3)
         clock.now += 2
         probe = breaker.begin()
-        waiting = asyncio.create_task(breaker.probe_outcome(patience_s=5.0))
+        waiting = asyncio.create_task(breaker.probe_outcome(within_s=5.0))
         await asyncio.sleep(0)
         assert not waiting.done()
         breaker.succeeded(probe)
@@ -220,6 +220,6 @@ def test_nobody_waits_for_a_probe_that_is_no_longer_young(breaker: Breaker, cloc
         clock.now += 2
         breaker.begin()
         clock.now += 0.5
-        assert not await breaker.probe_outcome(patience_s=0.5)
+        assert not await breaker.probe_outcome(within_s=0.5)
 
     asyncio.run(story())

@@ -9,7 +9,7 @@ import pytest
 
 from rag.deadline import Deadline
 from rag.errors import UpstreamError, UpstreamTimeout
-from rag.llm.single_flight import EmbedOnce
+from rag.llm.single_flight import SingleFlightEmbedder
 
 
 class Slow:
@@ -33,7 +33,9 @@ class Slow:
         return np.ones((len(texts), 2), dtype=np.float32)
 
 
-async def _started(embedder: EmbedOnce, count: int, seconds: float = 5.0) -> list["asyncio.Task[np.ndarray]"]:
+async def _started(
+    embedder: SingleFlightEmbedder, count: int, seconds: float = 5.0
+) -> list["asyncio.Task[np.ndarray]"]:
     tasks = [asyncio.create_task(embedder.embed(["same"], deadline=Deadline(seconds))) for _ in range(count)]
     await asyncio.sleep(0)
     return tasks
@@ -42,7 +44,7 @@ async def _started(embedder: EmbedOnce, count: int, seconds: float = 5.0) -> lis
 def test_the_same_question_asked_by_many_at_once_is_embedded_once() -> None:
     async def check() -> None:
         slow = Slow()
-        tasks = await _started(EmbedOnce(embedder=slow), 20)
+        tasks = await _started(SingleFlightEmbedder(embedder=slow), 20)
         slow.gate.set()
         assert [vectors.shape for vectors in await asyncio.gather(*tasks)] == [(1, 2)] * 20
         assert slow.asked == [("same",)]
@@ -54,7 +56,7 @@ def test_nothing_is_kept_for_whoever_asks_later() -> None:
     async def check() -> None:
         slow = Slow()
         slow.gate.set()
-        once = EmbedOnce(embedder=slow)
+        once = SingleFlightEmbedder(embedder=slow)
         for _ in range(2):
             await once.embed(["same"], deadline=Deadline(5.0))
         assert slow.asked == [("same",)] * 2
@@ -65,7 +67,7 @@ def test_nothing_is_kept_for_whoever_asks_later() -> None:
 def test_other_questions_do_not_wait_for_it() -> None:
     async def check() -> None:
         slow = Slow()
-        once = EmbedOnce(embedder=slow)
+        once = SingleFlightEmbedder(embedder=slow)
         tasks = await _started(once, 2)
         tasks.append(asyncio.create_task(once.embed(["other"], deadline=Deadline(5.0))))
         await asyncio.sleep(0)
@@ -80,7 +82,7 @@ def test_a_failure_is_everybodys() -> None:
     async def check() -> None:
         slow = Slow()
         slow.failure = UpstreamError("down")
-        tasks = await _started(EmbedOnce(embedder=slow), 5)
+        tasks = await _started(SingleFlightEmbedder(embedder=slow), 5)
         slow.gate.set()
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)
         assert all(isinstance(outcome, UpstreamError) for outcome in outcomes)
@@ -92,7 +94,7 @@ def test_a_failure_is_everybodys() -> None:
 def test_when_the_visitor_who_asked_first_leaves_another_one_asks() -> None:
     async def check() -> None:
         slow = Slow()
-        first, *others = await _started(EmbedOnce(embedder=slow), 4)
+        first, *others = await _started(SingleFlightEmbedder(embedder=slow), 4)
         first.cancel()
         with pytest.raises(asyncio.CancelledError):
             await first
@@ -108,7 +110,7 @@ def test_when_the_visitor_who_asked_first_leaves_another_one_asks() -> None:
 def test_a_visitor_who_waits_and_leaves_takes_nobody_along() -> None:
     async def check() -> None:
         slow = Slow()
-        first, second, third = await _started(EmbedOnce(embedder=slow), 3)
+        first, second, third = await _started(SingleFlightEmbedder(embedder=slow), 3)
         second.cancel()
         with pytest.raises(asyncio.CancelledError):
             await second
@@ -121,7 +123,7 @@ def test_a_visitor_who_waits_and_leaves_takes_nobody_along() -> None:
 def test_whoever_waits_does_so_no_longer_than_the_own_deadline() -> None:
     async def check() -> None:
         slow = Slow()
-        once = EmbedOnce(embedder=slow)
+        once = SingleFlightEmbedder(embedder=slow)
         (patient,) = await _started(once, 1)
         with pytest.raises(UpstreamTimeout):
             await once.embed(["same"], deadline=Deadline(0.01))

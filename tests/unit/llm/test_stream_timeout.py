@@ -5,12 +5,12 @@ import time
 
 import pytest
 
-from rag.llm.stream_timeout import Patience
+from rag.llm.stream_timeout import StreamTimeout
 
 
 def test_each_wait_has_all_of_the_time() -> None:
     async def story() -> int:
-        with Patience(0.2) as patience:
+        with StreamTimeout(0.2) as patience:
             return sum([await patience.wait(asyncio.sleep(0.05, 1)) for _ in range(8)])
 
     assert asyncio.run(story()) == 8
@@ -19,7 +19,7 @@ def test_each_wait_has_all_of_the_time() -> None:
 def test_a_wait_that_takes_too_long_ends_and_the_task_goes_on() -> None:
     async def story() -> float:
         began = time.monotonic()
-        with Patience(0.05) as patience, pytest.raises(TimeoutError):
+        with StreamTimeout(0.05) as patience, pytest.raises(TimeoutError):
             await patience.wait(asyncio.Event().wait())
         took_s = time.monotonic() - began
         await asyncio.sleep(0)
@@ -30,7 +30,7 @@ def test_a_wait_that_takes_too_long_ends_and_the_task_goes_on() -> None:
 
 def test_time_between_two_waits_does_not_count() -> None:
     async def story() -> bool:
-        with Patience(0.05) as patience:
+        with StreamTimeout(0.05) as patience:
             await patience.wait(asyncio.sleep(0))
             await asyncio.sleep(0.2)
             return await patience.wait(asyncio.sleep(0.01, True))
@@ -41,7 +41,7 @@ def test_time_between_two_waits_does_not_count() -> None:
 def test_a_task_that_is_cancelled_meanwhile_is_cancelled_and_not_out_of_time() -> None:
     async def story() -> None:
         async def waits() -> None:
-            with Patience(30) as patience:
+            with StreamTimeout(30) as patience:
                 await patience.wait(asyncio.Event().wait())
 
         task = asyncio.create_task(waits())

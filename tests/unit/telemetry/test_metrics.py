@@ -19,7 +19,7 @@ from rag import calls
 from rag.calls import Refused, Throttled, TooSlow, Unanswered
 from rag.errors import ContentFiltered, UpstreamError, UpstreamTimeout
 from rag.http import metrics as routes_metrics
-from rag.http.services import Rooms
+from rag.http.services import Services
 from rag.telemetry import metric_files
 from rag.telemetry.metrics import Metrics, Now
 from tests.support.server import clean_environment
@@ -285,6 +285,6 @@ def test_a_scrape_asks_the_conversations_for_their_count_and_nothing_else() -> N
             return 7
 
     index = SimpleNamespace(build=SimpleNamespace(id="b", model="m", manifest={}, count=3), health=dict)
-    rooms = SimpleNamespace(conversations=Counted(), index=index, metrics=Metrics(folder=None))
-    answer = asyncio.run(routes_metrics.metrics(cast("Rooms", rooms)))
+    services = SimpleNamespace(conversations=Counted(), index=index, metrics=Metrics(folder=None))
+    answer = asyncio.run(routes_metrics.metrics(cast("Services", services)))
     assert b"\nrag_sessions 7.0\n" in bytes(answer.body)
