@@ -24,7 +24,18 @@ from rag.chat.pipeline import Chat
 from rag.chat.prompt import INSTRUCTIONS, PromptWriter
 from rag.chat.retrieval import Retriever
 from rag.errors import StateUnavailable
-from rag.http import answers, bodies, feedback, metrics, middleware, paths, problems, sessions, site  # fmt: skip
+from rag.http import (  # fmt: skip
+    answers,
+    bodies,
+    feedback,
+    metrics,
+    middleware,
+    paths,
+    problems,
+    reference,
+    sessions,
+    site,
+)
 from rag.http.dialects import ai_sdk, openai, shared  # fmt: skip
 from rag.http.services import Services
 from rag.llm.azure import AzureChat, AzureEmbedder
@@ -102,7 +113,12 @@ def create_app(settings: Settings, *, metrics_folder: Path | None = None) -> Fas
 
         app.include_router(demo_pages.router)
     app.mount("/static", StaticFiles(directory=site.STATIC), name="static")
-    problems.install(app, document=lambda document: bodies.limit_questions(document, settings.max_message_length))
+
+    def describe(document: dict[str, Any]) -> None:
+        reference.complete(document)
+        bodies.limit_questions(document, settings.max_message_length)
+
+    problems.install(app, document=describe)
     # The last one added is the outermost.
     app.add_middleware(middleware.BodyLimit)
     app.add_middleware(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, RedirectResponse
 
 from rag.errors import StateUnavailable
 from rag.http import bodies, problems
@@ -24,8 +24,10 @@ STATIC = Path(__file__).parent / "static"
 router = APIRouter()
 
 
-@router.get("/", summary="The server's name")
-async def root(services: WithServices) -> bodies.Running:
+@router.get("/", summary="The server's name", response_model=bodies.Running)
+async def root(request: Request, services: WithServices) -> Any:
+    if "text/html" in request.headers.get("accept", ""):
+        return RedirectResponse("demo", headers={"Vary": "Accept"})
     return bodies.Running(message=services.settings.site_name, status="running", timestamp=now())
 
 

@@ -321,3 +321,10 @@ def test_the_document_promises_429_of_the_limited_routes_and_of_no_others(client
     }
     # OpenAI's dialect describes all its errors together.
     assert promising == {(method, path) for method, path in LIMITS if not path.startswith("/v1/")}
+
+
+def test_a_browser_is_led_to_the_chat_and_a_program_gets_json(server: RagServer) -> None:
+    browser = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+    led = httpx.get(server.base_url, headers=browser, trust_env=False)
+    assert (led.status_code, led.headers["location"], led.headers["vary"]) == (307, "demo", "Accept")
+    assert httpx.get(server.base_url, trust_env=False).json()["status"] == "running"

@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
+from jsonschema import Draft202012Validator
 
 from tests.conftest import ADMIN_API_KEY
 from tests.support.schema_fuzz import fuzz
@@ -68,3 +69,19 @@ def test_the_limit_of_a_question_stands_in_the_document(document: dict[str, Any]
     schemas = document["components"]["schemas"]
     assert schemas["ChatRequest"]["properties"]["message"]["maxLength"] == 4000
     assert schemas["SearchRequest"]["properties"]["query"]["maxLength"] == 4000
+
+
+def test_the_events_of_a_stream_are_those_that_the_document_describes(
+    server: RagServer, document: dict[str, Any]
+) -> None:
+    described = document["paths"]["/chat/stream"]["post"]["responses"]["200"]["content"]["text/event-stream"][
+        "x-events"
+    ]
+    question = {"message": "How long can goods be returned?"}
+    answer = httpx.post(f"{server.base_url}/chat/stream", json=question, timeout=30, trust_env=False)
+    seen = set()
+    for block in answer.text.strip().split("\n\n"):
+        event, data = (line.partition(": ")[2] for line in block.split("\n")[:2])
+        Draft202012Validator({**described[event], "components": document["components"]}).validate(json.loads(data))
+        seen.add(event)
+    assert {"session", "sources", "delta", "done"} <= seen

@@ -53,6 +53,8 @@ function example(schema, { whole = true, depth = 0 } = {}) {
   return { string: "…", integer: known.minimum ?? 0, number: 0, boolean: false }[known.type] ?? null;
 }
 
+// What stands between backticks is code.
+const marked = (text) => text.split("`").map((part, place) => (place % 2 ? el("code", { text: part }) : part));
 const pretty = (value) => JSON.stringify(value, null, 2);
 const contentOf = (described) => Object.entries(described?.content ?? {})[0] ?? [];
 
@@ -79,9 +81,54 @@ function answers(responses) {
     const [type, media] = contentOf(described);
     if (!status.startsWith("2")) return [];
     const shown = [el("p", {}, el("code", { text: status }), ` ${described.description}${type ? `, ${type}` : ""}`)];
-    if (media?.schema) shown.push(el("pre", { text: pretty(example(media.schema)) }));
+    const events = media?.["x-events"];
+    const given = media?.example ?? (media?.schema && !events ? example(media.schema) : undefined);
+    if (given !== undefined) shown.push(el("pre", { text: typeof given === "string" ? given : pretty(given) }));
+    if (events) shown.push(table(["event", "type", "its data"], Object.entries(events).map(([name, schema]) =>
+      [name, typeName(schema), fields(schema).map(([field]) => field).slice(0, 12).join(", ")])));
     return shown;
   });
+}
+
+const requestOf = (media) => media && (media.example ?? example(media.schema, { whole: false }));
+
+// The same request for a terminal, for Python and for a page.
+function samples(method, path, operation) {
+  const [type, media] = contentOf(operation.requestBody);
+  const body = requestOf(media);
+  const url = new URL(path.slice(1), home).href.replaceAll("%7B", "{").replaceAll("%7D", "}");
+  const key = operation.responses["401"];
+  const streams = "text/event-stream" in (operation.responses["200"]?.content ?? {});
+  const bare = JSON.stringify(body);
+  const curl = [`curl ${streams ? "-N " : ""}${method === "get" || body ? "" : `-X ${method.toUpperCase()} `}${url}`,
+    key && `-H "Authorization: Bearer $KEY"`, body && `-H "Content-Type: ${type}"`, body && `-d '${bare.replaceAll("'", "'\\''")}'`];
+  const python = [`"${url}"`, key && `headers={"Authorization": f"Bearer {key}"}`, body && `json=${bare}`].filter(Boolean).join(", ");
+  const options = [method !== "get" && `method: "${method.toUpperCase()}"`,
+    (key || body) && `headers: { ${[key && "Authorization: `Bearer ${key}`", body && `"Content-Type": "${type}"`].filter(Boolean).join(", ")} }`,
+    body && `body: JSON.stringify(${bare})`].filter(Boolean);
+  return {
+    curl: curl.filter(Boolean).join(" \\\n  "),
+    Python: streams
+      ? `import httpx\n\nwith httpx.stream("${method.toUpperCase()}", ${python}) as answer:\n    for line in answer.iter_lines():\n        print(line)`
+      : `import httpx\n\nanswer = httpx.${method}(${python})\nprint(answer.text)`,
+    JavaScript: `const answer = await fetch("${url}"${options.length ? `, {\n  ${options.join(",\n  ")},\n}` : ""});\n${streams
+      ? "for await (const piece of answer.body.pipeThrough(new TextDecoderStream())) console.log(piece);"
+      : `console.log(await answer.${Object.keys(operation.responses["200"]?.content ?? {})[0] === "application/json" ? "json" : "text"}());`}`,
+  };
+}
+
+function tabs(texts) {
+  const code = el("pre", { tabIndex: 0, className: "sample" });
+  const buttons = Object.entries(texts).map(([name, text]) => {
+    const button = el("button", { type: "button", className: "tab", text: name });
+    button.addEventListener("click", () => {
+      buttons.forEach((one) => one.setAttribute("aria-pressed", one === button));
+      code.textContent = text;
+    });
+    return button;
+  });
+  buttons[0].click();
+  return [el("div", { className: "tabs" }, ...buttons), code];
 }
 
 function tryIt(method, path, operation) {
@@ -89,7 +136,7 @@ function tryIt(method, path, operation) {
     ...parameter, input: el("input", { name: parameter.name, value: parameter.schema?.default ?? "", required: !!parameter.required }),
   }));
   const [type, media] = contentOf(operation.requestBody);
-  const body = media && el("textarea", { value: pretty(example(media.schema, { whole: false })), spellcheck: false });
+  const body = media && el("textarea", { value: pretty(requestOf(media)), spellcheck: false });
   const key = operation.responses["401"] && el("input", { type: "password", autocomplete: "off" });
   const button = el("button", { text: "Send" });
   const output = el("pre", { hidden: true });
@@ -131,7 +178,8 @@ function card(method, path, operation) {
   const problems = Object.entries(operation.responses).filter(([status]) => !status.startsWith("2"));
   const headed = (text, ...nodes) => (nodes.some(Boolean) ? [el("h3", { text }), ...nodes] : []);
   const body = el("div", { className: "body" },
-    operation.description && el("p", { text: operation.description }),
+    operation.description && el("p", {}, ...marked(operation.description)),
+    ...headed("Request", ...tabs(samples(method, path, operation))),
     ...headed("Parameters", parameters.length && table(["name", "type", ""], parameters)),
     ...headed("Body", media && table(["field", "type", ""], fields(media.schema))),
     ...headed("Answer", ...answers(operation.responses)),
@@ -149,8 +197,10 @@ async function show() {
   for (const [id, text] of [["site", spec.info.title], ["version", spec.info.version], ["about", spec.info.description]])
     document.getElementById(id).textContent = text;
   const operations = Object.entries(spec.paths).flatMap(([path, methods]) =>
-    Object.entries(methods).map(([method, operation]) => card(method, path, operation)));
-  document.getElementById("operations").replaceChildren(...operations);
+    Object.entries(methods).map(([method, operation]) => ({ tag: operation.tags?.[0], node: card(method, path, operation) })));
+  document.getElementById("operations").replaceChildren(...spec.tags.flatMap(({ name, description }) => [
+    el("h2", { text: name }), el("p", { className: "quiet", text: description }),
+    ...operations.filter(({ tag }) => tag === name).map(({ node }) => node)]));
   document.getElementById(location.hash.slice(1))?.setAttribute("open", "");
 }
 
