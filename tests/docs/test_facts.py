@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
-from pkgutil import iter_modules
+from pkgutil import walk_packages
 
 import pytest
 
@@ -51,7 +51,7 @@ def sources() -> str:
 
 def app_routes() -> set[tuple[str, str]]:
     """(method, path) of every route, with `{}` for what varies."""
-    rooms = [import_module(f"rag.http.{module.name}") for module in iter_modules(rag.http.__path__)]
+    rooms = [import_module(module.name) for module in walk_packages(rag.http.__path__, "rag.http.")]
     routers = [create_app(Settings(demo=True)), *(room.router for room in rooms if hasattr(room, "router"))]
     found = set()
     for router in routers:
