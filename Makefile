@@ -1,6 +1,6 @@
 # On a bare machine with Python 3.11 or newer, `make demo` is all it takes.
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check fuzz soak bench bench-peers image-test vm-test clean programs
+.PHONY: help demo run test check fuzz soak bench bench-peers image-test vm-test pictures clean programs
 MAKEFLAGS += --no-print-directory
 
 VENV := .venv
@@ -90,6 +90,11 @@ $(PEERS)/ready: benchmarks/peers/requirements.txt | $(BIN)/python
 	@$(BIN)/python -m venv $(PEERS)
 	@$(PEERS)/bin/python -m pip --disable-pip-version-check -qq install -r $<
 	@touch $@
+
+pictures: PROGRAMS := node:nodejs npm:npm chromium:chromium
+pictures: $(VENV)/dev programs ## Make the README's animated picture and badges again, from the real demo
+	@cd widget && { test -d node_modules || npm ci --silent; }
+	@exec $(BIN)/python scripts/pictures
 
 clean: ## Remove the virtual environment, the demo's index and caches; settings, index and state stay
 	@rm -rf $(VENV) .demo .mypy_cache .ruff_cache .pytest_cache

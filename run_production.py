@@ -9,9 +9,11 @@ import logging
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from urllib.request import urlopen
 
 ROOT = Path(__file__).resolve().parent
 
@@ -33,6 +35,8 @@ except ModuleNotFoundError as missing:
 
 PROBE_S = 5.0
 """How long the embeddings endpoint may take to answer the probe, in seconds; a start should not wait longer."""
+
+LISTENS_WITHIN_S = 60.0
 
 COLOURS = {"ok": "\x1b[32m✓\x1b[0m", "warning": "\x1b[33m!\x1b[0m", "fault": "\x1b[31m✗\x1b[0m"}
 PLAIN = {"ok": "✓", "warning": "!", "fault": "✗"}
@@ -94,6 +98,20 @@ def index_demo(target: Path) -> list[Finding]:
     return [Finding("fault", "demo", f"docs/ could not be indexed: {' '.join(reason)}", "run: make clean demo")]
 
 
+def say_when_it_listens(address: str, sentence: str) -> None:
+    """Print a line once the server answers; from a process of its own, for this one becomes gunicorn."""
+    server = os.getpid()
+    if os.fork():
+        return
+    give_up_at = time.monotonic() + LISTENS_WITHIN_S
+    while time.monotonic() < give_up_at and os.getppid() == server:
+        with suppress(OSError), urlopen(f"{address}/health", timeout=1):  # noqa: S310 - our own address
+            print(sentence, flush=True)
+            break
+        time.sleep(0.1)
+    os._exit(0)
+
+
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="run_production.py", description="Check everything, then serve.")
     parser.add_argument("--demo", action="store_true", help="serve this project's own docs: no key, no network")
@@ -108,6 +126,8 @@ def main(arguments: Sequence[str]) -> int:
     if options.demo:
         os.environ["DEMO"] = "true"
         os.environ.setdefault("LOG_FORMAT", "text")
+        # A newcomer's terminal ends with the address, not with a log.
+        os.environ.setdefault("LOG_LEVEL", "warning")
     settings, config_faults = Settings.with_faults()
     findings = index_demo(settings.vector_db_path) if options.demo and not config_faults else []
     findings += check_all(
@@ -124,8 +144,11 @@ def main(arguments: Sequence[str]) -> int:
         print("Everything is in place.", flush=True)
         return 0
     shown = "localhost" if settings.host in ("0.0.0.0", "::") else settings.host  # noqa: S104
-    page = f"http://{shown}:{settings.port}/demo"
-    print(f"open {page}" if settings.demo else f"{settings.workers} workers start; the chat is on {page}", flush=True)
+    address = f"http://{shown}:{settings.port}"
+    if settings.demo:
+        say_when_it_listens(address, f"Open {address}/demo and ask something. Ctrl-C stops it.")
+    else:
+        print(f"{settings.workers} workers start; the chat is on {address}/demo", flush=True)
     # Becomes gunicorn instead of starting it, so that signals reach it.
     command = [sys.executable, "-m", "gunicorn", "--config", str(ROOT / "gunicorn.conf.py"), "rag_server:app"]
     os.execv(sys.executable, command)  # noqa: S606

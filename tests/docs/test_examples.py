@@ -20,7 +20,7 @@ from rag.types import Message
 from tests.docs.documents import blocks, name_of, pages
 from tests.docs.transcripts import Step, Transcript, steps
 from tests.support.server import RagServer, clean_environment
-from tests.support.waiting import REPOSITORY, free_port
+from tests.support.waiting import REPOSITORY, free_port, wait_until
 
 SITE = {
     "hours.md": "# Opening hours\n\nThe shop is open from nine to six, Monday to Saturday.\n",
@@ -157,3 +157,8 @@ def test_one_build_is_not_taken_for_another() -> None:
     assert transcript.difference(f"{first} is live", "20260101T000000.000002Z is live") is not None
     assert transcript.command(Step(f"rollback {first}", "")) == "rollback 20260101T000000.000001Z"
     assert transcript.difference(f"{second} is live", "20260101T000000.000002Z is live") is None
+
+
+def test_the_last_thing_that_the_demo_says_is_where_to_go(demo: RagServer) -> None:
+    wait_until(lambda: "Ctrl-C" in demo.output, 20, "the demo says where it is")
+    assert demo.output.splitlines()[-1] == f"Open {demo.base_url}/demo and ask something. Ctrl-C stops it."
