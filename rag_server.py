@@ -8,6 +8,7 @@ import gc
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,10 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
-from rag.access.limits import RateLimitMiddleware, RateLimits, sqlite_storage_uri
+from rag.access import visits
+from rag.access.admission import DELETIONS, WRONG_CREDENTIALS, Admission
+from rag.access.authentication import authenticator
+from rag.access.limits import RateLimits, sqlite_storage_uri
 from rag.calls import CallObserver
 from rag.chat.follow_ups import Rewriter
 from rag.chat.pipeline import Chat
@@ -30,7 +34,6 @@ from rag.http import (  # fmt: skip
     feedback,
     metrics,
     middleware,
-    paths,
     problems,
     reference,
     sessions,
@@ -41,7 +44,7 @@ from rag.http.services import Services
 from rag.llm.azure import AzureChat, AzureEmbedder
 from rag.llm.client import Upstream
 from rag.llm.embedded import LocalEmbedder
-from rag.llm.http_client import http_client
+from rag.llm.http_client import fetched, http_client
 from rag.llm.quoting import QuotingChat
 from rag.llm.resilience import RetryBudget
 from rag.llm.single_flight import SingleFlightEmbedder
@@ -73,20 +76,24 @@ def create_app(settings: Settings, *, metrics_folder: Path | None = None) -> Fas
     `metrics_folder` is where all workers of a server count together; None counts for this process alone.
     """
     counts = Metrics(folder=metrics_folder)
+    limits = {
+        "chat": settings.rate_limit_chat, "search": settings.rate_limit_search, "health": settings.rate_limit_health,
+        "delete": DELETIONS, **dict([WRONG_CREDENTIALS]),
+        **({} if settings.browser_sessions == "off" else dict([visits.NEW_VISITS])),
+    }  # fmt: skip
     counts.expect(
         endpoints=[] if settings.demo else [
             *(("chat", one.name) for one in settings.chat_endpoints),
             *(("embeddings", one.name) for one in settings.embeddings_endpoints),
         ],
-        limits=sorted(set(paths.LIMITS.values())),
+        limits=sorted(limits),
     )  # fmt: skip
     rate_limits = RateLimits(
-        limits={"chat": settings.rate_limit_chat, "search": settings.rate_limit_search,
-                "health": settings.rate_limit_health, "delete": paths.DELETIONS},
-        storage_uri=_limits_uri(settings),
-        enabled=settings.rate_limit_enabled,
-        clocks=Clocks.system(),
-    )  # fmt: skip
+        limits=limits, storage_uri=_limits_uri(settings), enabled=settings.rate_limit_enabled, clocks=Clocks.system()
+    )
+    visitors = visits.of_settings(settings, storage_uri=_limits_uri(settings))
+    known = authenticator(settings, visits=visitors, fetch=partial(fetched, timeout_s=3.0, largest_bytes=256 * 1024))
+    admission = Admission(limits=rate_limits, metrics=counts, authenticator=known)
     tracing = _tracing(settings)
 
     @asynccontextmanager
@@ -95,9 +102,11 @@ def create_app(settings: Settings, *, metrics_folder: Path | None = None) -> Fas
             if tracing is not None:
                 await stack.enter_async_context(tracing)
             stack.push_async_callback(rate_limits.close)
-            services = await open_services(settings, rate_limits, counts, tracing, stack)
+            if visitors is not None:
+                stack.push_async_callback(visitors.close)
+            services = await open_services(settings, rate_limits, counts, tracing, visitors, stack)
             _collect_seldom()
-            yield {"services": services}
+            yield {"services": services, "admission": admission}
 
     app = FastAPI(
         title=settings.site_name, version=site.VERSION, lifespan=lifespan, docs_url=None, redoc_url=None,
@@ -112,6 +121,8 @@ def create_app(settings: Settings, *, metrics_folder: Path | None = None) -> Fas
         from rag.http import demo_pages
 
         app.include_router(demo_pages.router)
+    if visitors is not None:
+        app.include_router(sessions.visits)
     app.mount("/static", StaticFiles(directory=site.STATIC), name="static")
 
     def describe(document: dict[str, Any]) -> None:
@@ -119,20 +130,12 @@ def create_app(settings: Settings, *, metrics_folder: Path | None = None) -> Fas
         bodies.limit_questions(document, settings.max_message_length)
 
     problems.install(app, document=describe)
-    # The last one added is the outermost.
-    app.add_middleware(middleware.BodyLimit)
-    app.add_middleware(
-        RateLimitMiddleware, limits=rate_limits, limit_of=paths.limit_of, bucket=paths.bucket_of,
-        problem=problems.rate_limit_problem, metrics=counts,
-    )  # fmt: skip
-    # A fault of ours passes these by on its way out; its answer goes through them all the same.
+    # The last one added is the outermost. A fault of ours passes these by on its way out; its answer goes through them.
     apology: ASGIApp = problems.apology
     for kind, options in _around(settings):
         app.add_middleware(kind, **options)
         apology = kind(apology, **options)
-    app.add_middleware(
-        middleware.RequestContext, route_name=paths.name_of, metrics=counts, tracer=tracing, apology=apology
-    )
+    app.add_middleware(middleware.RequestContext, metrics=counts, tracer=tracing, apology=apology)
     return app
 
 
@@ -148,8 +151,9 @@ def _around(settings: Settings) -> Iterator[tuple[Callable[..., ASGIApp], dict[s
 
 
 async def open_services(
-    settings: Settings, rate_limits: RateLimits, counts: Metrics, tracing: "Tracing | None", stack: AsyncExitStack
-) -> Services:
+    settings: Settings, rate_limits: RateLimits, counts: Metrics, tracing: "Tracing | None",
+    visitors: visits.Visits | None, stack: AsyncExitStack,
+) -> Services:  # fmt: skip
     """Open everything that answering needs; `stack` closes it in reverse order."""
     embedder, model = await _models(settings, tracing.observing(counts) if tracing else counts, stack)
     index = LiveIndex(root=settings.vector_db_path, model=embedder.name)
@@ -184,6 +188,7 @@ async def open_services(
     return Services(
         settings=settings, index=index, retriever=retriever, chat=chat, model=model, embedder=embedder,
         conversations=conversations, feedback=thumbs, rate_limits=rate_limits, metrics=counts,
+        visits=visitors,
     )  # fmt: skip
 
 

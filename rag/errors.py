@@ -10,7 +10,12 @@
     ├── StateUnavailable         503, the store of conversations or limits does not answer
     ├── InvalidRequest           422
     ├── NotFound                 404
-    ├── Unauthorized             401, the admin key is missing or wrong
+    ├── Unauthorized             401, a credential is missing
+    │   └── InvalidCredential    401, one was presented that is not in force
+    ├── AmbiguousCredential      400, several were presented
+    ├── Forbidden                403, a credential does not allow this
+    ├── ProofRequired            428, a visit without its proof of work
+    ├── IssuerUnavailable        503, the keys that check tokens cannot be fetched
     ├── VisitorLeft              499, nobody reads the answer
     ├── BodyTooLarge             413
     ├── RateLimited              429
@@ -23,6 +28,13 @@
 a person, with nothing of the upstream, of paths, keys, prompts or tracebacks in it.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+REALM = "rag-server"
+"""What responses that ask for a credential call the server (RFC 9110)."""
+
 
 class RagError(Exception):
     """The root. A subclass states how it looks from outside."""
@@ -32,6 +44,8 @@ class RagError(Exception):
     title = "Internal error"
     detail = "Something went wrong on our side. Please try again."
     retry_after_s: float | None = None
+    public_headers: Mapping[str, str] = MappingProxyType({})
+    """Sent with the response."""
 
     def __init__(self, private: str = "", *, detail: str | None = None, retry_after_s: float | None = None) -> None:
         super().__init__(private or detail or self.detail)
@@ -97,7 +111,59 @@ class Unauthorized(RagError):
     status = 401
     code = "unauthorized"
     title = "Unauthorized"
-    detail = "This address needs the admin key: Authorization: Bearer KEY."
+    detail = "This address needs a credential: Authorization: Bearer KEY."
+    public_headers: Mapping[str, str] = {"WWW-Authenticate": f'Bearer realm="{REALM}"'}
+
+
+class InvalidCredential(Unauthorized):
+    """One sentence for every cause: who tries keys must not learn what is wrong with one."""
+
+    detail = "The credential is wrong, was revoked, or has ended."
+    public_headers: Mapping[str, str] = {
+        "WWW-Authenticate": f'Bearer realm="{REALM}", error="invalid_token", error_description="{detail}"'
+    }
+
+
+class AmbiguousCredential(RagError):
+    status = 400
+    code = "bad_request"
+    title = "Bad Request"
+    detail = "The request carries more than one credential. Send one: Authorization: Bearer KEY."
+    public_headers: Mapping[str, str] = {"WWW-Authenticate": f'Bearer realm="{REALM}", error="invalid_request"'}
+
+
+class Forbidden(RagError):
+    status = 403
+    code = "forbidden"
+    title = "Forbidden"
+    detail = "This credential does not allow that."
+
+    @classmethod
+    def lacking(cls, scope: str) -> "Forbidden":
+        error = cls(f"lacks {scope}", detail=f"This credential does not allow that: it lacks the scope {scope}.")
+        error.public_headers = {
+            "WWW-Authenticate": f'Bearer realm="{REALM}", error="insufficient_scope", scope="{scope}"'
+        }
+        return error
+
+
+class ProofRequired(RagError):
+    status = 428
+    code = "proof_required"
+    title = "Proof required"
+    detail = "This visit has to solve the challenge in `proof` first, once."
+
+    def __init__(self, challenge: dict[str, Any]) -> None:
+        super().__init__()
+        self.challenge = challenge
+
+
+class IssuerUnavailable(RagError):
+    status = 503
+    code = "issuer_unavailable"
+    title = "Token issuer unavailable"
+    detail = "Tokens cannot be checked at the moment. Please try again shortly."
+    retry_after_s = 5.0
 
 
 class VisitorLeft(RagError):

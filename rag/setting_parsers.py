@@ -44,6 +44,43 @@ def listed(separator: str) -> Callable[[str], tuple[str, ...]]:
     return lambda value: tuple(part.strip() for part in value.split(separator) if part.strip())
 
 
+def some_of(*allowed: str) -> Callable[[str], tuple[str, ...]]:
+    def parse(value: str) -> tuple[str, ...]:
+        chosen = listed(",")(value)
+        if not chosen or not set(chosen) <= set(allowed):
+            raise ValueError(f"out of {', '.join(allowed)}, comma-separated")
+        return chosen
+
+    return parse
+
+
+SHORTEST_SECRET_BYTES = 32
+"""As long as the hash that it keys (RFC 7518, section 3.2)."""
+
+
+def secrets(value: str) -> tuple[str, ...]:
+    secrets = listed(",")(value)
+    if not secrets or any(len(secret.encode()) < SHORTEST_SECRET_BYTES for secret in secrets):
+        raise ValueError(f"{SHORTEST_SECRET_BYTES} bytes or more, such as openssl rand -hex 32 makes")
+    return secrets
+
+
+def web_address(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.fragment:
+        raise ValueError("an address such as https://login.example.com/keys")
+    return value
+
+
+def issuer(value: str) -> str:
+    """Kept to the letter: a token's `iss` has to be the same."""
+    if urlsplit(value).path.split("/")[1:2] in (["common"], ["organizations"], ["consumers"]):
+        raise ValueError(
+            "the issuer of one tenant, https://login.microsoftonline.com/TENANT/v2.0: those of many are not checked"
+        )
+    return web_address(value)
+
+
 def origins(value: str) -> tuple[str, ...]:
     origins = listed(",")(value)
     for origin in origins:
@@ -53,6 +90,17 @@ def origins(value: str) -> tuple[str, ...]:
     if "*" in origins and len(origins) > 1:
         raise ValueError("either * alone or a list of origins")
     return origins
+
+
+SHORTEST_KEY = 32
+
+
+def secret_key(value: str) -> str:
+    if len(value) < SHORTEST_KEY or not value.isascii() or not value.isprintable() or " " in value:
+        raise ValueError(
+            f"at least {SHORTEST_KEY} characters that nobody can guess, such as openssl rand -hex 32 makes"
+        )
+    return value
 
 
 def rate_limit(value: str) -> str:

@@ -75,6 +75,7 @@ class Settings(SettingsTable):
         named = dict(values.get("otel_resource_attributes", ())).get("service.name", "rag-server")
         settings = cls(**{"otel_service_name": named, **values})
         faults += settings._endpoint_faults("CHAT") + settings._endpoint_faults("EMBEDDINGS")
+        faults += settings._access_faults()
         if faults:
             raise ConfigError(faults)
         return settings
@@ -84,12 +85,16 @@ class Settings(SettingsTable):
         """The settings of the process and what is wrong with them. A faulty value counts as absent, so that all else
         can be looked at too.
         """
-        try:
-            return cls.from_environment(), []
-        except ConfigError as error:
-            faulty = {variable_of(line) for line in error.faults}
-            sound = {name: value for name, value in _process_environment().items() if name not in faulty}
-            return cls.from_environment(sound), error.faults
+        environment = _process_environment()
+        faults: list[str] = []
+        while True:
+            try:
+                return cls.from_environment(environment), faults
+            except ConfigError as error:
+                # What lacks one that was faulty is no fault of its own.
+                faults = faults or error.faults
+                faulty = {variable_of(line) for line in error.faults}
+                environment = {name: value for name, value in environment.items() if name not in faulty}
 
     @classmethod
     def misspelt(cls) -> dict[str, str]:
@@ -109,10 +114,16 @@ class Settings(SettingsTable):
         return self._endpoints(self.embeddings_urls, self.embeddings_api_keys, self.embeddings_models)
 
     @property
+    def keys_file(self) -> Path:
+        """Where `python -m rag.keys` keeps the hashes of keys."""
+        return self.api_keys_file or self.state_dir / "keys.jsonl"
+
+    @property
     def secrets(self) -> tuple[str, ...]:
         """Every value that must never leave the process."""
         passwords = parse.passwords(self.redis_url)
-        others = (self.admin_api_key, self.redis_url, *passwords, *(value for _, value in self.otel_headers))
+        signing = (*self.jwt_secret_keys, *self.browser_session_secrets)
+        others = (self.admin_api_key, self.redis_url, *passwords, *signing, *(value for _, value in self.otel_headers))
         return (*self.chat_api_keys, *self.embeddings_api_keys, *filter(None, others))
 
     def missing(self, *kinds: str) -> list[str]:
@@ -151,4 +162,23 @@ class Settings(SettingsTable):
             if urls and count not in (0, 1, len(urls)):
                 allowed = "allowed is one for all, or one for each"
                 faults.append(f"AZURE_OPENAI_{kind}_{shown}: {count} values for {len(urls)} endpoints; {allowed}")
+        return faults
+
+    def _access_faults(self) -> list[str]:
+        """Settings that do not go together. Each fault names one that is set, so that all else holds without it."""
+        faults = []
+        if self.jwt_secret_keys and self.jwt_jwks_url:
+            faults.append("JWT_JWKS_URL: allowed is either this or the shared secret of JWT_SECRET_KEY")
+        elif self.jwt_issuer and not self.jwt_secret_keys and not self.jwt_audiences:
+            faults.append("JWT_ISSUER: allowed is this with JWT_AUDIENCE, or tokens for others would hold here too")
+        elif not self.jwt_issuer and not self.jwt_secret_keys and (self.jwt_audiences or self.jwt_jwks_url):
+            name = "JWT_AUDIENCE" if self.jwt_audiences else "JWT_JWKS_URL"
+            faults.append(f"{name}: allowed is this with JWT_ISSUER, or with JWT_SECRET_KEY")
+        if self.browser_sessions == "off":
+            if self.visit_proof != "off":
+                faults.append("VISIT_PROOF: allowed is off while BROWSER_SESSIONS is off")
+        elif not self.allowed_origins or "*" in self.allowed_origins:
+            faults.append("BROWSER_SESSIONS: allowed is off, unless ALLOWED_ORIGINS lists the sites that it is for")
+        elif self.redis_url and not self.browser_session_secrets:
+            faults.append("BROWSER_SESSIONS: allowed is off, unless all servers share one BROWSER_SESSION_SECRET")
         return faults

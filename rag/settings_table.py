@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rag import setting_parsers as parse
+from rag.api_keys import VISITORS_SCOPES, ApiKey, parsed_anonymous_scopes, parsed_keys
 
 SAMPLERS = ("always_on", "always_off", "traceidratio")
 """OpenTelemetry's; with the prefix `parentbased_` they leave a request to its caller where that traces."""
@@ -73,8 +74,29 @@ class SettingsTable:
         "origins of the pages that may call the API, comma-separated")
     forwarded_allow_ips: str = setting("FORWARDED_ALLOW_IPS", parse.proxies, "127.0.0.1",
         "proxies whose X-Forwarded-For is believed")
-    admin_api_key: str = setting("ADMIN_API_KEY", str, "", "opens the admin routes; without it they answer 404",
-        secret=True)
+    anonymous_scopes: frozenset[str] = setting("ANONYMOUS_SCOPES", parsed_anonymous_scopes,
+        VISITORS_SCOPES, "what callers without a credential may do: chat,search, or none")
+    admin_api_key: str = setting("ADMIN_API_KEY", parse.secret_key, "",
+        "a key with the scope admin; while nobody has it the admin routes answer 404", secret=True)
+    api_keys: tuple[ApiKey, ...] = setting("API_KEYS", parsed_keys, (),
+        "keys of callers: plain, or NAME:sha256=HEX, each with ;scopes=… and ;expires=…", secret=True)
+    api_keys_file: Path | None = setting("API_KEYS_FILE", Path, None,
+        "file that python -m rag.keys writes; default: keys.jsonl in STATE_DIR")
+    jwt_issuer: str = setting("JWT_ISSUER", parse.issuer, "", "whose access tokens are believed: their iss, exactly")
+    jwt_audiences: tuple[str, ...] = setting("JWT_AUDIENCE", parse.listed(","), (),
+        "the aud that tokens for this server have; several, comma-separated")
+    jwt_jwks_url: str = setting("JWT_JWKS_URL", parse.web_address, "",
+        "where the issuer's keys are; default: where its OpenID configuration says")
+    jwt_algorithms: tuple[str, ...] = setting("JWT_ALGORITHMS", parse.some_of("RS256", "PS256", "ES256", "EdDSA"),
+        ("RS256",), "how its tokens are signed")
+    jwt_secret_keys: tuple[str, ...] = setting("JWT_SECRET_KEY", parse.secrets, (),
+        "a secret shared with the issuer, for HS256, in place of keys; several, comma-separated", secret=True)
+    browser_sessions: str = setting("BROWSER_SESSIONS", parse.choice("off", "on", "required"), "off",
+        "on: pages get a token for visitors; required: nobody asks without a credential")
+    browser_session_secrets: tuple[str, ...] = setting("BROWSER_SESSION_SECRET", parse.secrets, (),
+        "signs those tokens; several: the first signs, all verify; default: one in STATE_DIR", secret=True)
+    visit_proof: str = setting("VISIT_PROOF", parse.choice("off", "altcha"), "off",
+        "altcha: a proof of work for each token")
 
     # Where things are kept
     vector_db_path: Path = setting("VECTOR_DB_PATH", Path, Path("vector_db"), "folder of the index")
@@ -94,7 +116,7 @@ class SettingsTable:
 
     # Limits
     rate_limit_enabled: bool = setting("RATE_LIMIT_ENABLED", parse.flag, True, "whether visitors are limited")
-    rate_limit_chat: str = setting("RATE_LIMIT_CHAT", parse.rate_limit, "20/minute",
+    rate_limit_chat: str = setting("RATE_LIMIT_CHAT", parse.rate_limit, "20/minute;300/day",
         "chats of one address; several: a;b")
     rate_limit_search: str = setting("RATE_LIMIT_SEARCH", parse.rate_limit, "30/minute", "searches of one address")
     rate_limit_health: str = setting("RATE_LIMIT_HEALTH", parse.rate_limit, "60/minute", "health checks of one address")

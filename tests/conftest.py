@@ -20,7 +20,7 @@ from tests.support.waiting import REPOSITORY
 # A run that was started in the background of a script ignores Ctrl-C, and so would every program that it starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-ADMIN_API_KEY = "test-admin-key-0123456789abcdef"
+ADMIN_API_KEY = "test-admin-key-0123456789abcdef01"
 
 NOT_FORGIVEN = 9
 """Exit status of a run in which something failed that no test can be asked about again: `make test` ends with it."""

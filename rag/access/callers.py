@@ -4,7 +4,6 @@ Pure functions over plain values. Which proxies are believed is uvicorn's busine
 here, its client address is the rightmost one that no trusted proxy has.
 """
 
-import hmac
 import ipaddress
 import json
 import re
@@ -108,8 +107,3 @@ def request_id(claimed: str | None) -> str:
     if claimed is not None and _REQUEST_ID.fullmatch(claimed):
         return claimed
     return secrets.token_hex(16)
-
-
-def key_matches(expected: str, presented: str | None) -> bool:
-    """Compared in constant time; an unset key matches nothing."""
-    return bool(expected) and hmac.compare_digest(expected.encode(), (presented or "").encode())

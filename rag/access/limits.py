@@ -1,6 +1,6 @@
 """Limits of requests per visitor that hold exactly across worker processes and servers, through slowapi.
 
-It must not know how a visitor is told from another, nor what a refusal looks like: both are passed in. A visitor's
+It must not know how a visitor is told from another, nor what a refusal looks like. A visitor's
 bucket (an address, a network) is hashed before anything stores or logs it. Where hits are kept, the storage URI says.
 
 Several limits in one value, `1000/hour;60/minute`, are checked from the shortest window to the longest; the first that
@@ -12,23 +12,20 @@ import asyncio
 import hashlib
 import math
 import warnings
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import KW_ONLY, dataclass
 from typing import Any, Protocol, cast
 
 from limits import RateLimitItem, parse_many
 from slowapi import Limiter
 from slowapi.errors import RateLimitExceeded
 from starlette.requests import Request
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rag.errors import ConfigError, RateLimited, StateUnavailable
 from rag.stores.sqlite_file import Clocks
 from rag.stores.sqlite_limits import SqliteStorage as SqliteStorage  # makes its URIs known to slowapi
 from rag.stores.sqlite_limits import sqlite_storage_uri as sqlite_storage_uri
-from rag.telemetry.metrics import Metrics
 
 PROBE_INTERVAL_S = 1.0
 """How often a store in the network that fell silent is asked whether it is back, by each worker and by no visitor."""
@@ -105,7 +102,7 @@ class RateLimits:
         guard = self._guards[name]
         if not self._limiter.enabled:
             return {}
-        key = hashlib.sha256(bucket.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+        key = _hashed(bucket)
         if self._thread is None:
             return self._count(guard, name, key)
         try:
@@ -177,44 +174,8 @@ class RateLimits:
         return headers, max(1, math.ceil(window.reset_time - self._clocks.wall_s()))
 
 
-@dataclass(frozen=True)
-class RateLimitMiddleware:
-    """Counts a request before its body is read.
-
-    `limit_of` names the limit it counts against, or is None for one that has none; `bucket` names the visitor, or is
-    None for one who is never limited. `problem` makes the response to a refusal.
-    """
-
-    app: ASGIApp
-    _: KW_ONLY
-    limits: RateLimits
-    limit_of: Callable[[Scope], str | None]
-    bucket: Callable[[Scope], str | None]
-    problem: Callable[[Scope, RateLimited], ASGIApp]
-    metrics: Metrics
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        name = self.limit_of(scope) if scope["type"] == "http" else None
-        bucket = None if name is None else self.bucket(scope)
-        if name is None or bucket is None:
-            await self.app(scope, receive, send)
-            return
-        app = self.app
-        try:
-            headers = await self.limits.check(name, bucket)
-        except LimitExceeded as error:
-            self.metrics.rate_limited(name)
-            app, headers = self.problem(scope, error), error.headers | {"Retry-After": f"{error.retry_after_s:.0f}"}
-
-        def send_with_headers(message: Message) -> Awaitable[None]:
-            # Hands on what `send` gives to wait for: a stream passes here with every token.
-            if message["type"] == "http.response.start":
-                ours = {key.lower().encode(): value.encode() for key, value in headers.items()}
-                theirs = [pair for pair in message.get("headers", []) if pair[0].lower() not in ours]
-                message = {**message, "headers": [*theirs, *ours.items()]}
-            return send(message)
-
-        await app(scope, receive, send_with_headers)
+def _hashed(bucket: str) -> str:
+    return hashlib.sha256(bucket.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def _parse(name: str, value: str) -> list[RateLimitItem]:

@@ -12,15 +12,17 @@ from rag.chat.pipeline import Delta, Done, Event, Sources
 from rag.deadline import Deadline
 from rag.errors import InvalidRequest, RagError
 from rag.http import bodies, problems, streams
+from rag.http.admission import AdmittedRoute, rule
 from rag.http.bodies import ChatRequest, SearchRequest
 from rag.http.services import Services, WithServices, now
 from rag.types import Message
 
-router = APIRouter(route_class=bodies.StrictRoute)
+router = APIRouter(route_class=AdmittedRoute)
 
 
 @router.post("/search", summary="The passages that fit best", response_model=bodies.SearchResponse,
              responses=problems.described(413, 422, 429))  # fmt: skip
+@rule(limit="search", scope="search")
 async def search(body: SearchRequest, services: WithServices) -> Response:
     query = _question(body.query, services)
     found = await services.retriever.search(query, k=body.k, deadline=Deadline(services.settings.request_timeout_s))
@@ -30,6 +32,7 @@ async def search(body: SearchRequest, services: WithServices) -> Response:
 
 @router.post("/chat", summary="An answer with its sources", response_model=bodies.ChatResponse,
              responses=problems.described(413, 422, 429, 502, 503, 504))  # fmt: skip
+@rule(limit="chat", scope="chat")
 async def chat(body: ChatRequest, request: Request, services: WithServices) -> Response:
     session_id, events = _continued(body, services, stream=False)
     done = await streams.whole(request, events)
@@ -40,6 +43,7 @@ async def chat(body: ChatRequest, request: Request, services: WithServices) -> R
 @router.post("/chat/stream", summary="The same as server-sent events", response_class=StreamingResponse,
              responses={200: {"content": {"text/event-stream": {}}},
                         **problems.described(413, 422, 429, 502, 503, 504)})  # fmt: skip
+@rule(limit="chat", scope="chat")
 async def chat_stream(body: ChatRequest, request: Request, services: WithServices) -> StreamingResponse:
     session_id, events = _continued(body, services, stream=True)
     return await streams.streamed(request, events, _SiteEvents(session_id))

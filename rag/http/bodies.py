@@ -1,13 +1,12 @@
 """What requests carry and what answers look like, as the OpenAPI document shows it; and how a body is read."""
 
 import json
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import orjson
 from fastapi import Request, Response
-from fastapi.routing import APIRoute
 from pydantic import BaseModel, BeforeValidator, Field, StrictFloat, StrictInt, StrictStr
 
 from rag.access.callers import SESSION_ID
@@ -28,6 +27,10 @@ class StrictRequest(Request):
     filter before this server and the server could read different questions.
     """
 
+    def keep(self, body: bytes) -> None:
+        """The body that was read already."""
+        self._body = body
+
     async def json(self) -> Any:
         body = await self.body()
         value = orjson.loads(body)
@@ -44,18 +47,6 @@ def _names_once(pairs: list[tuple[str, Any]]) -> None:
 
 
 _NAMES_ONCE = json.JSONDecoder(object_pairs_hook=_names_once)
-
-
-class StrictRoute(APIRoute):
-    """Gives its handler a `StrictRequest`; what cannot be read becomes FastAPI's own validation error."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handler = super().get_route_handler()
-
-        async def handle(request: Request) -> Response:
-            return await handler(StrictRequest(request.scope, request.receive))
-
-        return handle
 
 
 NO_NUL = r"^[^\x00]*$"

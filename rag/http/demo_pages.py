@@ -17,6 +17,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from rag.errors import NotFound
+from rag.http.admission import AdmittedRoute, rule
 from rag.text.anchors import anchor
 
 PREFIX = "/demo/pages"
@@ -37,10 +38,11 @@ PAGE = """<!doctype html>
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 _TITLE = re.compile(r"^# +(.+)$", re.MULTILINE)
 
-router = APIRouter(prefix=PREFIX)
+router = APIRouter(prefix=PREFIX, route_class=AdmittedRoute)
 
 
 @router.get("/{path:path}", include_in_schema=False)
+@rule()
 async def page(path: str) -> Response:
     name = path.strip("/")
     if not name:

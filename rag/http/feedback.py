@@ -2,15 +2,16 @@
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 
 from rag.http import bodies, problems
-from rag.http.services import WithServices, require_admin
+from rag.http.admission import AdmittedRoute, rule
+from rag.http.services import WithServices
 from rag.stores.feedback import Feedback
 from rag.types import Message
 
-router = APIRouter(route_class=bodies.StrictRoute)
+router = APIRouter(route_class=AdmittedRoute)
 
 
 class FeedbackRequest(BaseModel):
@@ -36,6 +37,7 @@ class FeedbackList(BaseModel):
 
 @router.post("/feedback", summary="A thumb for an answer", status_code=204,
              responses=problems.described(413, 422, 429, 503))  # fmt: skip
+@rule(limit="search", scope="chat")
 async def give(body: FeedbackRequest, services: WithServices) -> Response:
     turns = await services.conversations.history(body.session_id)
     about = _turn(turns, body.message_index)
@@ -50,10 +52,8 @@ async def give(body: FeedbackRequest, services: WithServices) -> Response:
 @router.get(
     "/feedback", summary="What visitors thought, newest first", responses=problems.described(401, 404, 422, 503)
 )
-async def read(
-    request: Request, services: WithServices, limit: Annotated[int, Query(ge=1, le=1000)] = 100
-) -> FeedbackList:
-    require_admin(request, services.settings)
+@rule(scope="admin")
+async def read(services: WithServices, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> FeedbackList:
     entries = await services.feedback.newest(limit)
     return FeedbackList(feedback=[FeedbackEntry.model_validate(entry, from_attributes=True) for entry in entries])
 

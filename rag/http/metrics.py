@@ -8,16 +8,18 @@ from fastapi import APIRouter, Response
 from fastapi.responses import PlainTextResponse
 
 from rag.errors import IndexUnavailable, StateUnavailable
+from rag.http.admission import AdmittedRoute, rule
 from rag.http.services import Services, WithServices
 from rag.http.site import VERSION
 from rag.telemetry.metrics import Now
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-router = APIRouter()
+router = APIRouter(route_class=AdmittedRoute)
 
 
 @router.get("/metrics", summary="Figures for Prometheus, all workers together", response_class=PlainTextResponse)
+@rule()
 async def metrics(services: WithServices) -> Response:
     text = await services.metrics.text(lambda: _now(services))
     return Response(text, headers={"Content-Type": CONTENT_TYPE})

@@ -31,9 +31,11 @@ class Problem(BaseModel):
     request_id: str
 
 
-def problem(error: RagError) -> Response:
-    """The response to an error: its public half, never its private one."""
-    return _response(error.status, error.code, error.title, error.detail, error.retry_after_s)
+def problem(error: RagError, **more: Any) -> Response:
+    """The response to an error: its public half, never its private one. `more` are further fields of the document."""
+    response = _response(error.status, error.code, error.title, error.detail, error.retry_after_s, **more)
+    response.headers.update(error.public_headers)
+    return response
 
 
 def body_of(error: RagError) -> dict[str, Any]:
@@ -94,8 +96,11 @@ def _complete(document: dict[str, Any]) -> None:
                 answers.setdefault(str(status), response)
             operation["responses"] = dict(sorted(answers.items()))
             if "401" in answers:
-                operation["security"] = [{"adminKey": []}]
-    document["components"]["securitySchemes"] = {"adminKey": {"type": "http", "scheme": "bearer"}}
+                # An empty one: strangers may call, unless the owner closed the server.
+                stranger: list[dict[str, list[str]]] = [] if "404" in answers else [{}]
+                operation["security"] = [*stranger, {"credential": []}]
+    # X-API-Key is left out: clients that are made from this would send both.
+    document["components"]["securitySchemes"] = {"credential": {"type": "http", "scheme": "bearer"}}
 
 
 async def _on_rag_error(request: Request, error: Exception) -> Response:
@@ -161,8 +166,9 @@ def _body(status: int, code: str, title: str, detail: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _response(status: int, code: str, title: str, detail: str, retry_after_s: float | None = None) -> Response:
+def _response(
+    status: int, code: str, title: str, detail: str, retry_after_s: float | None = None, **more: Any
+) -> Response:
     headers = {"Retry-After": str(max(1, round(retry_after_s)))} if retry_after_s is not None else None
-    body = _body(status, code, title, detail)
-    content = orjson.dumps(body)
+    content = orjson.dumps(_body(status, code, title, detail) | more)
     return Response(content, status_code=status, headers=headers, media_type="application/problem+json")

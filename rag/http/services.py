@@ -6,11 +6,10 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from rag.access import callers
 from rag.access.limits import RateLimits
+from rag.access.visits import Visits
 from rag.chat.pipeline import Chat
 from rag.chat.retrieval import Retriever
-from rag.errors import NotFound, Unauthorized
 from rag.protocols import ChatModel, Embedder
 from rag.search.live import LiveIndex
 from rag.settings import Settings
@@ -33,6 +32,8 @@ class Services:
     feedback: FeedbackStore
     rate_limits: RateLimits
     metrics: Metrics
+    visits: Visits | None
+    """None where pages get no tokens for their visitors."""
 
 
 async def _services(request: Request) -> Services:
@@ -46,12 +47,3 @@ WithServices = Annotated[Services, Depends(_services)]
 def now() -> str:
     """This moment as routes write it: ISO 8601 in UTC."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-def require_admin(request: Request, settings: Settings) -> None:
-    """Raises `NotFound` where no admin key is set, `Unauthorized` where another one is presented."""
-    if not settings.admin_api_key:
-        raise NotFound
-    scheme, _, presented = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not callers.key_matches(settings.admin_api_key, presented):
-        raise Unauthorized

@@ -12,8 +12,10 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse, RedirectResponse
 
+from rag.access.admission import Caller
 from rag.errors import StateUnavailable
 from rag.http import bodies, problems
+from rag.http.admission import AdmittedRoute, rule
 from rag.http.services import WithServices, now
 
 log = logging.getLogger(__name__)
@@ -21,10 +23,11 @@ log = logging.getLogger(__name__)
 VERSION = "0.1.0"
 STATIC = Path(__file__).parent / "static"
 
-router = APIRouter()
+router = APIRouter(route_class=AdmittedRoute)
 
 
 @router.get("/", summary="The server's name", response_model=bodies.Running)
+@rule()
 async def root(request: Request, services: WithServices) -> Any:
     if "text/html" in request.headers.get("accept", ""):
         return RedirectResponse("demo", headers={"Vary": "Accept"})
@@ -32,13 +35,15 @@ async def root(request: Request, services: WithServices) -> Any:
 
 
 @router.get("/health", summary="The process lives", responses=problems.described(429))
+@rule(limit="health", free_on_loopback=True)
 async def health() -> bodies.Healthy:
     return bodies.Healthy(status="healthy", version=VERSION, timestamp=now())
 
 
 @router.get("/ready", summary="Whether questions can be answered, and the state of what that needs",
-            responses={503: {"model": bodies.Ready}})  # fmt: skip
-async def ready(services: WithServices, response: Response) -> bodies.Ready:
+            responses={503: {"model": bodies.Ready}, **problems.described(429)})  # fmt: skip
+@rule(tells_owners_more=True)
+async def ready(request: Request, services: WithServices, response: Response) -> bodies.Ready:
     conversations, rate_limits = await asyncio.gather(
         _checked(services.conversations.check()), _checked(services.rate_limits.check_store())
     )
@@ -47,6 +52,10 @@ async def ready(services: WithServices, response: Response) -> bodies.Ready:
         "chat": services.model.health(), "embeddings": services.embedder.health(),
     }  # fmt: skip
     sound = all(part["status"] == "ok" for part in parts.values())
+    caller: Caller = request.state.caller
+    if "admin" not in caller.scopes and not caller.is_local:
+        # Hosts, deployments and builds are nobody else's business.
+        parts = {name: {"status": part["status"]} for name, part in parts.items()}
     if parts["index"]["status"] != "ok":
         response.status_code = 503
         return bodies.Ready(status="unavailable", **parts)
@@ -54,16 +63,19 @@ async def ready(services: WithServices, response: Response) -> bodies.Ready:
 
 
 @router.get("/demo", include_in_schema=False)
+@rule()
 async def demo() -> FileResponse:
     return FileResponse(STATIC / "demo.html", headers={"Cache-Control": "no-cache"})
 
 
 @router.get("/docs", include_in_schema=False)
+@rule()
 async def docs() -> FileResponse:
     return FileResponse(STATIC / "docs.html", headers={"Cache-Control": "no-cache"})
 
 
 @router.get("/widget.js", include_in_schema=False)
+@rule()
 async def widget(request: Request) -> Response:
     plain, packed, etag = _widget()
     headers = {"Cache-Control": "public, max-age=3600", "ETag": etag, "Vary": "Accept-Encoding"}
@@ -75,9 +87,15 @@ async def widget(request: Request) -> Response:
 
 
 @router.get("/widget/config", include_in_schema=False)
+@rule()
 async def widget_config(services: WithServices) -> dict[str, Any]:
     settings = services.settings
-    return {"site_name": settings.site_name, "suggested_questions": settings.suggested_questions, "demo": settings.demo}
+    config = {
+        "site_name": settings.site_name,
+        "suggested_questions": settings.suggested_questions,
+        "demo": settings.demo,
+    }
+    return config if services.visits is None else {**config, "visits": True}
 
 
 @cache

@@ -1,5 +1,6 @@
 """The way to a model's endpoint: a pool of connections, and the bytes that come back. Knows no meaning of either."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, cast
@@ -14,6 +15,22 @@ async def http_client(*, connections: int = 1024) -> AsyncIterator[httpx.AsyncCl
     limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=60)
     async with _DirectClient(AiohttpTransport(limits=limits)) as client:
         yield client
+
+
+async def fetched(url: str, *, timeout_s: float, largest_bytes: int) -> bytes:
+    """The body at an address, over a connection of its own; redirects are not followed.
+
+    Raises `ValueError` for any other status than 200 and for a body that is too large, else what the transport does.
+    """
+    async with asyncio.timeout(timeout_s), http_client(connections=1) as client, client.stream("GET", url) as response:
+        if response.status_code != 200:
+            raise ValueError(f"{url} answers {response.status_code}")
+        body = bytearray()
+        async for chunk in chunks_of(response):
+            body += chunk
+            if len(body) > largest_bytes:
+                raise ValueError(f"{url} answers more than {largest_bytes} bytes")
+        return bytes(body)
 
 
 class _DirectClient(httpx.AsyncClient):

@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 from rag.calls import Refused
 from rag.errors import IndexUnavailable, StateUnavailable, UpstreamError, UpstreamRejected
 from rag.llm import model_quirks
+from rag.ops import access_checks
 from rag.search.hybrid import open_build
 from rag.settings import Settings, variable_of
 from rag.telemetry.log_file import lock_of
@@ -78,6 +79,7 @@ def check_all(
         *_system_prompt(settings),
         *_index(settings, None if running else probe),
         *_state(settings),
+        *(Finding(*found) for found in access_checks.findings(settings)),
         *(() if settings.log_file is None else _log_file(settings.log_file)),
         *(() if running or not settings.redis_url else _redis(settings.redis_url)),
         *(_traces(settings.otel_endpoint, running=running) if settings.otel_endpoint else ()),

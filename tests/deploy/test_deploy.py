@@ -145,7 +145,7 @@ def version(folder: Path, number: str, *, append: tuple[str, str] | None = None)
         else:
             source.mkdir(exist_ok=True)
             shutil.copy(REPOSITORY / part, source / part)
-    page = source / "rag" / "routes" / "site.py"
+    page = source / "rag" / "http" / "site.py"
     text = page.read_text(encoding="utf-8")
     assert 'VERSION = "0.1.0"' in text
     page.write_text(text.replace('VERSION = "0.1.0"', f'VERSION = "{number}"'), encoding="utf-8")

@@ -34,7 +34,7 @@ QUESTIONS = (
     '{"id": "2", "question": "How long can goods be returned?", '
     '"relevant": ["https://www.example.com/guide/returns/"]}\n'
 )
-ADMIN_KEY = "YOUR-ADMIN-KEY"
+SHOWN_KEY, ADMIN_KEY = "YOUR-ADMIN-KEY", "admin-key-of-the-docs-0123456789ab"
 SAID = [Message("user", "When are you open?"), Message("assistant", "From nine to six.")]
 SESSION = "example-session-0001"
 
@@ -93,7 +93,7 @@ class Shell:
             pairs = (pair.partition("=") for pair in command.removeprefix("export ").split())
             self._environment.update({name: value for name, _, value in pairs})
             return subprocess.CompletedProcess(command, 0, "", "")
-        command = command.replace("localhost:8000", f"127.0.0.1:{self._port}")
+        command = command.replace("localhost:8000", f"127.0.0.1:{self._port}").replace(SHOWN_KEY, ADMIN_KEY)
         command = re.sub(r"\bpython run_production\.py\b", f"python {REPOSITORY / 'run_production.py'}", command)
         done = subprocess.run(
             ["/bin/sh", "-c", command], cwd=self._folder, env=self._environment, stdin=subprocess.DEVNULL,

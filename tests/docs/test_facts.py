@@ -13,6 +13,7 @@ from pathlib import Path
 from pkgutil import walk_packages
 
 import pytest
+from fastapi import APIRouter
 
 import rag.http
 from indexer.arguments import parsed
@@ -52,7 +53,10 @@ def sources() -> str:
 def app_routes() -> set[tuple[str, str]]:
     """(method, path) of every route, with `{}` for what varies."""
     rooms = [import_module(module.name) for module in walk_packages(rag.http.__path__, "rag.http.")]
-    routers = [create_app(Settings(demo=True)), *(room.router for room in rooms if hasattr(room, "router"))]
+    routers = [
+        create_app(Settings(demo=True)),
+        *(one for room in rooms for one in vars(room).values() if isinstance(one, APIRouter)),
+    ]
     found = set()
     for router in routers:
         for route in router.routes:

@@ -27,7 +27,7 @@ def limited(
         **azure_process.environment,
         "VECTOR_DB_PATH": str(site_build),
         "ALLOWED_ORIGINS": f"{ALLOWED},http://localhost:3000",
-        "ADMIN_API_KEY": "an-admin-key-0123456789abcdef",
+        "ADMIN_API_KEY": "an-admin-key-0123456789abcdef0123",
     }
     with RagServer.start(settings, tmp_path_factory.mktemp("limited")) as running:
         yield running

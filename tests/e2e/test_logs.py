@@ -114,7 +114,7 @@ def test_a_fault_of_ours_keeps_its_traceback_inside_its_line(start_server: Start
         "class Late:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
         "        if name == 'rag.http.answers':\n"
-        "            from rag.live_index import LiveIndex\n"
+        "            from rag.search.live import LiveIndex\n"
         "            LiveIndex.health = lambda self: 1 // 0\n"
         "sys.meta_path.insert(0, Late())\n"
     )

@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 import pytest
 
-from rag.http import middleware
+from rag.http import admission
 from rag.ops import connections
 from tests.conftest import ADMIN_API_KEY, StartServer
 from tests.support.azure import AzureEmulator
@@ -148,7 +148,7 @@ def seconds_until_dropped(port: int, first: bytes, drop: bytes, limit_s: float) 
 def test_whoever_sends_slowly_loses_the_connection_in_the_stated_time(server: RagServer) -> None:
     chunk = b"1\r\nx\r\n"
     head = b"POST /chat HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-    slow_body_s = middleware.BODY_TIMEOUT_S + connections.LINGER_S
+    slow_body_s = admission.BODY_TIMEOUT_S + connections.LINGER_S
     attacks = {
         "head": (b"GET / HTTP/1.1\r\nX-Slow: ", b"a", connections.HEAD_TIMEOUT_S),
         "nothing": (b"", b"", connections.HEAD_TIMEOUT_S),

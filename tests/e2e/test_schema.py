@@ -59,10 +59,10 @@ def test_limited_operations_announce_429_and_guarded_ones_their_key(document: di
         (method, path)
         for path, operations in document["paths"].items()
         for method, operation in operations.items()
-        if operation.get("security") == [{"adminKey": []}]
+        if operation.get("security") == [{"credential": []}]
     ]
     assert {("get", "/sessions/stats"), ("get", "/feedback")} <= set(guarded)
-    assert document["components"]["securitySchemes"] == {"adminKey": {"type": "http", "scheme": "bearer"}}
+    assert document["components"]["securitySchemes"] == {"credential": {"type": "http", "scheme": "bearer"}}
 
 
 def test_the_limit_of_a_question_stands_in_the_document(document: dict[str, Any]) -> None:

@@ -36,6 +36,7 @@ ONLY_IN = {
     "aiohttp": ["rag/llm/"],
     "opentelemetry": ["rag/telemetry/"],
     "prometheus_client": ["rag/telemetry/"],
+    "jwt": ["rag/access/"],
     "fastapi": ["rag_server.py", "rag/http/"],
     "uvicorn": ["rag/ops/"],
     "gunicorn": ["rag/ops/"],
@@ -175,8 +176,8 @@ def test_third_party_imports_are_only_those_that_the_requirements_name() -> None
     direct = {line.split("==")[0].lower() for line in lines if "==" in line}
     package_of = {
         "faiss": "faiss-cpu", "dotenv": "python-dotenv", "docx": "python-docx", "yaml": "pyyaml",
-        "httpx_aiohttp": "httpx-aiohttp", "uvicorn_worker": "uvicorn-worker", "markdown_it": "markdown-it-py",
-        "prometheus_client": "prometheus-client", "opentelemetry": "opentelemetry-sdk",
+        "httpx_aiohttp": "httpx-aiohttp", "jwt": "pyjwt", "uvicorn_worker": "uvicorn-worker",
+        "markdown_it": "markdown-it-py", "prometheus_client": "prometheus-client", "opentelemetry": "opentelemetry-sdk",
         # FastAPI's own floor: it is pinned with it, and its types are part of FastAPI's interface.
         "starlette": "fastapi", "pydantic": "fastapi",
     }  # fmt: skip

@@ -125,7 +125,7 @@ def test_secrets_are_in_no_repr() -> None:
     secrets = {
         "AZURE_OPENAI_CHAT_API_KEY": "secret-of-chat",
         "AZURE_OPENAI_EMBEDDINGS_API_KEY": "secret-of-embeddings",
-        "ADMIN_API_KEY": "secret-of-admin",
+        "ADMIN_API_KEY": "secret-of-admin-0123456789abcdef0",
     }
     settings = Settings.from_environment({**COMPLETE, **secrets})
     shown = f"{settings!r} {settings.chat_endpoints!r} {settings.embeddings_endpoints!r}"
@@ -138,10 +138,14 @@ def test_every_secret_setting_is_among_the_secrets() -> None:
     marked = {spec.name for spec in fields(Settings) if spec.metadata["secret"]}
     settings = Settings(
         chat_api_keys=("one",), embeddings_api_keys=("two",), admin_api_key="three", redis_url="redis://:four@host",
-        otel_headers=(("x-api-key", "five"),),
+        otel_headers=(("x-api-key", "five"),), jwt_secret_keys=("six",), browser_session_secrets=("seven",),
     )  # fmt: skip
-    assert marked == {"chat_api_keys", "embeddings_api_keys", "admin_api_key", "redis_url", "otel_headers"}
-    assert set(settings.secrets) == {"one", "two", "three", "four", "redis://:four@host", "five"}
+    assert marked == {
+        "chat_api_keys", "embeddings_api_keys", "admin_api_key", "redis_url", "otel_headers", "jwt_secret_keys",
+        "browser_session_secrets", "api_keys",
+    }  # fmt: skip
+    # Of the API keys only hashes are kept.
+    assert set(settings.secrets) == {"one", "two", "three", "four", "redis://:four@host", "five", "six", "seven"}
 
 
 def test_headers_of_a_collector_are_a_secret_and_a_fault_does_not_show_them() -> None:

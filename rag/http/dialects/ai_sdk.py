@@ -14,6 +14,7 @@ from rag.access import callers
 from rag.chat.pipeline import Delta, Done, Event, Sources
 from rag.errors import RagError, StateUnavailable
 from rag.http import bodies, problems, streams
+from rag.http.admission import AdmittedRoute, rule
 from rag.http.dialects import shared
 from rag.http.services import WithServices
 from rag.stores.protocols import Conversations
@@ -43,13 +44,14 @@ class UIChatRequest(BaseModel):
     trigger: str = Field("submit-message", description="regenerate-message: the last answer is forgotten first")
 
 
-router = APIRouter(route_class=bodies.StrictRoute)
+router = APIRouter(route_class=AdmittedRoute)
 
 
 @router.post("/api/chat", summary="The AI SDK's chat: UI messages in, UI message stream out",
              response_class=StreamingResponse,
              responses={200: {"content": {"text/event-stream": {}}},
                         **problems.described(413, 422, 429, 502, 503, 504)})  # fmt: skip
+@rule(limit="chat", scope="chat")
 async def ui_chat(body: UIChatRequest, request: Request, services: WithServices) -> StreamingResponse:
     turns = [(message.role, shared.text_of(message.parts)) for message in body.messages]
     session_id = _session_id(body)

@@ -15,6 +15,7 @@ from rag.chat.citation_marks import marks
 from rag.chat.pipeline import Delta, Done, Event, Sources
 from rag.errors import InvalidRequest, NotFound, RagError
 from rag.http import bodies, problems, streams
+from rag.http.admission import AdmittedRoute, rule
 from rag.http.dialects import shared
 from rag.http.services import Services, WithServices
 
@@ -59,15 +60,17 @@ class ErrorResponse(BaseModel):
 ERRORS: dict[int | str, dict[str, Any]] = {"4XX": {"model": ErrorResponse}, "5XX": {"model": ErrorResponse}}
 FORMS: dict[str, Any] = {"content": {"application/json": {}, "text/event-stream": {}}}
 
-router = APIRouter(prefix=PREFIX.rstrip("/"), route_class=bodies.StrictRoute, responses=ERRORS)
+router = APIRouter(prefix=PREFIX.rstrip("/"), route_class=AdmittedRoute, responses=ERRORS)
 
 
 @router.get("/models", summary="OpenAI's list of models: the site is one")
+@rule(scope="chat", takes_any_word=True)
 async def models(services: WithServices) -> dict[str, Any]:
     return {"object": "list", "data": [_model(services)]}
 
 
 @router.get("/models/{model}", summary="OpenAI's model of that name: the site, or none")
+@rule(scope="chat", takes_any_word=True)
 async def model(model: str, services: WithServices) -> dict[str, Any]:
     if model != MODEL:
         raise NotFound(detail=f"There is no such model. The only one is {MODEL}.")
@@ -79,6 +82,7 @@ def _model(services: Services) -> dict[str, Any]:
 
 
 @router.post("/chat/completions", summary="OpenAI's chat completions", responses={200: FORMS})
+@rule(limit="chat", scope="chat", takes_any_word=True)
 async def completions(body: CompletionRequest, request: Request, services: WithServices) -> Response:
     turns = [(turn.role, turn.text()) for turn in body.messages]
     events = shared.ask(turns, session_id=None, services=services, stream=bool(body.stream))

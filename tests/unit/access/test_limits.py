@@ -7,20 +7,15 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import apsw
 import pytest
-from starlette.responses import PlainTextResponse
-from starlette.types import ASGIApp, Message, Scope
 
-from rag.access.limits import LimitExceeded, RateLimitMiddleware, RateLimits, SqliteStorage, sqlite_storage_uri
-from rag.errors import ConfigError, RateLimited, StateUnavailable
+from rag.access.limits import LimitExceeded, RateLimits, SqliteStorage, sqlite_storage_uri
+from rag.errors import ConfigError, StateUnavailable
 from rag.stores.sqlite_file import Clocks
-from rag.telemetry.metrics import Metrics
 from tests.support.waiting import REPOSITORY, wait_until
 
 DAY_S = 86_400.0
@@ -349,71 +344,6 @@ def test_the_stores_fixed_windows_count_expire_and_clear(path: Path) -> None:
     assert storage.reset() >= 2
     assert (storage.get("other"), storage.get_moving_window("window", 5, 60)[1]) == (0, 0)
     assert storage.check()
-
-
-def test_the_middleware_limits_exact_routes_and_adds_the_headers(path: Path) -> None:
-    called = middleware(limited(path, chat="2/minute"))
-    assert [called("POST", "/chat")[0] for _ in range(2)] == [200, 200]
-    status, headers, _ = called("POST", "/chat", visitor="another")
-    assert (status, headers["x-ratelimit-limit"], headers["x-ratelimit-remaining"]) == (200, "2", "1")
-    for method, route in (("GET", "/chat"), ("POST", "/chat/"), ("POST", "/chat/stream"), ("POST", "/")):
-        status, headers, _ = called(method, route)
-        assert status == 200
-        assert not [name for name in headers if "ratelimit" in name]
-
-
-def test_the_middleware_refuses_before_the_body_is_read(path: Path) -> None:
-    called = middleware(limited(path, Hands().clocks(), chat="1/minute"))
-    assert called("POST", "/chat")[2] is True
-    status, headers, body_was_read = called("POST", "/chat")
-    assert status == 429
-    assert headers["retry-after"] == "60"
-    assert headers["x-ratelimit-remaining"] == "0"
-    assert headers["x-ratelimit-reset"] == "1800000060"
-    assert not body_was_read
-
-
-def test_the_middleware_never_limits_whom_the_bucket_exempts(path: Path) -> None:
-    called = middleware(limited(path, chat="1/minute"))
-    assert [called("POST", "/chat", visitor=None)[0] for _ in range(3)] == [200] * 3
-
-
-def middleware(limits: RateLimits) -> Callable[..., tuple[int, dict[str, str], bool]]:
-    """Sends one request through the middleware: status, headers, and whether anybody read the body."""
-
-    async def app(scope: Scope, receive: Any, send: Any) -> None:
-        await receive()
-        await PlainTextResponse("answer")(scope, receive, send)
-
-    def problem(scope: Scope, error: RateLimited) -> ASGIApp:
-        return PlainTextResponse(error.detail, status_code=error.status)
-
-    limiting = RateLimitMiddleware(
-        app,
-        limits=limits,
-        limit_of=lambda scope: "chat" if (scope["method"], scope["path"]) == ("POST", "/chat") else None,
-        bucket=lambda scope: scope["visitor"],
-        problem=problem,
-        metrics=Metrics(folder=None),
-    )
-
-    def call(method: str, route: str, visitor: str | None = "192.0.2.1") -> tuple[int, dict[str, str], bool]:
-        sent: list[Message] = []
-        reads: list[bool] = []
-
-        async def receive() -> Message:
-            reads.append(True)
-            return {"type": "http.request", "body": b"{}", "more_body": False}
-
-        async def send(message: Message) -> None:
-            sent.append(message)
-
-        scope = {"type": "http", "method": method, "path": route, "headers": [], "visitor": visitor}
-        asyncio.run(limiting(scope, receive, send))
-        headers = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
-        return sent[0]["status"], headers, bool(reads)
-
-    return call
 
 
 async def hit_fifty_times(path: Path) -> None:

@@ -14,6 +14,7 @@ from indexer import finding, sources
 from indexer.documents import Document
 from rag.access.callers import PAGE_CSP, content_security_policy
 from rag.http import demo_pages, problems
+from tests.support.admission import admitting
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
 
@@ -28,7 +29,7 @@ def app() -> FastAPI:
 
 def get(app: FastAPI, path: str) -> httpx.Response:
     async def ask() -> httpx.Response:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://demo") as client:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(admitting(app)), base_url="http://demo") as client:
             return await client.get(path)
 
     return asyncio.run(ask())

@@ -1,0 +1,105 @@
+"""Whether a request may be answered: who calls, what they may do, and how often. Knows no route and no form of answers.
+
+A route states a `Rule`. `Admission.admit` is asked before the route's body is read, and raises what stands in the way:
+an unknown caller (401), a missing scope (403 or 404), a limit (429).
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from rag.access import callers
+from rag.access.authentication import Authenticator, RawHeaders
+from rag.access.limits import LimitExceeded, RateLimits
+from rag.errors import Forbidden, InvalidCredential, NotFound, Unauthorized
+from rag.telemetry.logs import note
+from rag.telemetry.metrics import Metrics
+
+Scope = Literal["chat", "search", "ingest", "admin"]
+DELETIONS = "300/minute"
+"""Nobody tidies up faster than this, and each takes the write lock."""
+WRONG_CREDENTIALS = ("credentials", "30/minute")
+"""The limit, by its name, of wrong credentials from one address."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What a route asks of its callers."""
+
+    limit: str | None = None
+    """The limit that a request counts against; None for a route that has none."""
+    scope: Scope | None = None
+    """What the caller must be allowed to do; None for a route that is open to all."""
+    tells_owners_more: bool = False
+    """Whether the answer to a caller with the scope `admin` holds more."""
+    takes_any_word: bool = False
+    """Whether a word that cannot be a credential counts as none while strangers may call."""
+    free_on_loopback: bool = False
+    """Whether a probe on the machine itself is not counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who a request comes from."""
+
+    bucket: str
+    """Whom the limits count it for: a key, the subject of a token, an address, or a network."""
+    scopes: frozenset[str]
+    is_local: bool = False
+    """Whether it comes from the machine itself, past any proxy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What admission sees of a request."""
+
+    address: str | None
+    raw_headers: RawHeaders
+    headers: dict[str, str] = field(default_factory=dict)
+    """Headers that the response gets, whatever becomes of it."""
+
+
+class Admission:
+    """Asked by every route. Where no credential could have the scope `admin`, routes that need it do not exist."""
+
+    def __init__(self, *, limits: RateLimits, metrics: Metrics, authenticator: Authenticator) -> None:
+        self._limits = limits
+        self._metrics = metrics
+        self._authenticator = authenticator
+
+    async def admit(self, rule: Rule, request: Request) -> Caller:
+        """Who calls, where the rule lets them in. Raises `RagError`."""
+        caller = await self._identify(rule, request)
+        if rule.limit is not None and not (rule.free_on_loopback and caller.is_local):
+            await self._count(rule.limit, caller.bucket, request)
+        return caller
+
+    async def _identify(self, rule: Rule, request: Request) -> Caller:
+        address = callers.client_bucket(request.address)
+        stranger = Caller(address, self._authenticator.anonymous, callers.is_loopback(request.address))
+        if rule.scope is None and not rule.tells_owners_more:
+            return stranger
+        if rule.scope == "admin" and not self._authenticator.knows_admins():
+            raise NotFound
+        any_word = rule.takes_any_word and rule.scope in stranger.scopes
+        try:
+            identity = await self._authenticator.identify(request.raw_headers, any_word=any_word)
+        except InvalidCredential:
+            # Sound ones are not counted: else one forgotten job would lock out all who share its address.
+            await self._count(WRONG_CREDENTIALS[0], address, request)
+            raise
+        if identity is None:
+            if rule.scope is not None and rule.scope not in stranger.scopes:
+                raise Unauthorized
+            return stranger
+        note(caller=identity.name)
+        if rule.scope is not None and not identity.scopes & {rule.scope, "admin"}:
+            raise Forbidden.lacking(rule.scope)
+        return Caller(identity.bucket or address, identity.scopes, stranger.is_local)
+
+    async def _count(self, limit: str, bucket: str, request: Request) -> None:
+        try:
+            request.headers.update(await self._limits.check(limit, bucket))
+        except LimitExceeded as error:
+            self._metrics.rate_limited(limit)
+            request.headers.update(error.headers)
+            raise

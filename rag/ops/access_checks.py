@@ -1,0 +1,40 @@
+"""What must be true before the start of who may ask: the file of keys, and the way to a token issuer's keys."""
+
+from collections.abc import Iterator
+from typing import Literal
+from urllib.parse import urlsplit
+
+from rag.access.callers import is_loopback
+from rag.access.key_ring import read_keys
+from rag.settings import Settings
+
+Found = tuple[Literal["ok", "warning", "fault"], str, str, str]
+"""A finding: its state, its subject, a sentence, and the remedy."""
+
+
+def findings(settings: Settings) -> Iterator[Found]:
+    """Nothing for a server that anyone may ask, and nobody may administer."""
+    try:
+        keys = read_keys(settings.keys_file)
+    except (OSError, ValueError) as error:
+        reason = (isinstance(error, OSError) and error.strerror) or str(error)
+        remedy = "put back a sound copy, or move the file away and make new keys: python -m rag.keys new NAME"
+        yield "fault", "access", f"{settings.keys_file} cannot be read: {reason}", remedy
+        keys = []
+    who = [f"strangers may {' and '.join(sorted(settings.anonymous_scopes)) or 'do nothing'}"]
+    if settings.browser_sessions == "required":
+        who = ["visits are required"]
+    who += [f"{len(keys)} keys in {settings.keys_file}"] if keys else []
+    who += [f"{len(settings.api_keys)} in API_KEYS"] if settings.api_keys else []
+    who += (
+        [f"tokens of {settings.jwt_issuer or 'a shared secret'}"]
+        if settings.jwt_issuer or settings.jwt_secret_keys
+        else []
+    )
+    if who != ["strangers may chat and search"]:
+        yield "ok", "access", "; ".join(who), ""
+    for url in (settings.jwt_jwks_url, settings.jwt_issuer if not settings.jwt_secret_keys else ""):
+        address = urlsplit(url)
+        if address.scheme == "http" and address.hostname != "localhost" and not is_loopback(address.hostname):
+            what = f"{url}: whoever stands on the way can put in keys of his own, for the address is not https"
+            yield "warning", "access", what, "set the https address of the issuer"
