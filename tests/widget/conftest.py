@@ -16,7 +16,7 @@ from tests.support.waiting import REPOSITORY
 
 HERE = Path(__file__).parent
 WIDGET = REPOSITORY / "widget"
-BUILT = REPOSITORY / "rag" / "static" / "widget.js"
+BUILT = REPOSITORY / "rag" / "http" / "static" / "widget.js"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 InBrowser = Callable[..., None]
@@ -75,8 +75,8 @@ def runner(node_modules: Path) -> Iterator[Runner]:
 def in_browser(runner: Runner, request: pytest.FixtureRequest) -> InBrowser:
     """`in_browser(base_url=…)` runs the case that has the test's name; keyword arguments reach it as `given`."""
 
-    def run(**given: Any) -> None:
-        fault = runner.run(request.node.originalname.removeprefix("test_"), given)
+    def run(case: str = "", **given: Any) -> None:
+        fault = runner.run(case or request.node.originalname.removeprefix("test_"), given)
         if fault:
             pytest.fail(fault, pytrace=False)
 

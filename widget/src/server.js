@@ -1,7 +1,9 @@
 // Every request to RAG Server. Knows no page: it gives data, or throws a `Problem`.
 
 import { eventsOf } from "./events.js";
+import { Visit } from "./visit.js";
 
+const CONFIG = "widget/config";
 const SILENCE_MS = 45_000; // The server comments every 15 s: three missing ones are a dead connection.
 
 /** Why there is no answer. `code` is the server's, or one of offline, unreachable, broken. */
@@ -13,14 +15,22 @@ export class Problem extends Error {
 }
 
 export class Server {
+  #visit;
+  #visits; // Whether requests show one.
+
   /** `base` is the folder that widget.js was loaded from, so that a server below a path works too. */
   constructor(base) {
     this.base = base;
+    this.#visit = new Visit(base);
+    this.#visits = this.#visit.kept;
   }
 
-  /** `{site_name, suggested_questions, demo}` */
+  /** `{site_name, suggested_questions, demo, visits?}` */
   async config() {
-    return (await this.#request("widget/config")).json();
+    const config = await (await this.#request(CONFIG)).json();
+    this.#visits = Boolean(config.visits);
+    if (this.#visits) this.#visit.headers(); // Aside, so that the first question need not wait for it.
+    return config;
   }
 
   /** `[{role, content, sources?}]`, oldest first; empty for an unknown conversation. */
@@ -54,12 +64,11 @@ export class Server {
   }
 
   async #request(path, given = {}) {
-    let response;
-    try {
-      response = await fetch(new URL(path, this.base), given);
-    } catch (error) {
-      if (given.signal?.aborted) throw error;
-      throw new Problem(navigator.onLine ? "unreachable" : "offline");
+    const shown = this.#visits;
+    let response = await this.#send(path, given);
+    if (response.status === 401 && path !== CONFIG && (shown || (await this.config()).visits)) {
+      if (shown) this.#visit.drop(); // It has ended, or the server has another secret.
+      response = await this.#send(path, given);
     }
     if (response.ok) return response;
     const problem = await response.json().catch(() => ({}));
@@ -69,6 +78,16 @@ export class Server {
       status: response.status,
       retryAfterS,
     });
+  }
+
+  async #send(path, given) {
+    const headers = { ...given.headers, ...(this.#visits && path !== CONFIG ? await this.#visit.headers() : {}) };
+    try {
+      return await fetch(new URL(path, this.base), { ...given, headers });
+    } catch (error) {
+      if (given.signal?.aborted) throw error;
+      throw new Problem(navigator.onLine ? "unreachable" : "offline");
+    }
   }
 }
 
