@@ -2,7 +2,7 @@
 
     ground  ◀  search, llm, stores, telemetry  ◀  access  ◀  chat  ◀  http  ◀  rag_server.py
 
-ground      errors, types, settings, deadline, protocols (what is asked of a model), calls, text/
+ground      errors, types, settings, api_keys, deadline, protocols (what is asked of a model), calls, text/
 search      one build on disk: opened, searched by words and by meaning, swapped for the next
 llm         what embeds and what answers
 stores      who said what, and everything else that outlives a request

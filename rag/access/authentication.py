@@ -54,15 +54,18 @@ class Authenticator:
     async def identify(self, headers: RawHeaders, *, any_word: bool) -> Identity | None:
         """Whose credential the headers carry; None where they carry none.
 
-        With `any_word` one that cannot be a credential of ours counts as none: OpenAI's clients always send some word.
+        With `any_word` a bearer that cannot be one of ours counts as none: OpenAI's clients always send some word.
         Raises `InvalidCredential`, `AmbiguousCredential` and `IssuerUnavailable`.
         """
-        word = _presented(headers)
-        if word is None:
+        presented = _presented(headers)
+        if not presented:
             return None
+        word = next(iter(presented.values()))
         identity = await self._known(word, headers)
-        if identity is None and not (any_word and not looks_like_key(word) and not word.startswith("eyJ")):
-            raise InvalidCredential
+        if identity is None:
+            meant_for_us = looks_like_key(word) or word.startswith("eyJ") or b"x-api-key" in presented
+            if meant_for_us or not any_word:
+                raise InvalidCredential
         return identity
 
     async def _known(self, word: str, headers: RawHeaders) -> Identity | None:
@@ -104,19 +107,23 @@ def _tokens(settings: Settings, fetch: "Fetch") -> "TokenVerifier":
     return TokenVerifier(issuer=issuer, audiences=audiences, algorithms=algorithms, keys=keys)
 
 
-def _presented(headers: RawHeaders) -> str | None:
-    """The one credential of a request, whatever it is worth; None where there is none. Raises `AmbiguousCredential`."""
-    words = []
+def _presented(headers: RawHeaders) -> dict[bytes, str]:
+    """The one credential of a request, whatever it is worth, by the headers it stands in; empty where there is none.
+
+    Raises `AmbiguousCredential`.
+    """
+    words: dict[bytes, str] = {}
     for name, value in headers:
         if name == b"authorization":
             scheme, _, word = value.decode("latin-1").strip().partition(" ")
-            # A password for a proxy before this server, which some of them hand on.
-            if scheme.lower() != "basic":
-                words.append((name, word.strip() if scheme.lower() == "bearer" else ""))
+            if scheme.lower() == "basic":
+                continue  # a password for a proxy before this server, which some of them hand on
+            word = word.strip() if scheme.lower() == "bearer" else ""
         elif name == b"x-api-key":
-            words.append((name, value.decode("latin-1").strip()))
-    if not words:
-        return None
-    if len({name for name, _ in words}) < len(words) or len({word for _, word in words}) > 1:
-        raise AmbiguousCredential
-    return words[0][1]
+            word = value.decode("latin-1").strip()
+        else:
+            continue
+        if name in words or (words and word not in words.values()):
+            raise AmbiguousCredential
+        words[name] = word
+    return words

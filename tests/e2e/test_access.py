@@ -1,6 +1,5 @@
 """Keys, closed servers and visits, as callers meet them: real workers, real files, and the command that makes keys."""
 
-import hashlib
 import stat
 import time
 from collections import Counter
@@ -13,6 +12,7 @@ import jwt
 import pytest
 
 from tests.conftest import ADMIN_API_KEY, StartServer
+from tests.support.altcha import solved
 from tests.support.server import RagServer, run_module
 
 SITE = "https://www.example.com"
@@ -185,13 +185,6 @@ def test_visits_begin_for_allowed_pages_alone_and_ten_times_a_minute(
     assert client.post("/visit", headers={"Origin": SITE, "X-Forwarded-For": "198.51.101.3"}).status_code == 200
     begun = [visit(client, **{"X-Forwarded-For": "198.51.101.4"}).status_code for _ in range(12)]
     assert begun == [200] * 10 + [429] * 2
-
-
-def solved(challenge: dict[str, Any]) -> dict[str, Any]:
-    for number in range(challenge["maxnumber"] + 1):
-        if hashlib.sha256(f"{challenge['salt']}{number}".encode()).hexdigest() == challenge["challenge"]:
-            return {**challenge, "number": number}
-    raise AssertionError("no number solves the challenge")
 
 
 def test_a_proof_of_work_is_asked_for_and_counts_once_over_all_workers(

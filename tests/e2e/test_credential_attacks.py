@@ -388,6 +388,11 @@ def test_openais_clients_may_send_any_word_that_is_no_credential_of_ours(word: s
         assert answer.headers["www-authenticate"].startswith("Bearer ")
 
 
+def test_below_v1_too_a_wrong_x_api_key_is_wrong(world: World) -> None:
+    answer = world.send([("X-API-Key", "nobody-asks-for-it")], path="/v1/chat/completions", body=COMPLETION)
+    assert answer.status == 401
+
+
 def test_wrong_credentials_of_one_address_are_limited_and_sound_ones_are_not(world: World) -> None:
     address = next(_addresses)
     statuses = [world.send(bearer(f"wrong-{number}"), address=address).status for number in range(34)]

@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from tests.conftest import StartServer
+from tests.support.altcha import solved
 from tests.support.redis_server import RedisServer
 from tests.support.server import RagServer
 from tests.support.waiting import wait_until
@@ -199,3 +200,29 @@ def test_servers_that_start_while_redis_is_away_serve_and_find_it_when_it_comes(
     wait_until(lambda: {chat(each).json()["degraded"] for each in servers * 3} == {None}, 2 * RECOVERY_S, "recovered")
     session_id = chat(servers[0]).json()["session_id"]
     assert len(get(servers[1], f"/sessions/{session_id}/history")["history"]) == 2
+
+
+def test_a_visit_holds_at_the_other_server_and_its_proof_counts_once_for_both(
+    start_two: Callable[..., list[RagServer]],
+) -> None:
+    site = {"Origin": "https://www.example.com"}
+    servers = start_two(
+        ALLOWED_ORIGINS=site["Origin"], BROWSER_SESSIONS="required", VISIT_PROOF="altcha",
+        BROWSER_SESSION_SECRET=secrets.token_hex(32),
+    )  # fmt: skip
+
+    def begin(server: RagServer, proof: Any = None) -> httpx.Response:
+        return httpx.post(f"{server.base_url}/visit", json={"proof": proof}, headers=site, timeout=10, trust_env=False)
+
+    asked = begin(servers[0])
+    assert asked.status_code == 428
+    proof = solved(asked.json()["proof"])
+    begun = begin(servers[1], proof)
+    assert begun.status_code == 200
+    assert [begin(server, proof).status_code for server in servers * 4] == [428] * 8
+    shown = {**site, "Authorization": f"Bearer {begun.json()['token']}"}
+    for server in servers:
+        answer = httpx.post(
+            f"{server.base_url}/search", json={"query": "warranty"}, headers=shown, timeout=10, trust_env=False
+        )
+        assert answer.status_code == 200

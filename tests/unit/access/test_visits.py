@@ -21,6 +21,7 @@ from rag.access.limits import RateLimits, sqlite_storage_uri
 from rag.access.visits import Origins, Proofs, Visits
 from rag.errors import Forbidden, ProofRequired
 from rag.stores.sqlite_file import Clocks
+from tests.support.altcha import solved
 from tests.support.tokens import b64
 from tests.support.waiting import REPOSITORY
 
@@ -151,15 +152,6 @@ def proofs_of(secret: str, folder: Path) -> Proofs:
 
 
 PROOFS = Proofs(secret=FIRST, used=cast(RateLimits, None))
-
-
-def solved(challenge: dict[str, Any], **changed: Any) -> dict[str, Any]:
-    """What the page does: try numbers until the hash fits."""
-    for number in range(challenge["maxnumber"] + 1):
-        if hashlib.sha256(f"{challenge['salt']}{number}".encode()).hexdigest() == challenge["challenge"]:
-            kept = {name: challenge[name] for name in ("algorithm", "challenge", "salt", "signature")}
-            return {**kept, "number": number, **changed}
-    raise AssertionError("no number solves the challenge")
 
 
 @pytest.fixture(scope="module")
