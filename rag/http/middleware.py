@@ -5,6 +5,7 @@ Pure ASGI, so that a visitor who leaves is noticed and a stream is never held ba
 
 import asyncio
 import logging
+import re
 import time
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,12 +14,15 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rag.access import callers
-from rag.errors import VisitorLeft
+from rag.errors import NotFound, VisitorLeft
+from rag.http.problems import problem
 from rag.telemetry.logs import Trace, Tracer, request_fields, request_id, request_trace
 from rag.telemetry.metrics import Metrics
 
 log = logging.getLogger("rag.access_log")
 
+CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+"""No path of ours has any. Patterns of routers and proxies treat a line break at the end as no part of a path."""
 PROBED = frozenset({"/health", "/ready", "/metrics"})
 """Asked every few seconds by machines: not traced unless the caller traces, else nothing else would be found."""
 
@@ -71,8 +75,9 @@ class RequestContext:
                     headers["location"] = urlsplit(headers["location"])._replace(scheme="", netloc="").geturl()
             await send(message)
 
+        app = problem(NotFound()) if CONTROL_CHARACTERS.search(scope["path"]) else self._app
         try:
-            await self._app(scope, receive, send_with_headers)
+            await app(scope, receive, send_with_headers)
         except Exception:
             log.exception("request broke", extra={"route": _route_name(scope)})
             if not status:

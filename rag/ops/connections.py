@@ -4,8 +4,10 @@ Knows HTTP as uvicorn and httptools read it, and nothing of what is asked.
 """
 
 import asyncio
+import ipaddress
 import logging
 import resource
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from http import HTTPStatus
 from typing import ClassVar
@@ -16,8 +18,13 @@ from rag.access import callers
 
 log = logging.getLogger(__name__)
 
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
 HEAD_TIMEOUT_S = 10.0
 """From the connection, or the first byte on an idle one, until a request's head has arrived. uvicorn has no bound."""
+
+BODY_TIMEOUT_S = 15.0
+"""From a head until its body has arrived. A route that waits for a body gives up sooner, and can still say so."""
 
 LINGER_S = 5.0
 """How long the rest of a request may still arrive after its answer is complete, so that the client can read it."""
@@ -36,6 +43,9 @@ MAX_PIPELINED = 16
 
 MAX_CONNECTIONS = 2000
 """Of one worker; fewer where the system allows too few open files."""
+
+ADDRESSES_SHARE = 8
+"""One address may have this part of a worker's connections: 250 of 2,000, enough for an office behind one address."""
 
 FILES_A_CONNECTION = 3
 """The client's own, and one to the chat model and one to the embedding model, which may be kept for the next."""
@@ -67,9 +77,14 @@ class BoundedProtocol(HttpToolsProtocol):
     """
 
     max_connections: ClassVar[int] = MAX_CONNECTIONS
+    proxies: ClassVar[Sequence[Network]] = ()
+    """Whose connections carry many visitors, so that no share of one address holds for them."""
+    of_address: ClassVar[dict[str, int]] = {}
+    """How many connections of this process each address has that is not exempt."""
 
     due_s: float | None
     """The loop's time at which what the client owes must have come; None while the server owes the answer."""
+    _bucket: str | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -80,8 +95,32 @@ class BoundedProtocol(HttpToolsProtocol):
         self._framing_bytes = 0
         self._in_head = self._complete = True
         self._status = HTTPStatus.BAD_REQUEST
-        if len(self.connections) > self.max_connections:
-            self._make_room()
+        if not self.is_exempt(self.client[0]):
+            self._bucket = callers.client_bucket(self.client[0])
+            self.of_address[self._bucket] = self.of_address.get(self._bucket, 0) + 1
+        if self._bucket and self.of_address[self._bucket] > max(1, self.max_connections // ADDRESSES_SHARE):
+            self._make_room([one for one in self.connections if getattr(one, "_bucket", None) == self._bucket])
+        elif len(self.connections) > self.max_connections:
+            self._make_room(self.connections)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self._bucket:
+            self.of_address[self._bucket] -= 1
+            if not self.of_address[self._bucket]:
+                del self.of_address[self._bucket]
+            self._bucket = None
+
+    @classmethod
+    def is_exempt(cls, address: str) -> bool:
+        """Whether an address may have any number of connections: this machine's own, and trusted proxies."""
+        if callers.is_loopback(address):
+            return True
+        try:
+            ip = ipaddress.ip_address(address.split("%")[0])
+        except ValueError:
+            return False
+        return any(ip in network for network in cls.proxies)
 
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
@@ -114,7 +153,9 @@ class BoundedProtocol(HttpToolsProtocol):
             raise ValueError("the head is too large")  # the parser stops, and uvicorn asks for the refusal
         if len(self.pipeline) >= MAX_PIPELINED:
             raise ValueError("too many requests wait for their turn")
-        self.due_s = None
+        is_running = self.cycle is not None and not self.cycle.response_complete
+        # An answer that runs is not cut off because the next request is slow.
+        self.due_s = None if is_running else self.loop.time() + BODY_TIMEOUT_S
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -124,14 +165,16 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._complete = True
         super().on_message_complete()
-        if self.cycle.response_complete:
-            self.due_s = self.loop.time() + self.timeout_keep_alive + LINGER_S
+        # While a request is answered, the server owes.
+        self.due_s = self.loop.time() + self.timeout_keep_alive + LINGER_S if self.cycle.response_complete else None
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if self.cycle.response_complete:
             patience_s = self.timeout_keep_alive + LINGER_S if self._complete else LINGER_S
             self.due_s = self.loop.time() + patience_s
+        elif not self._complete and not self.pipeline:
+            self.due_s = self.loop.time() + BODY_TIMEOUT_S
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(self._status)
@@ -158,11 +201,12 @@ class BoundedProtocol(HttpToolsProtocol):
         self.connections.discard(self)
         self.transport.abort()
 
-    def _make_room(self) -> None:
-        waiting = [one for one in self.connections if one is not self and getattr(one, "due_s", None) is not None]
+    def _make_room(self, among: Iterable[object]) -> None:
+        waiting = [one for one in among if one is not self and getattr(one, "due_s", None) is not None]
         if waiting:
-            # Whoever floods with idle connections loses them first; a running request is never taken away.
-            min(waiting, key=lambda one: one.due_s).drop("too many connections")  # type: ignore[union-attr]
+            # Whoever floods with idle connections, or with bodies that never come, loses them first; a request that is
+            # being answered is never taken away.
+            min(waiting, key=lambda one: one.due_s).drop("too many connections")  # type: ignore[attr-defined]
         else:
             self._refuse(HTTPStatus.SERVICE_UNAVAILABLE)
 

@@ -4,6 +4,7 @@ Knows uvicorn and gunicorn, nothing of questions and answers.
 """
 
 import asyncio
+import ipaddress
 import logging
 import logging.config
 import math
@@ -141,6 +142,7 @@ class Worker(UvicornWorker):  # type: ignore[misc]
 
     def init_process(self) -> None:
         BoundedProtocol.max_connections = places()
+        BoundedProtocol.proxies = [ipaddress.ip_network(one) for one in self.CONFIG_KWARGS["forwarded_allow_ips"]]
         try:
             super().init_process()
         except (Exception, SystemExit) as error:

@@ -95,6 +95,7 @@ def in_front(tmp_path: Path) -> Iterator[Callable[[int], Proxy]]:
                 "listen 443 ssl": f"listen 127.0.0.1:{https} ssl",
                 "listen 80;": f"listen 127.0.0.1:{http};",
                 "/etc/letsencrypt/live/chat.example.com/": f"{folder}/certificates/",
+                "/var/log/nginx/access.log": f"{folder}/access.log",
             },
         )
         process = subprocess.Popen([NGINX, "-p", str(folder), "-c", str(conf)], stderr=subprocess.PIPE)
@@ -177,11 +178,33 @@ def test_plain_http_leads_to_https_and_metrics_stay_inside(
     assert (moved.status_code, moved.headers["location"]) == (301, "https://chat.example.com/demo?x=1")
     visitor = proxy.visitor(ONE)
     assert httpx.get(f"{server.base_url}/metrics", trust_env=False).status_code == 200
-    assert visitor.get("/metrics").status_code == 404
+    spellings = (
+        "/metrics",
+        "/metrics%0A",
+        "/metrics/",
+        "/%2Fmetrics",
+        "/%6Detrics",
+        "/metrics;x",
+        "/docs/../metrics%0A",
+    )
+    assert [visitor.get(path).status_code for path in spellings] == [404] * len(spellings)
     page = visitor.get("/")
     assert page.status_code == 200
     assert page.headers["strict-transport-security"] == "max-age=31536000"
     assert "x-request-id" in page.headers
+
+
+def test_the_log_of_nginx_has_the_visitors_address_and_no_id_of_a_session(
+    start_server: StartServer, in_front: Callable[[int], Proxy], tmp_path: Path
+) -> None:
+    server = start_server(workers=1)
+    proxy = in_front(server.port)
+    answer = proxy.visitor(ONE).get("/sessions/some-session-0001/history")
+    assert answer.status_code == 200
+    log = tmp_path / f"nginx-{server.port}" / "access.log"
+    wait_until(lambda: answer.headers["x-request-id"] in log.read_text(), 10, "nginx has written its line")
+    assert ONE in log.read_text()
+    assert "some-session" not in log.read_text()
 
 
 def test_nginx_refuses_what_the_server_would_refuse(
@@ -192,7 +215,10 @@ def test_nginx_refuses_what_the_server_would_refuse(
 
 
 def test_the_site_for_compose_differs_only_where_a_container_does(tmp_path: Path) -> None:
-    changes = {"server rag-server:8000": "server 127.0.0.1:8000", "    http2 on;\n": ""}
+    changes = {
+        "server rag-server:8000": "server 127.0.0.1:8000", "    http2 on;\n": "",
+        "/var/log/nginx/access.log": f"{tmp_path}/access.log",
+    }  # fmt: skip
     conf, _ = prepared(tmp_path / "nginx", "compose.conf", changes)
     done = subprocess.run(
         [NGINX, "-t", "-p", str(conf.parent), "-c", str(conf)], capture_output=True, text=True, timeout=30, check=False

@@ -4,6 +4,7 @@ Times are shortened here; that the real ones hold is for the end-to-end tests.
 """
 
 import asyncio
+import ipaddress
 import json
 import logging
 import socket
@@ -18,6 +19,7 @@ import pytest
 from starlette.routing import Route
 from uvicorn.config import Config
 
+from rag.access import callers
 from rag.http import middleware, problems
 from rag.ops import connections, gunicorn_worker
 from rag.ops.connections import BoundedProtocol
@@ -311,6 +313,73 @@ def test_beyond_the_most_connections_one_that_is_idle_goes(three_at_most: int) -
         one.close()
 
 
+@pytest.mark.parametrize("head", [
+    b"POST /read HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n",
+    b"POST /read HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab",
+])  # fmt: skip
+def test_bodies_that_never_come_take_no_place_from_those_who_ask(three_at_most: int, head: bytes) -> None:
+    waiting = [connect(three_at_most) for _ in range(6)]
+    for one in waiting:
+        one.sendall(head)
+    for _ in range(3):
+        with connect(three_at_most) as visitor:
+            visitor.sendall(REQUEST)
+            assert visitor.recv(65536).startswith(b"HTTP/1.1 200")
+    for one in waiting:
+        one.close()
+
+
+def test_a_body_that_never_comes_is_not_waited_for(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "BODY_TIMEOUT_S", 0.5)
+    with connect(port) as connection:
+        connection.sendall(b"POST /read HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n")
+        assert all_of(connection) == b""
+
+
+def test_a_slow_answer_to_a_whole_request_is_waited_for_also_where_the_next_body_does_not_come(
+    port: int, app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "BODY_TIMEOUT_S", 0.2)
+    with connect(port) as connection:
+        connection.sendall(b"POST /wait HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nok")
+        connection.sendall(b"POST /read HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n")
+        time.sleep(2.5)  # two of the looks that are taken once a second
+        app.go.set()
+        # Then the second one's own time begins, and ends without an answer.
+        assert all_of(connection).count(b"HTTP/1.1 200") == 1
+
+
+def test_one_address_has_a_share_of_the_connections_and_the_machine_itself_and_proxies_have_all(
+    port: int, app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BoundedProtocol, "max_connections", 2 * connections.ADDRESSES_SHARE)
+    monkeypatch.setattr(BoundedProtocol, "is_exempt", staticmethod(lambda address: address == "127.0.0.4"))
+    ask = b"GET /wait HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+
+    def asking(address: str) -> socket.socket:
+        one = socket.create_connection(("127.0.0.1", port), PATIENCE_S, source_address=(address, 0))
+        one.sendall(ask)
+        return one
+
+    running = [asking(address) for address in ("127.0.0.2", "127.0.0.2", "127.0.0.3", *["127.0.0.4"] * 4)]
+    with asking("127.0.0.2") as third:
+        problem_of(all_of(third), 503)
+    app.go.set()
+    for one in running:
+        assert all_of(one).startswith(b"HTTP/1.1 200")
+        one.close()
+    wait_until(lambda: not BoundedProtocol.of_address, PATIENCE_S, "no connection is counted any more")
+
+
+def test_a_trusted_proxy_is_known_in_both_forms_of_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    networks = [ipaddress.ip_network(one) for one in callers.trusted_proxies("172.16.0.0/12, 2001:db8::/32")]
+    monkeypatch.setattr(BoundedProtocol, "proxies", networks)
+    known = ("127.0.0.1", "::1", "172.17.0.1", "::ffff:172.17.0.1", "2001:db8::7")
+    assert [BoundedProtocol.is_exempt(address) for address in known] == [True] * 5
+    strangers = ("192.0.2.1", "::ffff:192.0.2.1", "2001:db9::1", "fe80::1%eth0", "unknown", "")
+    assert [BoundedProtocol.is_exempt(address) for address in strangers] == [False] * 6
+
+
 def test_running_requests_are_never_taken_away_and_who_comes_then_is_told(three_at_most: int, app: App) -> None:
     running = [connect(three_at_most) for _ in range(3)]
     for one in running:
@@ -423,3 +492,13 @@ def test_a_route_may_choose_its_caching_but_not_the_protecting_headers() -> None
     assert headers[b"cache-control"] == b"public, max-age=60"
     assert headers[b"x-content-type-options"] == b"nosniff"
     assert headers[b"content-security-policy"] == b"default-src 'none'; frame-ancestors 'none'"
+
+
+@pytest.mark.parametrize("path", ["/chat\n", "/\x00", "/sessions/a\r\nb", "/\x7f", "/\x85"])
+def test_a_path_with_a_control_character_reaches_nobody(path: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    context = middleware.RequestContext(_never, metrics=Metrics(folder=None), tracer=None, apology=problems.apology)
+    scope = {"type": "http", "method": "POST", "path": path, "headers": [], "query_string": b""}
+    sent = asgi(context, scope, [])
+    assert (sent[0]["status"], json.loads(sent[1]["body"])["code"]) == (404, "not_found")
+    assert [record.route for record in caplog.records if record.message == "request"] == ["unmatched"]
