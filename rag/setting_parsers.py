@@ -40,6 +40,11 @@ def flag(value: str) -> bool:
     raise ValueError("true or false")
 
 
+def notice(value: str) -> str:
+    """`on`, `off`, or words of the owner's own; an empty value is no way to lose the notice by accident."""
+    return value.lower() if value.lower() in ("on", "off") else value
+
+
 def listed(separator: str) -> Callable[[str], tuple[str, ...]]:
     return lambda value: tuple(part.strip() for part in value.split(separator) if part.strip())
 

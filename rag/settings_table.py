@@ -128,6 +128,9 @@ class SettingsTable:
         "a text file with instructions for the model, in place of ours")
     suggested_questions: tuple[str, ...] = setting("SUGGESTED_QUESTIONS", parse.listed("|"), (),
         "questions offered to visitors, separated by |")
+    ai_notice: str = setting("AI_NOTICE", parse.notice, "on",
+        "what the chat says of the AI that answers: on (our words), off, or your words")
+    privacy_url: str = setting("PRIVACY_URL", parse.web_address, "", "your privacy statement, linked in the chat")
 
     # Answers
     max_vector_results: int = setting("MAX_VECTOR_RESULTS", parse.number(int, 1, 20), 5,

@@ -94,6 +94,8 @@ async def widget_config(services: WithServices) -> dict[str, Any]:
         "site_name": settings.site_name,
         "suggested_questions": settings.suggested_questions,
         "demo": settings.demo,
+        "ai_notice": settings.ai_notice,
+        "privacy_url": settings.privacy_url or None,
     }
     return config if services.visits is None else {**config, "visits": True}
 

@@ -3,6 +3,54 @@
 import { assert, eventually, text } from "./chat.mjs";
 import { source, SOURCES, spelled } from "./stub.mjs";
 
+const OF_ONE_PAGE = [
+  source("https://docs.example/guide#a", "Guide › Probes › Length", "## Length\n\nThe **probe** is `2 m` [long](https://x.example)."),
+  source("https://docs.example/guide#b", "Guide › Cables › Length", "Cables."),
+  source("https://docs.example/guide#c", "Guide › Prices", "Prices."),
+  source("https://docs.example/other", "Other › Prices", "Prices too."),
+];
+
+export async function chips_are_one_a_page_and_no_two_have_the_same_words({ stub, visitor }) {
+  stub.answer = (one) => one.whole("So [1][2][3][4].", OF_ONE_PAGE);
+  const chat = await (await visitor()).open(stub.page({ body: "<rag-chat></rag-chat>" }));
+  await chat.ask("How long?");
+  await chat.answered();
+  const pages = chat.answer.locator(".sources > ul > li");
+  assert.equal(await pages.count(), 2);
+  const words = await chat.answer.locator(".sources .chip > span:not(.hidden)").allInnerTexts();
+  assert.deepEqual(words, ["Probes › Length", "Cables › Length", "Prices", "Prices"]);
+  assert.deepEqual(await chat.answer.locator(".sources .page").allInnerTexts(), ["Guide", "Other"]);
+  const card = chat.page.getByRole("tooltip");
+  await chat.answer.locator(".sources .chip").first().hover();
+  assert.equal(await card.innerText(), "Length The probe is 2 m long.");
+  await chat.page.mouse.move(0, 0);
+  await card.waitFor({ state: "hidden" });
+  await chat.answer.locator(".sources .chip").nth(1).focus();
+  assert.equal(await card.innerText(), "Cables.");
+}
+
+export async function the_page_is_told_of_questions_answers_and_feedback({ stub, visitor }) {
+  const chat = await (await visitor()).open(stub.page({ body: "<rag-chat></rag-chat>" }));
+  await chat.page.evaluate(() => {
+    window.told = [];
+    for (const name of ["question", "answer", "feedback"]) {
+      document.addEventListener(`ragchat:${name}`, ({ type, detail }) => window.told.push([type, detail]));
+    }
+  });
+  await chat.ask("How long?");
+  await chat.answered();
+  await chat.answer.getByRole("button", { name: "Helpful", exact: true }).click();
+  await chat.answer.getByText("Thank you for your feedback.").waitFor();
+  const told = await chat.page.evaluate(() => window.told);
+  assert.deepEqual(told.map(([type]) => type), ["ragchat:question", "ragchat:answer", "ragchat:feedback"]);
+  assert.equal(told[1][1].answer, "The warranty lasts **37 months** [1].");
+  assert.equal(told[2][1].rating, "up");
+  await chat.page.reload();
+  await chat.answered();
+  const thumb = chat.answer.getByRole("button", { name: "Helpful", exact: true });
+  assert.equal(await thumb.getAttribute("aria-pressed"), "true", "the thumb is remembered");
+}
+
 export async function a_first_visit_shows_a_button_and_fetches_nothing({ stub, visitor }) {
   const chat = await (await visitor()).open(stub.page());
   await chat.launcher.waitFor();

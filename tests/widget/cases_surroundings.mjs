@@ -91,16 +91,87 @@ export async function keyboard_alone_reaches_everything_and_focus_comes_back({ s
     [...visited].some((name) => name.startsWith("Source 1")),
     "citations are reached",
   );
-  assert.ok(!visited.has("a link") && !visited.has("BODY"), "focus stays in the dialog");
-  const backwards = new Set();
-  for (let i = 0; i < 24; i++) {
-    await keyboard.press("Shift+Tab");
-    backwards.add(await chat.focused());
-  }
-  assert.deepEqual([...backwards].sort(), [...visited].sort());
+  assert.ok(visited.has("a link"), "the page beside the chat stays in reach");
+  assert.equal(await chat.dialog.getAttribute("aria-modal"), null);
+  await chat.field.focus();
   await keyboard.press("Escape");
   assert.equal(await chat.dialog.count(), 0);
   assert.equal(await chat.focused(), "Open the chat");
+}
+
+export async function over_a_phones_screen_focus_stays_in_the_dialog({ stub, visitor }) {
+  const chat = await (await (await visitor({ viewport: { width: 390, height: 844 } })).open(stub.page())).openDialog();
+  assert.equal(await chat.dialog.getAttribute("aria-modal"), "true");
+  const [forwards, backwards] = [new Set(), new Set()];
+  for (const [keys, seen] of [
+    ["Tab", forwards],
+    ["Shift+Tab", backwards],
+  ]) {
+    for (let i = 0; i < 10; i++) {
+      await chat.page.keyboard.press(keys);
+      seen.add(await chat.focused());
+    }
+  }
+  assert.ok(!forwards.has("a link") && !forwards.has("BODY"), [...forwards].join());
+  assert.deepEqual([...backwards].sort(), [...forwards].sort());
+}
+
+export async function the_chat_stays_open_from_page_to_page_of_a_site({ stub, visitor }) {
+  const next = stub.page({ name: "next" });
+  stub.answer = (one) => one.whole(`It is on [the next page](${next}) and [elsewhere](https://docs.example/x).`, []);
+  const chat = await (await (await visitor()).open(stub.page())).openDialog();
+  await chat.ask("Where?");
+  await chat.answered();
+  const link = (name) => chat.prose.getByRole("link", { name });
+  assert.equal(await link("elsewhere").getAttribute("target"), "_blank");
+  await link("the next page").click();
+  await chat.page.waitForURL(next);
+  await chat.answered();
+  assert.equal(await chat.focused(), await chat.page.evaluate(() => document.body.textContent.trim()), "the page keeps the focus");
+  await chat.page.getByRole("button", { name: "Close the chat" }).click();
+  await chat.page.reload();
+  await chat.launcher.waitFor();
+  assert.equal(await chat.dialog.count(), 0);
+}
+
+export async function a_link_on_a_phone_shows_its_page_and_not_the_chat({ stub, visitor }) {
+  const next = stub.page({ name: "next" });
+  stub.answer = (one) => one.whole(`It is on [the next page](${next}).`, []);
+  const chat = await (await (await visitor({ viewport: { width: 390, height: 844 } })).open(stub.page())).openDialog();
+  await chat.ask("Where?");
+  await chat.answered();
+  await chat.prose.getByRole("link").click();
+  await chat.page.waitForURL(next);
+  await chat.launcher.waitFor();
+}
+
+export async function a_refused_origin_is_explained_in_the_console({ stub, visitor }) {
+  const said = [];
+  const { context, open } = await visitor();
+  context.on("console", (message) => said.push(message.text()));
+  const chat = await open(stub.page({ from: `http://localhost:${stub.port}` }));
+  await chat.openDialog();
+  await eventually(() => assert.ok(said.some((one) => one.includes(`Add ${stub.origin} to its setting ALLOWED_ORIGINS`)), said.join()));
+}
+
+export async function it_says_that_an_ai_answers_and_links_the_privacy_statement({ stub, visitor }) {
+  const notice = async (config) => {
+    stub.config = { site_name: "Brinewell", suggested_questions: [], demo: false, ...config };
+    const chat = await (await visitor()).open(stub.page({ body: INLINE }));
+    await chat.page.getByText("Ask anything about Brinewell").waitFor();
+    return chat.page.locator(".notice");
+  };
+  assert.match(await text(await notice({})), /^An AI answers here/);
+  const own = await notice({ ai_notice: "A machine writes.", privacy_url: "https://docs.example/privacy" });
+  assert.equal(await text(own), "A machine writes. Privacy");
+  assert.equal(await own.getByRole("link").getAttribute("href"), "https://docs.example/privacy");
+  assert.ok(await (await notice({ ai_notice: "off" })).isHidden());
+}
+
+export async function an_image_cannot_stand_in_the_scripts_place({ stub, visitor }) {
+  const head = "</head><body><img name='currentScript' data-server='http://127.0.0.1:9' alt=''>";
+  const chat = await (await (await visitor()).open(stub.page({ head }))).openDialog();
+  await chat.page.getByText("Ask anything about Brinewell").waitFor();
 }
 
 export async function axe_finds_nothing_in_any_state({ stub, visitor }) {

@@ -73,3 +73,11 @@ def test_numbers_lead_to_the_passages_that_they_stand_for_from_the_first_token_o
 
 def test_thumbs_vanish_where_the_server_takes_none(in_browser: InBrowser) -> None:
     in_browser()
+
+
+def test_chips_are_one_a_page_and_no_two_have_the_same_words(in_browser: InBrowser) -> None:
+    in_browser()
+
+
+def test_the_page_is_told_of_questions_answers_and_feedback(in_browser: InBrowser) -> None:
+    in_browser()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.widget.conftest import BUILT, HERE, WIDGET, Runner
 
-GZIP_LIMIT_BYTES = 20_000
+GZIP_LIMIT_BYTES = 24_000
 
 
 def test_the_built_file_is_what_the_source_makes(node_modules: Path, tmp_path: Path) -> None:
@@ -17,7 +17,7 @@ def test_the_built_file_is_what_the_source_makes(node_modules: Path, tmp_path: P
     assert fresh.read_bytes() == BUILT.read_bytes(), "widget.js is stale; run: npm run build (in widget/)"
 
 
-def test_the_built_file_is_at_most_20_kb_packed() -> None:
+def test_the_built_file_is_at_most_24_kb_packed() -> None:
     assert len(gzip.compress(BUILT.read_bytes(), 9)) <= GZIP_LIMIT_BYTES
 
 

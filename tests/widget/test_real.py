@@ -111,4 +111,5 @@ def test_the_server_sends_the_built_file_packed_and_only_when_it_changed(server:
 
 def test_the_widget_learns_name_and_questions_from_the_server(named: RagServer) -> None:
     told = httpx.get(f"{named.base_url}/widget/config", trust_env=False).json()
-    assert told == {"site_name": "Brinewell", "suggested_questions": ["How long?", "How much?"], "demo": False}
+    assert told == {"site_name": "Brinewell", "suggested_questions": ["How long?", "How much?"], "demo": False,
+                    "ai_notice": "on", "privacy_url": None}  # fmt: skip

@@ -65,3 +65,27 @@ def test_a_reload_shows_the_end_of_the_conversation(in_browser: InBrowser) -> No
 
 def test_a_long_answer_is_read_from_its_beginning(in_browser: InBrowser) -> None:
     in_browser()
+
+
+def test_over_a_phones_screen_focus_stays_in_the_dialog(in_browser: InBrowser) -> None:
+    in_browser()
+
+
+def test_the_chat_stays_open_from_page_to_page_of_a_site(in_browser: InBrowser) -> None:
+    in_browser()
+
+
+def test_a_link_on_a_phone_shows_its_page_and_not_the_chat(in_browser: InBrowser) -> None:
+    in_browser()
+
+
+def test_a_refused_origin_is_explained_in_the_console(in_browser: InBrowser) -> None:
+    in_browser()
+
+
+def test_it_says_that_an_ai_answers_and_links_the_privacy_statement(in_browser: InBrowser) -> None:
+    in_browser()
+
+
+def test_an_image_cannot_stand_in_the_scripts_place(in_browser: InBrowser) -> None:
+    in_browser()

@@ -90,11 +90,14 @@ export class Conversation extends EventTarget {
     const halt = (this.#halt = new AbortController());
     this.turns.push(turn);
     this.#changed(turn);
+    this.#tell("question", { question });
     try {
       const body = { message: question, session_id: this.#memory.sessionId ?? undefined, history };
       for await (const { name, data } of this.#server.ask(body, halt.signal)) this.#apply(turn, name, data);
       this.#memory.keepSources(turn.text, turn.sources);
       this.#memory.touch();
+      const { text: answer, sources, degraded } = turn;
+      this.#tell("answer", { question, answer, sources, degraded });
     } catch (error) {
       if (this.#halt === halt) fail(turn, error, halt.signal.aborted);
     }
@@ -138,6 +141,8 @@ export class Conversation extends EventTarget {
       const last = turn === this.turns.findLast(({ state }) => state === "done");
       const place = last ? undefined : answerPlace(await this.#server.history(id), turn.text);
       if (place !== -1) await this.#server.feedback({ session_id: id, rating, reason, message_index: place });
+      this.#memory.keepRating(turn.text, rating);
+      this.#tell("feedback", { question: turn.question, rating, reason });
       return true;
     } catch (error) {
       this.takesFeedback = error.status !== 404;
@@ -176,6 +181,10 @@ export class Conversation extends EventTarget {
     return said.slice(-20);
   }
 
+  #tell(name, detail) {
+    this.dispatchEvent(new CustomEvent(name, { detail }));
+  }
+
   #changed(turn = null) {
     this.dispatchEvent(new CustomEvent("change", { detail: turn }));
   }
@@ -206,6 +215,7 @@ function turnsOf(said, memory) {
     if (role === "assistant") {
       turns.at(-1).text = content;
       turns.at(-1).sources = sources ?? memory.sourcesOf(content);
+      turns.at(-1).rating = memory.ratingOf(content);
     }
   }
   return turns;

@@ -1,11 +1,15 @@
-// The button in the corner and the dialog it opens: focus goes in, stays in, and is given back. Knows no messages.
+// The button in the corner and the dialog it opens: beside the page, which stays in use, or over the whole of a phone,
+// where focus stays in. Knows no messages.
 
 import { el, icon } from "./dom.js";
 
 const FOCUSABLE = "button:not([disabled]), [href], textarea, summary, [tabindex='0']";
+const COVERS = "(max-width: 560px), (max-height: 420px)"; // As in styles.css.
 
 export class Launcher {
   #host;
+  #memory;
+  #covers = matchMedia(COVERS);
   #makePanel;
   #button;
   #dialog;
@@ -14,8 +18,9 @@ export class Launcher {
   #pageOverflow = "";
 
   /** `makePanel(onclose)` is called when the dialog opens for the first time: until then nothing is fetched. */
-  constructor({ host, settings, makePanel }) {
+  constructor({ host, memory, settings, makePanel }) {
     this.#host = host;
+    this.#memory = memory;
     this.#makePanel = makePanel;
     const { t, label, left } = settings;
     this.#button = el(
@@ -33,17 +38,24 @@ export class Launcher {
     this.#dialog = el("div", {
       class: "dialog",
       role: "dialog",
-      "aria-modal": "true",
       "aria-labelledby": "title",
       tabindex: "-1",
       hidden: true,
     });
     this.#dialog.addEventListener("keydown", (event) => this.#onKey(event));
+    // Over a phone's whole screen, the page that a link leads to would stay behind the chat.
+    this.#dialog.addEventListener("click", (event) => {
+      if (this.#covers.matches && event.target.closest("a[href]:not([target])")) this.close();
+    });
+    this.#covers.addEventListener("change", () => this.#fitModality());
     this.node = el("div", { class: left ? "left" : "right" }, this.#button, this.#dialog);
+    // It stays open from page to page, without taking the focus from the page that the visitor went to.
+    if (memory.open && !this.#covers.matches) queueMicrotask(() => this.open({ focus: false }));
   }
 
-  open() {
+  open({ focus = true } = {}) {
     if (!this.#dialog.hidden) return;
+    this.#memory.open = true;
     this.#givenBack = this.#host.ownerDocument.activeElement;
     if (!this.#panel) {
       this.#panel = this.#makePanel(() => this.close());
@@ -53,10 +65,11 @@ export class Launcher {
     this.#button.hidden = true;
     this.#button.ariaExpanded = "true";
     this.#coverPhone(true);
-    this.#panel.focus();
+    if (focus) this.#panel.focus();
   }
 
   close() {
+    this.#memory.open = false;
     this.#dialog.hidden = true;
     this.#button.hidden = false;
     this.#button.ariaExpanded = "false";
@@ -72,7 +85,7 @@ export class Launcher {
       event.stopPropagation();
       this.close();
     }
-    if (event.key !== "Tab") return;
+    if (event.key !== "Tab" || !this.#covers.matches) return;
     const stops = [...this.#dialog.querySelectorAll(FOCUSABLE)].filter((one) => one.checkVisibility());
     const [first, last] = [stops[0], stops.at(-1)];
     const here = this.#dialog.getRootNode().activeElement;
@@ -96,10 +109,17 @@ export class Launcher {
       return;
     }
     this.#pageOverflow = page.overflow;
-    if (matchMedia("(max-width: 560px)").matches) page.overflow = "hidden";
+    this.#fitModality();
     view?.addEventListener("resize", this.#fit);
     view?.addEventListener("scroll", this.#fit);
     this.#fit();
+  }
+
+  #fitModality() {
+    const covers = this.#covers.matches;
+    if (covers) this.#dialog.ariaModal = "true";
+    else this.#dialog.removeAttribute("aria-modal");
+    if (!this.#dialog.hidden) document.documentElement.style.overflow = covers ? "hidden" : this.#pageOverflow;
   }
 
   #fit = () => {

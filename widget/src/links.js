@@ -16,9 +16,13 @@ export function safeHref(address, base) {
   }
 }
 
-/** Makes `anchor` lead to an address that `safeHref` has passed, in a tab of its own. */
+/** Whether an address that `safeHref` has passed leaves the site that the visitor is on. */
+export const leavesSite = (href) => new URL(href).origin !== location.origin;
+
+/** Makes `anchor` lead to an address that `safeHref` has passed; in a tab of its own where it leaves the site. */
 export function pointTo(anchor, href) {
   anchor.setAttribute("href", href);
+  if (!leavesSite(href)) return;
   anchor.setAttribute("target", "_blank");
   anchor.setAttribute("rel", "noopener");
 }

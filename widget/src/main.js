@@ -10,22 +10,35 @@ import { Server } from "./server.js";
 import { settingsOf } from "./settings.js";
 import css from "./styles.css";
 
-const script = document.currentScript ?? document.querySelector("script[src*='widget.js']");
+// An image with the name `currentScript`, which a visitor's comment may hold, would stand in the script's place.
+const current = document.currentScript;
+const script = current instanceof HTMLScriptElement ? current : document.querySelector("script[src*='widget.js']");
 const scriptData = script?.dataset ?? {};
 const home = scriptData.server ? `${scriptData.server.replace(/\/+$/, "")}/` : script?.src;
 const base = new URL(".", new URL(home || "/", location.href));
 
 const server = new Server(base);
+const memory = new Memory(base.href);
 let conversation;
 let config;
 
 // Both are shared by all chats of a page, and made when the first one needs them: a launcher alone fetches nothing.
 const shared = () => {
-  conversation ??= new Conversation({ server, memory: new Memory(base.href) });
+  conversation ??= told(new Conversation({ server, memory }));
   config ??= server.config();
   conversation.load();
   return { conversation, config };
 };
+
+/** The page may count, or answer in its own way: what happens is told to it as events of `document`. */
+function told(conversation) {
+  for (const name of ["question", "answer", "feedback"]) {
+    conversation.addEventListener(name, ({ detail }) =>
+      document.dispatchEvent(new CustomEvent(`ragchat:${name}`, { detail })),
+    );
+  }
+  return conversation;
+}
 
 const darkness = matchMedia("(prefers-color-scheme: dark)");
 
@@ -72,6 +85,7 @@ class RagChatLauncher extends Shadowed {
   build(settings) {
     this.#launcher = new Launcher({
       host: this,
+      memory,
       settings,
       makePanel: (onclose) => new Panel({ ...shared(), settings, onclose }),
     });

@@ -19,6 +19,15 @@ export class Memory {
     attempt(() => (value ? localStorage.setItem(this.#key, value) : localStorage.removeItem(this.#key)));
   }
 
+  /** Whether the chat in the corner was open in this tab, on the page before. */
+  get open() {
+    return attempt(() => sessionStorage.getItem(`${this.#key}:open`)) === "1";
+  }
+
+  set open(value) {
+    attempt(() => sessionStorage.setItem(`${this.#key}:open`, value ? "1" : "0"));
+  }
+
   /** Tells the other tabs that there is more to read. */
   touch() {
     attempt(() => localStorage.setItem(`${this.#key}:changed`, String(Date.now())));
@@ -43,8 +52,23 @@ export class Memory {
     attempt(() => sessionStorage.setItem(this.#key, JSON.stringify(seen)));
   }
 
+  /** The visitor's thumb below an answer, as far as it was given in this tab. */
+  ratingOf(answer) {
+    return this.#rated()[fingerprint(answer)] ?? null;
+  }
+
+  keepRating(answer, rating) {
+    const rated = Object.fromEntries([...Object.entries(this.#rated()).slice(-30), [fingerprint(answer), rating]]);
+    attempt(() => sessionStorage.setItem(`${this.#key}:rated`, JSON.stringify(rated)));
+  }
+
   dropSources() {
     attempt(() => sessionStorage.removeItem(this.#key));
+    attempt(() => sessionStorage.removeItem(`${this.#key}:rated`));
+  }
+
+  #rated() {
+    return attempt(() => JSON.parse(sessionStorage.getItem(`${this.#key}:rated`))) ?? {};
   }
 
   #seen() {

@@ -1,6 +1,7 @@
 // The chat itself: messages and the field below them. Lives in the page or in the launcher's dialog, and knows neither.
 
 import { el, icon, iconButton } from "./dom.js";
+import { pointTo, safeHref } from "./links.js";
 import { TurnView } from "./turn.js";
 
 const NEAR_PX = 60; // Closer to the end than this counts as reading along.
@@ -56,16 +57,17 @@ export class Panel {
     const send = el("button", { class: "send", type: "submit" });
     const latest = iconButton("latest", t("latest"), () => this.#follow(), { class: "icon latest", hidden: true });
     const form = el("form", { class: "ask" }, field, send);
+    const notice = el("p", { class: "notice", dir: "auto", hidden: true });
     const live = el("div", { class: "hidden", "aria-live": "polite", "aria-atomic": "true" });
     const fresh = iconButton("fresh", t("fresh"), () => this.#restart());
     const close = onclose && iconButton("close", t("close"), onclose);
-    this.#parts = { title: name, log, hello, unread, turns, field, send, latest, live, fresh };
+    this.#parts = { title: name, log, hello, unread, turns, field, send, latest, live, fresh, notice };
     this.node = el(
       "section",
       { class: "panel", "aria-labelledby": "title" },
       el("header", {}, title, fresh, close),
       log,
-      el("footer", {}, latest, form),
+      el("footer", {}, latest, form, notice),
       live,
     );
     form.addEventListener("submit", (event) => {
@@ -87,7 +89,8 @@ export class Panel {
     new ResizeObserver(() => this.#following && (log.scrollTop = log.scrollHeight)).observe(log);
   }
 
-  #greet({ site_name: site, suggested_questions: suggested }) {
+  #greet({ site_name: site, suggested_questions: suggested, ai_notice: notice = "on", privacy_url: privacy }) {
+    this.#warn(notice, privacy);
     const { title, greeting, suggestions } = this.#settings;
     const t = this.#t;
     this.#parts.title.textContent = title ?? site ?? t("title");
@@ -100,6 +103,16 @@ export class Panel {
       el("div", {}, el("p", { class: "big", dir: "auto" }, words), el("p", { class: "hint" }, t("hint"))),
       ...(choices.length ? [el("ul", { "aria-label": t("suggestions") }, ...choices)] : []),
     );
+  }
+
+  /** That a machine answers stands below the field all the time: the law wants it at first contact at the latest. */
+  #warn(notice, privacy) {
+    const words = notice === "on" ? this.#t("notice") : notice === "off" ? "" : notice;
+    const href = privacy && safeHref(privacy, this.#settings.base);
+    const link = href && el("a", { target: "_blank", rel: "noopener" }, this.#t("privacy"));
+    if (link) pointTo(link, href);
+    this.#parts.notice.replaceChildren(words, words && link ? " " : "", link || "");
+    this.#parts.notice.hidden = !words && !link;
   }
 
   #ask(text) {
@@ -152,6 +165,7 @@ export class Panel {
     for (const turn of this.#pending) this.#views.get(turn)?.update(this.#conversation.takesFeedback);
     this.#pending.clear();
     this.#showSend();
+    this.#parts.latest.classList.toggle("grows", this.#conversation.busy);
     if (this.#following && (this.#asking || this.#conversation.busy)) this.#keepUp();
   }
 

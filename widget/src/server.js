@@ -80,12 +80,23 @@ export class Server {
     });
   }
 
+  /** A server that can be reached, but not from this page: only its owner can help, who looks at the console. */
+  async #explain() {
+    const reached = await fetch(new URL(CONFIG, this.base), { mode: "no-cors" }).catch(() => null);
+    if (!reached) return;
+    console.error(
+      `RAG Server at ${this.base.origin} does not answer pages of ${location.origin}. ` +
+        `Add ${location.origin} to its setting ALLOWED_ORIGINS and restart it.`,
+    );
+  }
+
   async #send(path, given) {
     const headers = { ...given.headers, ...(this.#visits && path !== CONFIG ? await this.#visit.headers() : {}) };
     try {
       return await fetch(new URL(path, this.base), { ...given, headers });
     } catch (error) {
       if (given.signal?.aborted) throw error;
+      if (path === CONFIG && this.base.origin !== location.origin) await this.#explain();
       throw new Problem(navigator.onLine ? "unreachable" : "offline");
     }
   }

@@ -43,6 +43,8 @@ const en = {
   broken: "The connection broke before the answer was complete.",
   rate_limited: "Those were many questions in a short time. After a short pause you can go on.",
   content_filtered: "This question cannot be answered as it is. Please put it in other words.",
+  notice: "An AI answers here. It can be wrong: check the sources.",
+  privacy: "Privacy",
   internal_error: "Something went wrong on our side. Please try again.",
 };
 
@@ -90,6 +92,8 @@ const de = {
   broken: "Die Verbindung ist abgerissen, bevor die Antwort vollständig war.",
   rate_limited: "Das waren viele Fragen in kurzer Zeit. Nach einer kurzen Pause geht es weiter.",
   content_filtered: "Diese Frage lässt sich so nicht beantworten. Bitte formulieren Sie sie anders.",
+  notice: "Hier antwortet eine KI. Sie kann sich irren: prüfen Sie die Quellen.",
+  privacy: "Datenschutz",
   internal_error: "Bei uns ist etwas schiefgegangen. Bitte versuchen Sie es noch einmal.",
   upstream_unavailable: "Das Sprachmodell ist gerade nicht erreichbar. Bitte versuchen Sie es gleich noch einmal.",
   upstream_timeout: "Das Sprachmodell hat nicht rechtzeitig geantwortet. Bitte versuchen Sie es noch einmal.",

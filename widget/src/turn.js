@@ -1,8 +1,9 @@
 // One question and its answer on the screen. Shows what the turn says and hands every wish to `acts`; decides nothing.
 
 import { el, icon, iconButton } from "./dom.js";
-import { pointTo, safeHref } from "./links.js";
+import { leavesSite, pointTo, safeHref } from "./links.js";
 import { copied, Markdown } from "./markdown.js";
+import { sourceLists } from "./sources.js";
 
 export class TurnView {
   turn;
@@ -134,7 +135,7 @@ export class TurnView {
     if (!source) return;
     const label = this.#t("source", { n: number, title: source.title });
     cite.title = source.title;
-    cite.ariaLabel = href ? `${label}, ${this.#t("newTab")}` : label;
+    cite.ariaLabel = href && leavesSite(href) ? `${label}, ${this.#t("newTab")}` : label;
     if (href) {
       pointTo(cite, href);
     } else {
@@ -147,44 +148,8 @@ export class TurnView {
     if (this.#shownSources === sources) return; // Made anew, it would lose focus and what is unfolded.
     this.#shownSources = sources;
     const cited = new Set(this.#cites.map((cite) => Number(cite.dataset.number)));
-    const chips = sources.map((source, i) => this.#chip(source, i + 1));
-    const first = chips.filter((_, i) => cited.has(i + 1));
-    const rest = chips.filter((_, i) => !cited.has(i + 1));
-    this.#sources.hidden = !chips.length;
-    this.#sources.replaceChildren();
-    if (!first.length) {
-      this.#sources.append(el("h3", {}, this.#t("related")), el("ul", {}, ...rest));
-      return;
-    }
-    this.#sources.append(el("h3", {}, this.#t("sources")), el("ul", {}, ...first));
-    if (rest.length) {
-      this.#sources.append(
-        el("details", {}, el("summary", {}, `${this.#t("more")} (${rest.length})`), el("ul", {}, ...rest)),
-      );
-    }
-  }
-
-  #chip(source, number) {
-    const content = [el("b", {}, String(number)), el("span", { dir: "auto" }, source.title || source.url)];
-    const href = safeHref(source.url, this.#base);
-    if (href) {
-      const chip = el("a", { class: "chip", title: source.content_preview }, ...content);
-      chip.append(el("span", { class: "hidden" }, `, ${this.#t("newTab")}`));
-      pointTo(chip, href);
-      return el("li", {}, chip);
-    }
-    // The site's address is not known to the server: the passage itself is shown instead of its page.
-    const passage = el("p", { class: "passage", hidden: true, dir: "auto" }, source.content_preview ?? "");
-    const chip = el(
-      "button",
-      { class: "chip", type: "button", "data-number": number, "aria-expanded": "false" },
-      ...content,
-    );
-    chip.addEventListener("click", () => {
-      passage.hidden = !passage.hidden;
-      chip.ariaExpanded = String(!passage.hidden);
-    });
-    return el("li", {}, chip, passage);
+    this.#sources.hidden = !sources.length;
+    this.#sources.replaceChildren(...sourceLists(sources, cited, this.#t, this.#base));
   }
 
   #showTrouble() {
