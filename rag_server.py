@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
@@ -135,6 +136,7 @@ def create_app(settings: Settings, *, metrics_folder: Path | None = None) -> Fas
     for kind, options in _around(settings):
         app.add_middleware(kind, **options)
         apology = kind(apology, **options)
+    app.add_middleware(middleware.RefusedOrigins, allowed=settings.allowed_origins, clock_s=monotonic)
     app.add_middleware(middleware.RequestContext, metrics=counts, tracer=tracing, apology=apology)
     return app
 

@@ -7,6 +7,7 @@ import asyncio
 import logging
 import re
 import time
+from collections.abc import Callable, Collection
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,6 +24,8 @@ log = logging.getLogger("rag.access_log")
 
 CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 """No path of ours has any. Patterns of routers and proxies treat a line break at the end as no part of a path."""
+ORIGIN = re.compile(r"https?://([A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
+TELL_EVERY_S = 60.0
 PROBED = frozenset({"/health", "/ready", "/metrics"})
 """Asked every few seconds by machines: not traced unless the caller traces, else nothing else would be found."""
 
@@ -109,3 +112,33 @@ class RequestContext:
 def _route_name(scope: Scope) -> str:
     """The route's path for log, metrics and traces, where the path itself may hold a visitor's id."""
     return getattr(scope.get("route"), "path", None) or scope.get("root_path") or "unmatched"
+
+
+class RefusedOrigins:
+    """Tells the owner which site's pages may not read the answers: browsers say it to the visitor's console alone.
+
+    One line a minute and worker. Only what has an origin's form is named.
+    """
+
+    def __init__(self, app: ASGIApp, *, allowed: Collection[str], clock_s: Callable[[], float]) -> None:
+        self._app = app
+        self._allowed = frozenset(allowed)
+        self._clock_s = clock_s
+        self._silent_until_s = float("-inf")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and "*" not in self._allowed and self._clock_s() >= self._silent_until_s:
+            self._look_at(Headers(scope=scope))
+        await self._app(scope, receive, send)
+
+    def _look_at(self, headers: Headers) -> None:
+        origin = headers.get("origin")
+        if origin is None or origin in self._allowed or not (named := ORIGIN.fullmatch(origin)):
+            return
+        # Pages of the server itself name themselves too. A proxy may have taken the port from the host's name.
+        host = ORIGIN.fullmatch("http://" + headers.get("host", ""))
+        if host is not None and host[1].lower() == named[1].lower():
+            return
+        self._silent_until_s = self._clock_s() + TELL_EVERY_S
+        refused = {"origin": origin, "remedy": "if the site is yours, add it to ALLOWED_ORIGINS"}
+        log.warning("origin refused", extra=refused)

@@ -26,8 +26,9 @@ def name_of(document: dict[str, Any]) -> str:
     return f"{document['kind']}/{document['metadata']['name']}"
 
 
-def the(kind: str) -> dict[str, Any]:
-    [found] = [document for document in OBJECTS if document["kind"] == kind]
+def the(kind: str, name: str | None = None) -> dict[str, Any]:
+    found, *more = [one for one in OBJECTS if one["kind"] == kind and name in (None, one["metadata"]["name"])]
+    assert not more
     return found
 
 
@@ -126,7 +127,7 @@ def test_a_pod_has_more_time_to_end_than_gunicorn_and_the_wait_before_it_take() 
 def test_whoever_selects_pods_selects_those_of_the_deployment_and_no_others() -> None:
     labels = the("Deployment")["spec"]["template"]["metadata"]["labels"]
     assert the("Deployment")["spec"]["selector"]["matchLabels"] == labels
-    assert the("Service")["spec"]["selector"] == labels
+    assert the("Service", "rag-server")["spec"]["selector"] == labels
     assert the("PodDisruptionBudget")["spec"]["selector"]["matchLabels"] == labels
     job = the("CronJob")["spec"]["jobTemplate"]["spec"]["template"]["metadata"]["labels"]
     assert job != labels
@@ -138,4 +139,11 @@ def test_the_ingress_does_not_hold_streams_back() -> None:
     ingress = the("Ingress")
     assert ingress["metadata"]["annotations"]["nginx.ingress.kubernetes.io/proxy-buffering"] == "off"
     [rule] = ingress["spec"]["rules"]
-    assert rule["http"]["paths"][0]["backend"]["service"]["name"] == the("Service")["metadata"]["name"]
+    assert rule["http"]["paths"][0]["backend"]["service"]["name"] == the("Service", "rag-server")["metadata"]["name"]
+
+
+def test_the_ingress_publishes_no_metrics() -> None:
+    [rule] = the("Ingress")["spec"]["rules"]
+    services = {path["path"]: path["backend"]["service"]["name"] for path in rule["http"]["paths"]}
+    assert services == {"/": "rag-server", "/metrics": "nobody"}
+    assert "selector" not in the("Service", "nobody")["spec"]

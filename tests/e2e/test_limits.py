@@ -41,7 +41,8 @@ def visitor() -> str:
 
 def ask(server: RagServer, forwarded: str | None, path: str = "/chat", method: str = "POST") -> httpx.Response:
     headers = {"Connection": "close"} | ({"X-Forwarded-For": forwarded} if forwarded else {})
-    body = {"query": "warranty"} if path == "/search" else QUESTION
+    # What every route that answers can read: this dialect or the other.
+    body = QUESTION | {"query": "warranty", "messages": [{"role": "user", "content": QUESTION["message"]}]}
     content = None if method == "GET" else body
     # A TLS context is 14 ms of CPU a client, and nobody speaks TLS here.
     return httpx.request(
@@ -222,3 +223,19 @@ def test_an_allowed_page_can_read_why_it_was_refused(limited: RagServer, visitor
 def test_without_allowed_origins_no_page_may_call(server: RagServer) -> None:
     answer = httpx.get(server.base_url, headers={"Origin": ALLOWED}, trust_env=False, verify=False)
     assert not [name for name in answer.headers if name.startswith("access-control")]
+
+
+def test_no_spelling_of_a_path_is_answered_uncounted(limited: RagServer) -> None:
+    dressings = ("{}%0A", "{}%0a%0a", "{}%0D", "{}%00", "{}/", "/{}", "{}//", "{};x=1", "{}%20", "{}?x", "{}%3F",
+                 "{}#x", "/.{}", "/x/..{}", "/%2e{}", "{}%2F", "{}%E2%80%A8", "{}%C2%85", "/static/..{}")  # fmt: skip
+    routes = ("/chat", "/search", "/%63hat", "/%2563hat", "/CHAT", "/v1/chat/completions", "/api/chat")
+    answered = set()
+    for path in [dressing.format(route) for route in routes for dressing in dressings]:
+        answer = ask(limited, next(_addresses), path)
+        assert answer.status_code < 500, path
+        if answer.status_code < 300:
+            answered.add(path)
+            assert int(answer.headers["x-ratelimit-remaining"]) < int(answer.headers["x-ratelimit-limit"]), path
+        if "%0" in path:
+            assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json"), path
+    assert {"/chat?x", "/search?x", "/%63hat?x", "/v1/chat/completions?x"} <= answered

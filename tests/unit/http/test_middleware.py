@@ -502,3 +502,26 @@ def test_a_path_with_a_control_character_reaches_nobody(path: str, caplog: pytes
     sent = asgi(context, scope, [])
     assert (sent[0]["status"], json.loads(sent[1]["body"])["code"]) == (404, "not_found")
     assert [record.route for record in caplog.records if record.message == "request"] == ["unmatched"]
+
+
+def test_a_refused_origin_is_told_once_a_minute_with_the_remedy(caplog: pytest.LogCaptureFixture) -> None:
+    now_s = [0.0]
+
+    async def ok(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    telling = middleware.RefusedOrigins(ok, allowed=["https://www.brinewell.example"], clock_s=lambda: now_s[0])
+
+    def told(origin: str) -> list[str]:
+        caplog.clear()
+        headers = [(b"host", b"chat.example:8443"), (b"origin", origin.encode())]
+        assert asgi(telling, {"type": "http", "method": "POST", "path": "/chat", "headers": headers}, [])
+        return [record.origin for record in caplog.records if "ALLOWED_ORIGINS" in record.remedy]
+
+    for silent in ("https://www.brinewell.example", "https://chat.example", "null", "https://x\n.example", "a" * 9000):
+        assert told(silent) == []
+    assert told("https://brinewell.example") == ["https://brinewell.example"]
+    now_s[0] = middleware.TELL_EVERY_S - 1
+    assert told("https://other.example") == []
+    now_s[0] = middleware.TELL_EVERY_S
+    assert told("https://other.example") == ["https://other.example"]
