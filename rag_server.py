@@ -28,6 +28,7 @@ from rag.chat.follow_ups import Rewriter
 from rag.chat.pipeline import Chat
 from rag.chat.prompt import INSTRUCTIONS, PromptWriter
 from rag.chat.retrieval import Retriever
+from rag.chat.texts import load_texts
 from rag.errors import StateUnavailable
 from rag.http import (  # fmt: skip
     answers,
@@ -190,7 +191,7 @@ async def open_services(
     return Services(
         settings=settings, index=index, retriever=retriever, chat=chat, model=model, embedder=embedder,
         conversations=conversations, feedback=thumbs, rate_limits=rate_limits, metrics=counts,
-        visits=visitors,
+        texts=load_texts(settings.texts_file), visits=visitors,
     )  # fmt: skip
 
 

@@ -130,6 +130,8 @@ class SettingsTable:
         "questions offered to visitors, separated by |")
     ai_notice: str = setting("AI_NOTICE", parse.notice, "on",
         "what the chat says of the AI that answers: on (our words), off, or your words")
+    texts_file: Path | None = setting("TEXTS_FILE", Path, None,
+        "a JSON file with sentences of your own for the chat, by language and code")
     privacy_url: str = setting("PRIVACY_URL", parse.web_address, "", "your privacy statement, linked in the chat")
 
     # Answers

@@ -10,6 +10,7 @@ from rag.access.limits import RateLimits
 from rag.access.visits import Visits
 from rag.chat.pipeline import Chat
 from rag.chat.retrieval import Retriever
+from rag.chat.texts import Texts
 from rag.protocols import ChatModel, Embedder
 from rag.search.live import LiveIndex
 from rag.settings import Settings
@@ -32,6 +33,7 @@ class Services:
     feedback: FeedbackStore
     rate_limits: RateLimits
     metrics: Metrics
+    texts: Texts
     visits: Visits | None
     """None where pages get no tokens for their visitors."""
 

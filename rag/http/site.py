@@ -13,6 +13,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse, RedirectResponse
 
 from rag.access.admission import Caller
+from rag.chat.texts import DEFAULT_LANGUAGE
 from rag.errors import StateUnavailable
 from rag.http import bodies, problems
 from rag.http.admission import AdmittedRoute, rule
@@ -88,7 +89,7 @@ async def widget(request: Request) -> Response:
 
 @router.get("/widget/config", include_in_schema=False)
 @rule()
-async def widget_config(services: WithServices) -> dict[str, Any]:
+async def widget_config(services: WithServices, language: str = "") -> dict[str, Any]:
     settings = services.settings
     config = {
         "site_name": settings.site_name,
@@ -97,6 +98,8 @@ async def widget_config(services: WithServices) -> dict[str, Any]:
         "ai_notice": settings.ai_notice,
         "privacy_url": settings.privacy_url or None,
     }
+    if language:
+        config["texts"] = services.texts.get(language, services.texts[DEFAULT_LANGUAGE])
     return config if services.visits is None else {**config, "visits": True}
 
 

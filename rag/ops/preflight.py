@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 from rag.calls import Refused
 from rag.errors import IndexUnavailable, StateUnavailable, UpstreamError, UpstreamRejected
 from rag.llm import model_quirks
-from rag.ops import access_checks
+from rag.ops import access_checks, wording_checks
 from rag.search.hybrid import open_build
 from rag.settings import Settings, variable_of
 from rag.telemetry.log_file import lock_of
@@ -76,7 +76,7 @@ def check_all(
         *_packages(),
         *_models(settings, faulty),
         *(() if probe_chat is None or settings.demo or settings.missing("CHAT") else _chat(settings, probe_chat)),
-        *_system_prompt(settings),
+        *(Finding(*found) for found in wording_checks.findings(settings)),
         *_index(settings, None if running else probe),
         *_state(settings),
         *(Finding(*found) for found in access_checks.findings(settings)),
@@ -151,22 +151,6 @@ def _models(settings: Settings, faulty: set[str]) -> Iterator[Finding]:
     elif not missing:
         names = [endpoint.name for endpoint in (*settings.chat_endpoints, *settings.embeddings_endpoints)]
         yield Finding("ok", "models", " · ".join(names))
-
-
-def _system_prompt(settings: Settings) -> Iterator[Finding]:
-    path = settings.system_prompt_file
-    if path is None:
-        return
-    try:
-        length = len(path.read_text(encoding="utf-8").strip())
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        yield Finding("fault", "prompt", f"{path} cannot be read: {reason}", "mend SYSTEM_PROMPT_FILE or the file")
-        return
-    if length:
-        yield Finding("ok", "prompt", f"{path}, {length} characters")
-    else:
-        yield Finding("fault", "prompt", f"{path} is empty", "write the instructions, or unset SYSTEM_PROMPT_FILE")
 
 
 def _index(settings: Settings, probe: Probe | None) -> Iterator[Finding]:

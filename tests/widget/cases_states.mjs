@@ -26,6 +26,19 @@ export async function stop_keeps_what_was_written_and_tells_the_server({ stub, v
   assert.deepEqual(stub.asked[1].history, []);
 }
 
+export async function what_an_answer_lacks_is_said_in_the_visitors_language({ stub, visitor }) {
+  const degraded = "chat model unavailable: passages are quoted";
+  stub.answer = (one) => one.whole("37 months.", [], { degraded, degraded_codes: ["model"] });
+  const chat = await (await visitor()).open(stub.page({ ...INLINE, html: 'lang="de"' }));
+  await chat.page.getByRole("textbox").fill("Wie lange?");
+  await chat.page.keyboard.press("Enter");
+  await chat.answer.getByText("Unser Schreibassistent ist gerade nicht verfügbar").waitFor();
+  stub.answer = (one) => one.whole("37 months.", [], { degraded, degraded_codes: ["a_code_of_tomorrow"] });
+  await chat.page.getByRole("textbox").fill("Wie lange?");
+  await chat.page.keyboard.press("Enter");
+  await chat.answer.getByText(`Eingeschränkte Antwort (${degraded})`).waitFor();
+}
+
 export async function too_many_questions_show_a_countdown_and_then_go_on({ stub, visitor }) {
   const { context, open } = await visitor();
   await context.clock.install();
@@ -50,7 +63,7 @@ export async function an_error_before_the_answer_says_what_the_server_said({ stu
   stub.answer = (one) => one.refuse(503, "upstream_unavailable", "The language model cannot be reached at the moment.");
   const chat = await (await visitor()).open(stub.page(INLINE));
   await chat.ask("How long?");
-  await chat.answer.getByText("The language model cannot be reached at the moment.").waitFor();
+  await chat.answer.getByText("Our assistant cannot be reached right now.").waitFor();
   stub.answer = (one) => one.whole("37 months.", []);
   await chat.answer.getByRole("button", { name: "Try again" }).click();
   await chat.answered();
@@ -72,7 +85,7 @@ export async function an_error_inside_the_answer_keeps_what_came_before_it({ stu
   };
   const chat = await (await visitor()).open(stub.page(INLINE));
   await chat.ask("How long?");
-  await chat.answer.getByText("The language model did not answer in time.").waitFor();
+  await chat.answer.getByText("Our assistant took too long to answer.").waitFor();
   assert.equal(await text(chat.prose), "The warranty");
 }
 

@@ -221,10 +221,11 @@ export async function styles_leak_neither_in_nor_out({ stub, visitor }) {
 }
 
 export async function a_page_written_from_right_to_left_is_mirrored({ stub, visitor }) {
-  const chat = await (await visitor()).open(stub.page({ html: 'lang="ar" dir="rtl"' }));
+  const chat = await (await visitor()).open(stub.page({ html: 'lang="en" dir="rtl"' }));
   const launcher = await chat.launcher.boundingBox();
   assert.ok(launcher.x < 100, `the button stands on the left: ${launcher.x}`);
   await chat.openDialog();
+  assert.equal(await chat.field.evaluate((field) => getComputedStyle(field).direction), "rtl");
   await chat.ask("كم مدة الضمان؟");
   await chat.answered();
   const [close, title] = [
@@ -241,11 +242,30 @@ export async function the_pages_language_is_spoken_or_the_one_asked_for({ stub, 
   stub.answer = (one) => one.refuse(504, "upstream_timeout", "The language model did not answer in time.");
   await german.page.getByRole("textbox", { name: "Ihre Frage" }).fill("Wie lange?");
   await german.page.keyboard.press("Enter");
-  await german.page.getByText("Das Sprachmodell hat nicht rechtzeitig geantwortet.").first().waitFor();
+  await german.page.getByText("Unser Assistent hat nicht rechtzeitig geantwortet.").first().waitFor();
   const english = await (
     await visitor()
   ).open(stub.page({ html: 'lang="de"', script: 'data-lang="en"', name: "english" }));
   await english.launcher.waitFor();
+}
+
+export async function each_of_eleven_languages_is_spoken({ stub, visitor, given }) {
+  const person = await visitor();
+  for (const [lang, words] of Object.entries(given.texts)) {
+    const dir = lang === "ar" ? "rtl" : "ltr";
+    const chat = await person.open(stub.page({ html: `lang="${lang}" dir="${dir}"` }));
+    await chat.page.getByRole("button", { name: words.open, exact: true }).click();
+    await chat.page.getByText(words.notice, { exact: true }).waitFor();
+    await chat.page.getByRole("textbox", { name: words.placeholder }).waitFor();
+    await chat.page.getByRole("button", { name: words.close, exact: true }).click();
+    await chat.page.close();
+  }
+}
+
+export async function an_owners_own_words_are_shown({ stub, visitor }) {
+  stub.config = { site_name: "Brinewell", texts: { hint: "Ask away, sailor." } };
+  const chat = await (await visitor()).open(stub.page({ body: INLINE }));
+  await chat.page.getByText("Ask away, sailor.").waitFor();
 }
 
 export async function who_wants_no_motion_sees_none({ stub, visitor }) {
@@ -308,7 +328,7 @@ export async function after_a_retry_the_keyboard_is_still_in_the_dialog({ stub, 
   stub.answer = (one) => one.refuse(503, "upstream_unavailable", "Down.");
   const chat = await (await (await visitor()).open(stub.page())).openDialog();
   await chat.ask("How long?");
-  await chat.answer.getByText("Down.").waitFor();
+  await chat.answer.getByText("Our assistant cannot be reached").waitFor();
   stub.answer = (one) => one.whole("37 months.", []);
   await chat.answer.getByRole("button", { name: "Try again" }).press("Enter");
   await chat.answered();

@@ -3,6 +3,8 @@
 import { readFile } from "node:fs/promises";
 import { createServer } from "node:http";
 
+const TEXTS = JSON.parse(await readFile(new URL("../../rag/chat/texts.json", import.meta.url), "utf8"));
+
 export const SOURCES = [
   source("https://docs.example/warranty#:~:text=37%20months", "Warranty › Length", "The warranty lasts 37 months."),
   source("https://docs.example/returns", "Returns", "A controller can be returned within 45 days."),
@@ -65,7 +67,7 @@ export class Stub {
   }
 
   async #handle(request, response) {
-    const { pathname } = new URL(request.url, this.origin);
+    const { pathname, searchParams } = new URL(request.url, this.origin);
     this.paths.push(`${request.method} ${pathname}`);
     if (this.cors) {
       response.setHeader("Access-Control-Allow-Origin", "*");
@@ -84,7 +86,9 @@ export class Stub {
       response.setHeader("Content-Type", "text/javascript; charset=utf-8");
       return response.end(this.widget);
     }
-    if (pathname === "/widget/config") return json(response, 200, this.config);
+    if (pathname === "/widget/config") {
+      return json(response, 200, { texts: TEXTS[searchParams.get("language")], ...this.config });
+    }
     const session = pathname.match(/^\/sessions\/([^/]+)(\/history)?$/);
     if (session && request.method === "DELETE") {
       this.forgotten.push(session[1]);
@@ -137,9 +141,9 @@ class Answer {
     return this;
   }
 
-  done({ response = this.text, sources = this.sources, degraded = null } = {}) {
+  done({ response = this.text, sources = this.sources, degraded = null, degraded_codes } = {}) {
     this.remember(response);
-    this.response.end(spelled("done", { response, sources, degraded, timestamp: "2026-01-01T00:00:00.000Z" }));
+    this.response.end(spelled("done", { response, sources, degraded, degraded_codes, timestamp: "2026-01-01T00:00:00.000Z" }));
   }
 
   remember(text) {
@@ -152,10 +156,10 @@ class Answer {
   }
 
   /** All of it at once; `size` is how many characters a piece has. */
-  whole(text, sources = SOURCES, { size = 7, degraded = null } = {}) {
+  whole(text, sources = SOURCES, { size = 7, degraded = null, degraded_codes } = {}) {
     this.begin(sources);
     for (let at = 0; at < text.length; at += size) this.say(text.slice(at, at + size));
-    this.done({ degraded });
+    this.done({ degraded, degraded_codes });
   }
 }
 

@@ -49,3 +49,7 @@ def test_without_storage_the_chat_works_and_forgets(in_browser: InBrowser) -> No
 
 def test_an_answer_is_read_aloud_once_and_in_sentences(in_browser: InBrowser) -> None:
     in_browser()
+
+
+def test_what_an_answer_lacks_is_said_in_the_visitors_language(in_browser: InBrowser) -> None:
+    in_browser()

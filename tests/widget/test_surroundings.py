@@ -1,5 +1,6 @@
 """The page around the chat and the person before it: phones, themes, languages, keyboards, foreign styles."""
 
+from rag.chat.texts import load_texts
 from tests.widget.conftest import InBrowser
 
 
@@ -88,4 +89,14 @@ def test_it_says_that_an_ai_answers_and_links_the_privacy_statement(in_browser: 
 
 
 def test_an_image_cannot_stand_in_the_scripts_place(in_browser: InBrowser) -> None:
+    in_browser()
+
+
+def test_each_of_eleven_languages_is_spoken(in_browser: InBrowser) -> None:
+    texts = load_texts(None)
+    assert len(texts) == 11
+    in_browser(texts=texts)
+
+
+def test_an_owners_own_words_are_shown(in_browser: InBrowser) -> None:
     in_browser()

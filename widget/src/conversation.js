@@ -14,6 +14,7 @@ const HISTORY_CHARS = 12_000; // What the server would use of it.
  * @property {"waiting"|"streaming"|"done"|"stopped"|"failed"} state
  * @property {Problem|null} problem
  * @property {string|null} degraded
+ * @property {string[]} degradedCodes  the same as codes; empty where the server gives none
  * @property {number} retryAtMs  when it may be asked again, as Date.now() counts
  * @property {"up"|"down"|null} rating
  */
@@ -27,6 +28,7 @@ const EMPTY = {
   state: "done",
   problem: null,
   degraded: null,
+  degradedCodes: [],
   retryAtMs: 0,
   rating: null,
 };
@@ -162,6 +164,7 @@ export class Conversation extends EventTarget {
     }
     if (name === "done") {
       Object.assign(turn, { text: data.response, sources: data.sources, degraded: data.degraded, state: "done" });
+      turn.degradedCodes = data.degraded_codes ?? [];
     } else {
       this.#changed(turn);
     }

@@ -14,10 +14,11 @@ export class Launcher {
   #button;
   #dialog;
   #panel = null;
+  #opening = false;
   #givenBack = null;
   #pageOverflow = "";
 
-  /** `makePanel(onclose)` is called when the dialog opens for the first time: until then nothing is fetched. */
+  /** `makePanel(onclose)`, a promise of a panel, is called when the dialog opens for the first time: until then nothing is fetched. */
   constructor({ host, memory, settings, makePanel }) {
     this.#host = host;
     this.#memory = memory;
@@ -53,14 +54,17 @@ export class Launcher {
     if (memory.open && !this.#covers.matches) queueMicrotask(() => this.open({ focus: false }));
   }
 
-  open({ focus = true } = {}) {
-    if (!this.#dialog.hidden) return;
+  async open({ focus = true } = {}) {
+    if (!this.#dialog.hidden || this.#opening) return;
     this.#memory.open = true;
+    this.#opening = true;
     this.#givenBack = this.#host.ownerDocument.activeElement;
     if (!this.#panel) {
-      this.#panel = this.#makePanel(() => this.close());
+      this.#panel = await this.#makePanel(() => this.close());
       this.#dialog.append(this.#panel.node);
     }
+    if (!this.#opening) return; // Closed meanwhile.
+    this.#opening = false;
     this.#dialog.hidden = false;
     this.#button.hidden = true;
     this.#button.ariaExpanded = "true";
@@ -70,6 +74,7 @@ export class Launcher {
 
   close() {
     this.#memory.open = false;
+    this.#opening = false;
     this.#dialog.hidden = true;
     this.#button.hidden = false;
     this.#button.ariaExpanded = "false";

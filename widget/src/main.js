@@ -17,18 +17,29 @@ const scriptData = script?.dataset ?? {};
 const home = scriptData.server ? `${scriptData.server.replace(/\/+$/, "")}/` : script?.src;
 const base = new URL(".", new URL(home || "/", location.href));
 
+const TEXTS_WAIT_MS = 2000;
+
 const server = new Server(base);
 const memory = new Memory(base.href);
 let conversation;
-let config;
+const configs = {}; // By language.
 
 // Both are shared by all chats of a page, and made when the first one needs them: a launcher alone fetches nothing.
-const shared = () => {
+const shared = ({ t }) => {
   conversation ??= told(new Conversation({ server, memory }));
-  config ??= server.config();
+  const config = (configs[t.lang] ??= server.config(t.lang));
   conversation.load();
   return { conversation, config };
 };
+
+/** A panel in the words of the visitor; in English where they do not come. */
+async function panelFor(settings, onclose) {
+  const parts = shared(settings);
+  const late = new Promise((resolve) => setTimeout(resolve, TEXTS_WAIT_MS));
+  const config = await Promise.race([parts.config, late]).catch(() => null);
+  settings.t.learn(config?.texts);
+  return new Panel({ ...parts, settings, onclose });
+}
 
 /** The page may count, or answer in its own way: what happens is told to it as events of `document`. */
 function told(conversation) {
@@ -75,7 +86,9 @@ class Shadowed extends HTMLElement {
 
 class RagChat extends Shadowed {
   build(settings) {
-    return new Panel({ ...shared(), settings }).node;
+    const place = el("div");
+    panelFor(settings).then(({ node }) => place.replaceWith(node));
+    return place;
   }
 }
 
@@ -87,7 +100,7 @@ class RagChatLauncher extends Shadowed {
       host: this,
       memory,
       settings,
-      makePanel: (onclose) => new Panel({ ...shared(), settings, onclose }),
+      makePanel: (onclose) => panelFor(settings, onclose),
     });
     return this.#launcher.node;
   }

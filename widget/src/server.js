@@ -25,9 +25,9 @@ export class Server {
     this.#visits = this.#visit.kept;
   }
 
-  /** `{site_name, suggested_questions, demo, visits?}` */
-  async config() {
-    const config = await (await this.#request(CONFIG)).json();
+  /** `{site_name, suggested_questions, demo, ai_notice, privacy_url, texts?, visits?}`; texts of `language`, if given. */
+  async config(language) {
+    const config = await (await this.#request(CONFIG, {}, language ? `?language=${language}` : "")).json();
     this.#visits = Boolean(config.visits);
     if (this.#visits) this.#visit.headers(); // Aside, so that the first question need not wait for it.
     return config;
@@ -63,9 +63,9 @@ export class Server {
     throw new Problem("broken");
   }
 
-  async #request(path, given = {}) {
+  async #request(path, given = {}, query = "") {
     const shown = this.#visits;
-    let response = await this.#send(path, given);
+    let response = await this.#send(path, given, query);
     if (response.status === 401 && path !== CONFIG && (shown || (await this.config()).visits)) {
       if (shown) this.#visit.drop(); // It has ended, or the server has another secret.
       response = await this.#send(path, given);
@@ -90,10 +90,10 @@ export class Server {
     );
   }
 
-  async #send(path, given) {
+  async #send(path, given, query = "") {
     const headers = { ...given.headers, ...(this.#visits && path !== CONFIG ? await this.#visit.headers() : {}) };
     try {
-      return await fetch(new URL(path, this.base), { ...given, headers });
+      return await fetch(new URL(path + query, this.base), { ...given, headers });
     } catch (error) {
       if (given.signal?.aborted) throw error;
       if (path === CONFIG && this.base.origin !== location.origin) await this.#explain();

@@ -55,7 +55,7 @@ function pages(sources) {
 function chip({ name, sections }, { t, base, card }) {
   const links = sections.flatMap((section) => sectionLink(section, { t, base, card }));
   const alone = sections.length === 1 && sections[0].words === name;
-  return el("li", {}, ...links, !alone && el("span", { class: "page", dir: "auto" }, name));
+  return el("li", {}, ...links, !alone && el("span", { class: "page" }, el("bdi", {}, name)));
 }
 
 function sectionLink({ url, words, numbers, content_preview: preview }, { t, base, card }) {

@@ -1,114 +1,32 @@
-// Every word a visitor can read or hear. A further language is one more table; English fills its gaps.
+// Every word a visitor can read or hear. English comes with the chat; the visitor's language, and words of the owner's,
+// come from the server when the chat opens: eleven languages in this file would cost each visitor 8 kB.
 
-const en = {
-  title: "Ask a question",
-  open: "Open the chat",
-  close: "Close the chat",
-  fresh: "New conversation",
-  greeting: "Hello! Ask anything about {site}.",
-  greetingPlain: "Hello! What would you like to know?",
-  hint: "Every answer shows where it is written.",
-  suggestions: "Suggested questions",
-  conversation: "Conversation",
-  placeholder: "Type your question",
-  send: "Send",
-  stop: "Stop answering",
-  latest: "Go to the latest message",
-  you: "You asked",
-  answer: "Answer",
-  searching: "Searching the pages …",
-  sources: "Sources",
-  related: "Possibly related",
-  more: "Also found",
-  source: "Source {n}: {title}",
-  newTab: "opens in a new tab",
-  up: "Helpful",
-  down: "Not helpful",
-  reason: "What was missing or wrong? (optional)",
-  sendReason: "Send",
-  skip: "Skip",
-  thanks: "Thank you for your feedback.",
-  copyCode: "Copy code",
-  copyAnswer: "Copy answer",
-  copied: "Copied",
-  retry: "Try again",
-  retryIn: "Try again in {s} s",
-  stopped: "Stopped. This answer is not complete.",
-  degraded: "Limited answer ({reason})",
-  unread: "Earlier messages cannot be loaded right now.",
-  answered: "{n} sources.",
-  answeredOne: "1 source.",
-  offline: "You are offline. Your question is kept and will be sent as soon as the connection is back.",
-  unreachable: "The chat cannot be reached at the moment. Please check your connection, or try again shortly.",
-  broken: "The connection broke before the answer was complete.",
-  rate_limited: "Those were many questions in a short time. After a short pause you can go on.",
-  content_filtered: "This question cannot be answered as it is. Please put it in other words.",
-  notice: "An AI answers here. It can be wrong: check the sources.",
-  privacy: "Privacy",
-  internal_error: "Something went wrong on our side. Please try again.",
+import { en } from "../../rag/chat/texts.json";
+
+// What the button in the corner is called before anything is fetched; the languages that the server has.
+const OPEN = {
+  en: en.open,
+  de: "Chat öffnen",
+  fr: "Ouvrir le chat",
+  es: "Abrir el chat",
+  it: "Apri la chat",
+  pt: "Abrir o chat",
+  nl: "Chat openen",
+  pl: "Otwórz czat",
+  ja: "チャットを開く",
+  zh: "打开聊天",
+  ar: "فتح المحادثة",
 };
-
-const de = {
-  title: "Stellen Sie eine Frage",
-  open: "Chat öffnen",
-  close: "Chat schließen",
-  fresh: "Neues Gespräch",
-  greeting: "Hallo! Fragen Sie alles über {site}.",
-  greetingPlain: "Hallo! Was möchten Sie wissen?",
-  hint: "Zu jeder Antwort steht, wo sie zu lesen ist.",
-  suggestions: "Vorgeschlagene Fragen",
-  conversation: "Gespräch",
-  placeholder: "Ihre Frage",
-  send: "Senden",
-  stop: "Antwort abbrechen",
-  latest: "Zur neuesten Nachricht",
-  you: "Ihre Frage",
-  answer: "Antwort",
-  searching: "Die Seiten werden durchsucht …",
-  sources: "Quellen",
-  related: "Vielleicht verwandt",
-  more: "Auch gefunden",
-  source: "Quelle {n}: {title}",
-  newTab: "öffnet einen neuen Tab",
-  up: "Hilfreich",
-  down: "Nicht hilfreich",
-  reason: "Was fehlte oder war falsch? (freiwillig)",
-  sendReason: "Senden",
-  skip: "Überspringen",
-  thanks: "Danke für Ihre Rückmeldung.",
-  copyCode: "Code kopieren",
-  copyAnswer: "Antwort kopieren",
-  copied: "Kopiert",
-  retry: "Noch einmal versuchen",
-  retryIn: "Noch einmal in {s} s",
-  stopped: "Abgebrochen. Diese Antwort ist nicht vollständig.",
-  degraded: "Eingeschränkte Antwort ({reason})",
-  unread: "Frühere Nachrichten lassen sich gerade nicht laden.",
-  answered: "{n} Quellen.",
-  answeredOne: "1 Quelle.",
-  offline: "Sie sind offline. Ihre Frage bleibt stehen und wird gesendet, sobald die Verbindung zurück ist.",
-  unreachable:
-    "Der Chat ist gerade nicht erreichbar. Prüfen Sie die Verbindung oder versuchen Sie es gleich noch einmal.",
-  broken: "Die Verbindung ist abgerissen, bevor die Antwort vollständig war.",
-  rate_limited: "Das waren viele Fragen in kurzer Zeit. Nach einer kurzen Pause geht es weiter.",
-  content_filtered: "Diese Frage lässt sich so nicht beantworten. Bitte formulieren Sie sie anders.",
-  notice: "Hier antwortet eine KI. Sie kann sich irren: prüfen Sie die Quellen.",
-  privacy: "Datenschutz",
-  internal_error: "Bei uns ist etwas schiefgegangen. Bitte versuchen Sie es noch einmal.",
-  upstream_unavailable: "Das Sprachmodell ist gerade nicht erreichbar. Bitte versuchen Sie es gleich noch einmal.",
-  upstream_timeout: "Das Sprachmodell hat nicht rechtzeitig geantwortet. Bitte versuchen Sie es noch einmal.",
-  index_unavailable: "Die Suche ist gerade nicht verfügbar. Bitte versuchen Sie es später noch einmal.",
-};
-
-const TABLES = { en, de };
 
 /**
- * `t(key, values)` for a language tag such as `de-AT`; `t.lang` is the language that was found.
- * An unknown key gives the empty string.
+ * `t(key, values)` for a language tag such as `de-AT`; `t.lang` is the language that was found, `t.learn(texts)` takes
+ * its sentences. An unknown key gives the empty string.
  */
 export function translator(tag) {
-  const lang = [tag.toLowerCase(), tag.slice(0, 2).toLowerCase()].find((one) => TABLES[one]) ?? "en";
-  const table = { ...en, ...TABLES[lang] };
-  const t = (key, values = {}) => (table[key] ?? "").replace(/\{(\w+)\}/g, (_, name) => values[name] ?? "");
-  return Object.assign(t, { lang });
+  const lang = [tag.slice(0, 2).toLowerCase()].find((one) => Object.hasOwn(OPEN, one)) ?? "en";
+  let table = { ...en, open: OPEN[lang] };
+  const t = (key, values = {}) =>
+    Object.hasOwn(table, key) ? table[key].replace(/\{(\w+)\}/g, (_, name) => values[name] ?? "") : "";
+  const learn = (texts) => (table = { ...table, ...texts });
+  return Object.assign(t, { lang, learn });
 }

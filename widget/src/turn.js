@@ -56,15 +56,24 @@ export class TurnView {
 
   /** Brings the screen to what the turn says now. */
   update(takesFeedback) {
-    const { state, text, sources, degraded } = this.turn;
+    const { state, text, sources } = this.turn;
+    const degraded = this.#limits();
     this.#write(text, state !== "waiting" && state !== "streaming");
     this.#waiting.hidden = state !== "waiting";
     for (const cite of this.#cites) this.#resolve(cite);
     if (state === "done") this.#showSources(sources);
     this.#note.hidden = !degraded;
-    this.#note.lastChild.textContent = degraded ? this.#t("degraded", { reason: degraded }) : "";
+    this.#note.lastChild.textContent = degraded;
     this.#showTrouble();
     this.#showActions(takesFeedback);
+  }
+
+  /** What the answer lacks, in the visitor's words where its codes are known. */
+  #limits() {
+    const { degraded, degradedCodes: codes } = this.turn;
+    if (!degraded) return "";
+    const known = codes.map((code) => this.#t(`degraded_${code}`));
+    return known.length && known.every(Boolean) ? known.join(" ") : this.#t("degraded", { reason: degraded });
   }
 
   /** The answer as it is read aloud: its words, then how many sources there are. */

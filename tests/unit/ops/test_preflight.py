@@ -179,6 +179,19 @@ def test_a_prompt_file_that_can_be_read_is_said_to_be_used(given: Given, tmp_pat
     assert (finding.state, "20 characters" in finding.sentence) == ("ok", True)
 
 
+def test_each_fault_of_the_chats_own_words_is_named_before_the_start(given: Given, tmp_path: Path) -> None:
+    file = tmp_path / "texts.json"
+    file.write_text('{"de": {"retryIn": "Bald", "hinnt": "x"}}', encoding="utf-8")
+    findings = preflight.check_all(given(texts_file=file), [], running=True, probe=answers)
+    wrong = [finding.sentence for finding in findings if finding.subject == "texts" and finding.state == "fault"]
+    assert [sentence.split(": ", 2)[2] for sentence in wrong] == [
+        "de.retryIn: {s} is missing", "de.hinnt: unknown; the codes stand in rag/chat/texts.json",
+    ]  # fmt: skip
+    file.write_text('{"de": {"retryIn": "In {s} s"}}', encoding="utf-8")
+    assert found(given(texts_file=file))["texts"].state == "ok"
+    assert "texts" not in found(given())
+
+
 def test_a_log_file_that_cannot_be_written_is_a_warning_and_none_is_begun(given: Given, tmp_path: Path) -> None:
     (tmp_path / "a-file").write_text("not a folder")
     (tmp_path / "b.log.lock").mkdir()
