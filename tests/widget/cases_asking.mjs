@@ -217,11 +217,31 @@ export async function a_new_conversation_is_forgotten_everywhere({ stub, visitor
   await chat.page.getByRole("button", { name: "New conversation" }).click();
   await chat.page.getByText("Ask anything about Brinewell").waitFor();
   assert.equal(await chat.answers.count(), 0);
-  await eventually(() => assert.deepEqual(stub.forgotten, ["session-1-0123456789abcdef"]));
   await chat.ask("Anew?");
   await chat.answered();
+  await eventually(() => assert.deepEqual(stub.forgotten, ["session-1-0123456789abcdef"]));
   assert.equal(stub.asked[1].session_id, undefined);
   assert.deepEqual(stub.asked[1].history, []);
+}
+
+export async function a_new_conversation_can_be_undone({ stub, visitor }) {
+  const { context, open } = await visitor();
+  await context.clock.install();
+  const chat = await open(stub.page({ body: "<main><h1>A page</h1><rag-chat></rag-chat></main>" }));
+  await chat.ask("How long?");
+  await chat.answered();
+  await chat.page.getByRole("button", { name: "New conversation" }).click();
+  await chat.page.getByText("A new conversation has begun.", { exact: true }).waitFor();
+  assert.deepEqual(await chat.faults(), []);
+  await chat.page.getByRole("button", { name: "Undo" }).click();
+  await chat.answered();
+  assert.equal(await text(chat.prose), "The warranty lasts 37 months 1.");
+  await chat.page.clock.runFor(20_000);
+  assert.deepEqual(stub.forgotten, []);
+  await chat.page.getByRole("button", { name: "New conversation" }).click();
+  await chat.page.clock.runFor(11_000);
+  await eventually(() => assert.deepEqual(stub.forgotten, ["session-1-0123456789abcdef"]));
+  assert.equal(await chat.page.getByRole("button", { name: "Undo" }).count(), 0);
 }
 
 export async function two_chats_on_a_page_are_one_conversation({ stub, visitor }) {

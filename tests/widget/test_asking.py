@@ -81,3 +81,7 @@ def test_chips_are_one_a_page_and_no_two_have_the_same_words(in_browser: InBrows
 
 def test_the_page_is_told_of_questions_answers_and_feedback(in_browser: InBrowser) -> None:
     in_browser()
+
+
+def test_a_new_conversation_can_be_undone(in_browser: InBrowser) -> None:
+    in_browser()

@@ -3,6 +3,7 @@
 
 import { Problem } from "./server.js";
 
+const UNDO_MS = 10_000;
 const HISTORY_CHARS = 12_000; // What the server would use of it.
 
 /**
@@ -43,6 +44,8 @@ export class Conversation extends EventTarget {
   #server;
   #memory;
   #halt = null;
+  #left = null; // The conversation before, while it can be brought back.
+  #timer = 0;
   #loaded = null;
 
   constructor({ server, memory }) {
@@ -87,6 +90,7 @@ export class Conversation extends EventTarget {
   /** Asks, and tells as the answer comes. Ends when it is complete, has failed, or was stopped. */
   async ask(question) {
     if (this.busy) return;
+    this.#forget();
     const turn = { ...EMPTY, question, state: "waiting" };
     const history = this.#history();
     const halt = (this.#halt = new AbortController());
@@ -120,18 +124,53 @@ export class Conversation extends EventTarget {
     await this.ask(turn.question);
   }
 
-  /** Forgets everything here and on the server. */
-  async restart() {
+  /** Begins anew. What was said is forgotten, here and on the server, when it can no longer be brought back. */
+  restart() {
+    this.#forget();
     const id = this.#memory.sessionId;
     this.stop();
     this.#halt = null;
+    if (id) {
+      this.#left = { id, unread: this.unread, turns: this.turns.filter(({ state }) => state !== "waiting" && state !== "streaming") };
+      this.#timer = setTimeout(() => this.#forget(), UNDO_MS);
+      addEventListener("pagehide", this.#forget);
+    }
     this.turns = [];
     this.unread = false;
     this.#memory.sessionId = null;
+    this.#changed();
+  }
+
+  /** Whether the conversation before this one can be brought back. */
+  get undoable() {
+    return this.#left !== null;
+  }
+
+  /** Brings back what `restart` has put away. */
+  undo() {
+    if (!this.#left || this.busy) return;
+    const { id, unread, turns } = this.#left;
+    this.#keep();
+    this.#memory.sessionId = id;
+    this.turns = turns;
+    this.unread = unread;
+    this.#changed();
+  }
+
+  #keep() {
+    clearTimeout(this.#timer);
+    removeEventListener("pagehide", this.#forget);
+    this.#left = null;
+  }
+
+  #forget = () => {
+    if (!this.#left) return;
+    const { id } = this.#left;
+    this.#keep();
     this.#memory.dropSources();
     this.#changed();
-    if (id) await this.#server.forget(id).catch(() => {}); // Unreachable: the server forgets it by itself in time.
-  }
+    this.#server.forget(id).catch(() => {}); // Unreachable: the server forgets it by itself in time.
+  };
 
   /** Rates an answer. Returns whether the server took it. */
   async rate(turn, rating, reason) {

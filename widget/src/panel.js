@@ -44,8 +44,10 @@ export class Panel {
     const log = el("div", { class: "log", tabindex: "0", role: "region", "aria-label": t("conversation") });
     const hello = el("div", { class: "hello", hidden: true });
     const unread = el("p", { class: "note", hidden: true }, icon("info"), el("span", {}, t("unread")));
+    const undo = el("button", { class: "pill", type: "button", onclick: () => this.#undo() }, t("undo"));
+    const began = el("p", { class: "note", hidden: true }, icon("info"), el("span", {}, t("began")), undo);
     const turns = el("div");
-    log.append(hello, unread, turns);
+    log.append(began, hello, unread, turns);
     const field = el("textarea", {
       rows: "1",
       dir: "auto",
@@ -61,7 +63,7 @@ export class Panel {
     const live = el("div", { class: "hidden", "aria-live": "polite", "aria-atomic": "true" });
     const fresh = iconButton("fresh", t("fresh"), () => this.#restart());
     const close = onclose && iconButton("close", t("close"), onclose);
-    this.#parts = { title: name, log, hello, unread, turns, field, send, latest, live, fresh, notice };
+    this.#parts = { title: name, log, hello, unread, turns, field, send, latest, live, fresh, notice, began };
     this.node = el(
       "section",
       { class: "panel", "aria-labelledby": "title" },
@@ -146,6 +148,12 @@ export class Panel {
   #restart() {
     this.#conversation.restart();
     this.focus();
+    if (this.#conversation.undoable) this.#say(`${this.#t("began")} ${this.#t("undo")}`);
+  }
+
+  #undo() {
+    this.#conversation.undo();
+    this.focus();
   }
 
   // Pieces arrive faster than a screen draws: they are collected for the next frame, or at once where none will come.
@@ -198,6 +206,7 @@ export class Panel {
     }
     this.#parts.hello.hidden = turns.length > 0 || unread;
     this.#parts.unread.hidden = !unread;
+    this.#parts.began.hidden = !this.#conversation.undoable;
     this.#parts.fresh.hidden = turns.length === 0 && !unread;
     this.#showSend();
     if (fresh.length) this.#keepUp();
