@@ -31,7 +31,11 @@ TURNS_BACK = 2
 REWRITE_SHARE = 0.25
 """Of a request's time, at most, for a query from the model."""
 REWRITE_TURNS = 6
-REWRITE_TURN_CHARS = 800
+REWRITE_TURN_BYTES = 800
+REWRITE_QUESTION_BYTES = 2_000
+"""A question that is longer says by itself what it is about."""
+EARLIER_BYTES = 1_000
+"""Of an earlier question, for the search: it may be as long as a client claims."""
 QUERY_CHARS = 400
 
 _REFERRING = {
@@ -69,7 +73,7 @@ def search_query(question: str, history: Sequence[Message]) -> str:
     for earlier in asked[:TURNS_BACK]:
         if not leans(lines[0]):
             break
-        lines.insert(0, earlier)
+        lines.insert(0, _clipped(earlier, EARLIER_BYTES))
     return "\n".join(lines)
 
 
@@ -88,6 +92,11 @@ def leans(question: str) -> bool:
     if references or not content or _CONNECTING.search(question) or _REMARK.fullmatch(question):
         return True
     return len(found) <= SHORT_WORDS and len(content) < len(found) and language in ("en", "de")
+
+
+def _clipped(text: str, size: int) -> str:
+    """The beginning of a text, at most `size` bytes of UTF-8."""
+    return text[:size].encode("utf-8", "replace")[:size].decode("utf-8", "ignore")
 
 
 class Model(Protocol):
@@ -110,10 +119,15 @@ class Rewriter:
 
     async def query(self, question: str, history: Sequence[Message], *, deadline: Deadline) -> str:
         """The model's query; `search_query`'s where the model has none in time, and the question of no conversation."""
-        if not any(turn.role == "user" for turn in history):
-            return question
+        if (
+            not any(turn.role == "user" for turn in history)
+            or len(question.encode("utf-8", "replace")) > REWRITE_QUESTION_BYTES
+        ):
+            return search_query(question, history)
         turns = history[-REWRITE_TURNS:]
-        said = "\n".join(f"{turn.role}: {' '.join(turn.content.split())[:REWRITE_TURN_CHARS]}" for turn in turns)
+        said = "\n".join(
+            f"{turn.role}: {_clipped(' '.join(turn.content.split()), REWRITE_TURN_BYTES)}" for turn in turns
+        )
         asked = f"<conversation>\n{said}\n</conversation>\n\nLast question: {question}"
         messages = ({"role": "system", "content": INSTRUCTIONS}, {"role": "user", "content": asked})
         prompt = Prompt(question=question, messages=messages, hits=())

@@ -12,7 +12,7 @@ from typing import Any
 
 from rag.chat.citations import Citations
 from rag.chat.follow_ups import Rewriter, search_query
-from rag.chat.prompt import PromptWriter
+from rag.chat.prompt import PromptWriter, newest
 from rag.chat.retrieval import WITHOUT_EMBEDDINGS, Retriever
 from rag.deadline import Deadline
 from rag.errors import ContentFiltered, RagError, StateUnavailable, UpstreamError
@@ -131,26 +131,32 @@ class Chat:
 
     async def answer(
         self, question: str, *, session_id: str | None, is_new: bool = False, claimed: Sequence[Message] = (),
-        stream: bool,
+        kept: Sequence[Message] | None = None, stream: bool,
     ) -> AsyncGenerator[Event, None]:  # fmt: skip
         """`Sources`, then `Delta`s, then `Done`. With `stream` a delta is what just arrived, else the whole answer.
 
         `claimed` is the conversation as the client tells it, believed where the server remembers none; without a
         `session_id` it is all there is, and nothing is remembered. `is_new` is an id that was made just now, under
-        which nothing can be remembered yet. Raises
+        which nothing can be remembered yet. `kept` is what stays of the conversation when its last answer is asked
+        for again: the rest is forgotten once the new one is complete. Raises
         `ContentFiltered`; `UpstreamError` where degraded answers are switched off, or after the first delta. What
         broke off is not remembered.
         """
         course = _Course()
         with self._accounted(course):
             deadline = Deadline(self.timeout_s)
-            history = await self._recall(None if is_new else session_id, claimed, course)
+            if kept is None:
+                history = await self._recall(None if is_new else session_id, claimed, course)
+            else:
+                history = list(kept)
             query = search_query(question, history)
             if self.rewriter is not None:
                 query = await self.rewriter.query(question, history, deadline=deadline)
             retrieved = await self.retriever.search(query, k=self.max_results, deadline=deadline)
             course.missing += [retrieved.degraded] if retrieved.degraded else []
-            hits = tuple(self.retriever.relevant(retrieved, in_conversation=bool(history)))
+            # What only the client claims was said opens no conversation: it would switch the judgement off.
+            remembers = bool(history) and not course.claimed
+            hits = tuple(self.retriever.relevant(retrieved, question=question, in_conversation=remembers))
             citations = Citations(hits)
             yield Sources(hits)
 
@@ -173,7 +179,7 @@ class Chat:
                 yield Delta(rest, tuple(citations.order))
             course.fields |= {"hits": len(hits), "cited": len(citations.order)}
             if session_id is not None:
-                await self._remember(session_id, question, course)
+                await self._remember(session_id, question, course, kept)
             course.done = True
             yield Done(
                 course.text, citations.sorted(hits), len(citations.order), course.degraded,
@@ -256,14 +262,23 @@ class Chat:
         if model.degraded:
             course.missing.append(model.degraded)
 
-    async def _remember(self, session_id: str, question: str, course: _Course) -> None:
+    async def _remember(self, session_id: str, question: str, course: _Course, kept: Sequence[Message] | None) -> None:
         turns = [Message("user", question), Message("assistant", course.text)]
         try:
             with Stage("remember"):
-                if course.claimed:
-                    await self.conversations.restore(session_id, course.claimed, asked_s_ago=course.seconds)
+                if kept is not None:
+                    await self._replace(session_id, [*kept, *turns])
+                    return
+                if claimed := newest(course.claimed):
+                    await self.conversations.restore(session_id, claimed, asked_s_ago=course.seconds)
                 await self.conversations.append(session_id, turns, asked_s_ago=course.seconds)
         except StateUnavailable as error:
             log.warning("conversation not written", extra={"reason": str(error)})
             if WITHOUT_MEMORY not in course.missing:
                 course.missing.append(WITHOUT_MEMORY)
+
+    async def _replace(self, session_id: str, turns: Sequence[Message]) -> None:
+        # One that is gone was deleted meanwhile, and must not come back.
+        if await self.conversations.history(session_id):
+            await self.conversations.delete(session_id)
+            await self.conversations.append(session_id, turns)

@@ -9,11 +9,15 @@ from dataclasses import dataclass
 
 from rag.types import Hit, Message, Prompt
 
-HISTORY_CHARS = 12_000
-"""Of earlier turns, newest first: about 3,000 tokens."""
+PROMPT_BYTES = 24_000
+"""Of question, sources and earlier turns together, in UTF-8. No text has more tokens than bytes; English has a quarter.
 
+The question comes first and whole, then the sources, then what room is left for earlier turns.
+"""
 SOURCES_BYTES = 16_000
-"""Of passages in UTF-8: about 4,000 tokens, in English (4 bytes a token) as in Chinese (3 bytes a character)."""
+"""Of these for passages, at most: about 4,000 tokens in English (4 bytes a token) and in Chinese (3 a character)."""
+HISTORY_BYTES = 12_000
+"""Of these for earlier turns, newest first."""
 OFFERED = 3
 """Pages, or questions, that an answer without sources offers instead."""
 
@@ -67,20 +71,26 @@ class PromptWriter:
         sources = "\n\n".join(_source(number, hit) for number, hit in enumerate(hits, start=1))
         asked = f"<sources>\n{sources}\n</sources>\n\nQuestion: {question}"
         # Numbers of earlier sources would be taken for numbers of these.
-        earlier = [{"role": turn.role, "content": _CITED.sub("", turn.content)} for turn in _newest(history)]
+        room = min(HISTORY_BYTES, PROMPT_BYTES - size(question) - size(sources))
+        earlier = [{"role": turn.role, "content": _CITED.sub("", turn.content)} for turn in newest(history, room)]
         messages = [{"role": "system", "content": system}, *earlier, {"role": "user", "content": asked}]
         return Prompt(question=question, messages=tuple(messages), hits=tuple(hits))
 
 
-def within_budget(hits: Sequence[Hit]) -> list[Hit]:
-    """The hits that fit `SOURCES_BYTES` as whole passages, best first; the best one in any case."""
+def size(text: str) -> int:
+    """Bytes in UTF-8: at least as many as tokens."""
+    return len(text.encode("utf-8", "surrogatepass"))
+
+
+def within_budget(hits: Sequence[Hit], question: str) -> list[Hit]:
+    """The hits that fit beside the question as whole passages, best first; the best one in any case."""
     kept: list[Hit] = []
-    room = SOURCES_BYTES
+    room = min(SOURCES_BYTES, PROMPT_BYTES - size(question))
     for hit in hits:
-        size = len(hit.passage.indexed_text.encode("utf-8", "surrogatepass"))
-        if not kept or size <= room:
+        needed = size(hit.passage.indexed_text)
+        if not kept or needed <= room:
             kept.append(hit)
-            room -= size
+            room -= needed
     return kept
 
 
@@ -98,12 +108,11 @@ def _source(number: int, hit: Hit) -> str:
     return f'<source number="{number}">\n{text}\n</source>'
 
 
-def _newest(history: Sequence[Message]) -> list[Message]:
-    """The latest turns that fit `HISTORY_CHARS`, beginning with a question, oldest first."""
+def newest(history: Sequence[Message], room: int = HISTORY_BYTES) -> list[Message]:
+    """The latest turns that fit `room` bytes, beginning with a question, oldest first."""
     kept: list[Message] = []
-    room = HISTORY_CHARS
     for turn in reversed(history):
-        room -= len(turn.content)
+        room -= size(turn.content)
         if room < 0:
             break
         kept.append(turn)

@@ -84,15 +84,16 @@ class Retriever:
         self._metrics.searched(embed_s=embedding.seconds, search_s=searching.seconds)
         return Retrieved(hits, degraded, on_topic)
 
-    def relevant(self, retrieved: Retrieved, *, in_conversation: bool) -> list[Hit]:
+    def relevant(self, retrieved: Retrieved, *, question: str, in_conversation: bool) -> list[Hit]:
         """The hits that may go into a prompt, within its budget; none where the question is off-topic.
 
         A threshold that is set decides in place of the build's floor, passage by passage, where it can be applied.
         The floor judges only what opens a conversation: later turns ("what did I ask first?") may be about that.
         """
         if self._threshold is not None and not retrieved.degraded:
-            return within_budget([hit for hit in retrieved.hits if hit.similarity >= self._threshold])
-        return within_budget(retrieved.hits) if retrieved.on_topic or in_conversation else []
+            hits = [hit for hit in retrieved.hits if hit.similarity >= self._threshold]
+            return within_budget(hits, question)
+        return within_budget(retrieved.hits, question) if retrieved.on_topic or in_conversation else []
 
 
 def _find(

@@ -50,12 +50,12 @@ async def chat_stream(body: ChatRequest, request: Request, services: WithService
 
 
 def ask(
-    question: str, *, session_id: str | None, is_new: bool = False, claimed: Sequence[Message], services: Services,
-    stream: bool,
+    question: str, *, session_id: str | None, is_new: bool = False, claimed: Sequence[Message],
+    kept: Sequence[Message] | None = None, services: Services, stream: bool,
 ) -> AsyncGenerator[Event, None]:  # fmt: skip
     """The answer's events, in every dialect. Without a session nothing is remembered. Raises `InvalidRequest`."""
     return services.chat.answer(
-        _question(question, services), session_id=session_id, is_new=is_new, claimed=claimed, stream=stream
+        _question(question, services), session_id=session_id, is_new=is_new, claimed=claimed, kept=kept, stream=stream
     )
 
 

@@ -118,12 +118,37 @@ def test_the_stream_has_the_parts_of_version_1_in_their_order(client: httpx.Clie
     assert set(kinds[3:-2]) == {"text-delta", "source-url"}
 
 
-def test_a_chats_own_id_is_its_session(talk: Talk, client: httpx.Client) -> None:
-    shown = talk({"send": QUESTION}, {"send": "And what does error E17 mean?"})
-    assert len(shown["id"]) == 16  # what the SDK draws when a page gives none
-    assert history_of(client, shown["id"]) == [text_of(message) for message in shown["messages"]]
-    assert len(shown["messages"]) == 4
-    assert shown["messages"][3]["metadata"]["sessionId"] == shown["id"]
+def session_of(shown: dict[str, Any]) -> str:
+    """What the first answer's metadata says, or an id that nothing is known of."""
+    answers = [message for message in shown["messages"] if message["role"] == "assistant"]
+    return str(answers[0]["metadata"]["sessionId"]) if answers else "nothing-was-answered"
+
+
+def test_a_conversation_goes_on_under_the_session_that_its_first_answer_named(talk: Talk, client: httpx.Client) -> None:
+    shown = talk({"send": "Is there a Reef plan?"}, {"send": QUESTION})
+    assert history_of(client, session_of(shown)) == [text_of(message) for message in shown["messages"]]
+    assert shown["messages"][3]["metadata"]["sessionId"] == session_of(shown)
+    assert session_of(shown) != shown["id"]
+
+
+def test_visitors_of_a_page_with_a_fixed_chat_id_and_greeting_share_nothing(client: httpx.Client) -> None:
+    greeting = ui_message("How can I help?", "greeting-of-the-page-01", "assistant")
+    body = {"id": "support-chat-of-this-page", "messages": [greeting, ui_message(QUESTION, "fixed-user-message-id-1")]}
+    told = [parts_of(client.post("/api/chat", json=body)) for _ in range(2)]
+    sessions = [part["messageMetadata"]["sessionId"] for parts in told for part in parts if part["type"] == "start"]
+    assert len(set(sessions)) == 2
+    assert history_of(client, "support-chat-of-this-page") == []
+
+
+def test_an_answer_that_cannot_be_made_again_is_not_forgotten(client: httpx.Client, azure: AzureEmulator) -> None:
+    session_id = f"test-regenerating-{secrets.token_hex(8)}"
+    question = ui_message(QUESTION, "m1")
+    client.post("/api/chat", json={"session_id": session_id, "messages": [question]})
+    before = history_of(client, session_id)
+    azure.fail("content_filter_prompt", target="chat")
+    again = {"session_id": session_id, "messages": [question], "trigger": "regenerate-message"}
+    assert client.post("/api/chat", json=again).status_code == 422
+    assert history_of(client, session_id) == before
 
 
 def test_a_conversation_goes_on_from_what_the_page_kept(talk: Talk, azure: AzureEmulator) -> None:
@@ -154,7 +179,7 @@ def test_a_short_id_of_a_page_goes_on_in_one_browser_and_is_not_shared_with_anot
 def test_a_regenerated_answer_takes_the_place_of_the_one_before(talk: Talk, client: httpx.Client) -> None:
     shown = talk({"send": "Is there a Reef plan?"}, {"send": QUESTION}, {"regenerate": True})
     assert shown["error"] is None
-    remembered = history_of(client, shown["id"])
+    remembered = history_of(client, session_of(shown))
     assert remembered == [text_of(message) for message in shown["messages"]]
     assert [remembered[0], remembered[2]] == ["Is there a Reef plan?", QUESTION]
 
@@ -166,7 +191,7 @@ def test_a_page_that_sends_only_its_last_messages_loses_none_by_asking_for_anoth
     shown: list[dict[str, Any]] = []
 
     def ask(**more: Any) -> None:
-        body = {"id": session_id, "messages": shown[-6:], **more}
+        body = {"session_id": session_id, "messages": shown[-6:], **more}
         text = "".join(part.get("delta", "") for part in parts_of(client.post("/api/chat", json=body)))
         shown.append(ui_message(text, f"m{len(shown)}", "assistant"))
 
@@ -190,10 +215,10 @@ def test_regenerating_the_first_answer_begins_anew_and_so_does_what_the_server_n
     session_id = f"test-regenerating-{secrets.token_hex(8)}"
     question = ui_message(QUESTION, "m1")
     for trigger in ("submit-message", "regenerate-message"):
-        client.post("/api/chat", json={"id": session_id, "messages": [question], "trigger": trigger})
+        client.post("/api/chat", json={"session_id": session_id, "messages": [question], "trigger": trigger})
         assert len(history_of(client, session_id)) == 2
     elsewhere = [ui_message("Is there a Reef plan?", "m2"), ui_message("Yes.", "m3", "assistant"), question]
-    client.post("/api/chat", json={"id": session_id, "messages": elsewhere, "trigger": "regenerate-message"})
+    client.post("/api/chat", json={"session_id": session_id, "messages": elsewhere, "trigger": "regenerate-message"})
     assert history_of(client, session_id)[:3] == ["Is there a Reef plan?", "Yes.", QUESTION]
 
 
@@ -207,7 +232,7 @@ def test_an_answer_that_breaks_off_is_an_error_on_the_page_and_not_remembered(
     assert shown["error"] == "The language model cannot be reached at the moment. Please try again shortly."
     assert text_of(shown["messages"][1]).startswith("one ")
     assert shown["chunks"][-1]["type"] == "error"
-    assert history_of(client, shown["id"]) == []
+    assert history_of(client, session_of(shown)) == []
 
 
 def test_a_refusal_before_the_first_word_is_a_problem_document(talk: Talk, azure: AzureEmulator) -> None:
@@ -233,7 +258,7 @@ def test_stop_ends_the_upstream_call_and_nothing_is_remembered(
     assert (shown["status"], shown["error"]) == ("ready", None)
     assert text_of(shown["messages"][1])
     wait_until(lambda: azure.requests("chat")[0]["outcome"] == "cancelled", 5, "the upstream call ends")
-    assert history_of(client, shown["id"]) == []
+    assert history_of(client, session_of(shown)) == []
 
 
 @pytest.mark.parametrize(
@@ -259,7 +284,7 @@ def test_a_server_that_stops_in_the_middle_says_abort_and_error(
     server = start_server(workers=1, REQUEST_TIMEOUT_SECONDS="1")
     azure.behave(tokens=["word "] * 200, token_delay_ms=100)
     session_id = f"test-stopping-{secrets.token_hex(8)}"
-    body = {"id": session_id, "messages": [ui_message(QUESTION, "m1")]}
+    body = {"session_id": session_id, "messages": [ui_message(QUESTION, "m1")]}
     seen = []
     with httpx.stream("POST", f"{server.base_url}/api/chat", json=body, timeout=30, trust_env=False) as answer:
         for line in answer.iter_lines():

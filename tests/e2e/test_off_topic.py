@@ -2,6 +2,7 @@
 
 import httpx
 
+from rag.chat.prompt import PROMPT_BYTES
 from tests.conftest import StartServer
 from tests.support.azure import AzureEmulator
 from tests.support.small_site import OFF_TOPIC, SITE_URL
@@ -48,3 +49,27 @@ def test_with_query_rewrite_the_model_words_the_search_of_a_follow_up(
     assert len(azure.requests("chat")) == 3
     assert "How long does the warranty last?" in azure.requests("embeddings")[-1]["body"]["input"]
     assert str(answer["sources"][0]["url"]).startswith(f"{SITE_URL}/warranty/")  # type: ignore[index]
+
+
+def test_a_history_that_only_the_client_claims_switches_no_judgement_off(
+    start_server: StartServer, azure: AzureEmulator
+) -> None:
+    server = start_server(workers=1)
+    claimed = [{"role": "user", "content": "What does it cost?"}, {"role": "assistant", "content": "40 euros."}]
+    assert ask(server.base_url, OFF_TOPIC, history=claimed)["sources"] == []
+    assert azure.requests("chat") == []
+    dialect = {"messages": [*claimed, {"role": "user", "content": OFF_TOPIC}]}
+    told = httpx.post(f"{server.base_url}/v1/chat/completions", json=dialect, timeout=30.0, trust_env=False)
+    assert told.status_code == 200
+    assert azure.requests("chat") == []
+
+
+def test_the_largest_request_cannot_make_a_prompt_of_more_bytes_than_the_budget(
+    start_server: StartServer, azure: AzureEmulator
+) -> None:
+    server = start_server(workers=1, QUERY_REWRITE="model")
+    turns = [{"role": role, "content": "😀" * 3_500} for role in ("user", "assistant", "user", "assistant")]
+    ask(server.base_url, "How long does the warranty last? And what of it?", history=turns)
+    sent = [sum(len(m["content"].encode()) for m in request["body"]["messages"]) for request in azure.requests("chat")]
+    assert sent
+    assert max(sent) <= PROMPT_BYTES + 4_000

@@ -1,6 +1,5 @@
 """The AI SDK's dialect: `POST /api/chat`, where `useChat` looks by default: UI messages in, UI message stream out."""
 
-import hashlib
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import takewhile
@@ -12,6 +11,7 @@ from pydantic import BaseModel, Field
 
 from rag.access import callers
 from rag.chat.pipeline import Delta, Done, Event, Sources
+from rag.chat.prompt import newest
 from rag.errors import RagError, StateUnavailable
 from rag.http import bodies, problems, streams
 from rag.http.admission import AdmittedRoute, rule
@@ -28,12 +28,15 @@ class UIMessage(BaseModel):
     id: str = ""
     role: str
     parts: list[shared.Part] = Field(description="those of type text are read, the others passed over")
+    metadata: Any = Field(None, description="sent back as it came: an answer's holds the sessionId")
 
 
 class UIChatRequest(BaseModel):
     """What `DefaultChatTransport` sends; further fields are ignored."""
 
-    id: str | None = Field(None, description="the chat's: the session, where it is a valid session_id")
+    session_id: bodies.SessionId | None = Field(
+        None, description="continues a conversation; else the sessionId in the metadata of the answers sent back does"
+    )
     messages: list[UIMessage] = Field(
         description="the last of role user is the question",
         examples=[[{"id": "1", "role": "user", "parts": [{"type": "text", "text": "How do I reset my password?"}]}]],
@@ -54,25 +57,25 @@ router = APIRouter(route_class=AdmittedRoute)
 @rule(limit="chat", scope="chat")
 async def ui_chat(body: UIChatRequest, request: Request, services: WithServices) -> StreamingResponse:
     turns = [(message.role, shared.text_of(message.parts)) for message in body.messages]
-    session_id = _session_id(body)
-    events = shared.ask(turns, session_id=session_id, services=services, stream=True)
-    if body.trigger == "regenerate-message":
-        await _take_back(session_id, shared.conversation(turns)[0], services.conversations)
+    known = _session_id(body)
+    session_id = known or callers.new_session_id()
+    kept = None
+    if body.trigger == "regenerate-message" and known is not None:
+        kept = await _kept(session_id, shared.conversation(turns)[0], services.conversations)
+    events = shared.ask(turns, session_id=session_id, kept=kept, services=services, stream=True)
     return await streams.streamed(request, events, _Parts(session_id), **{"x-vercel-ai-ui-message-stream": "v1"})
 
 
-async def _take_back(session_id: str, shown: Sequence[Message], conversations: Conversations) -> None:
-    """Forget what was said after `shown`, or else the answer that displeased would stay in the history.
+async def _kept(session_id: str, shown: Sequence[Message], conversations: Conversations) -> list[Message] | None:
+    """What stays of the conversation when the answer after `shown` is asked for again; None where nothing is known.
 
     A client may show, or send, only the last few messages; what was said before those stays. Where nothing remembered
     ends as `shown` does, all is forgotten, and goes on from there.
     """
     with suppress(StateUnavailable):
-        remembered = await conversations.history(session_id)
-        kept = remembered[: _end_of(shown, remembered)]
-        # Not only cut: an answer that is still on its way must not come in behind.
-        await conversations.delete(session_id)
-        await conversations.restore(session_id, kept)
+        if remembered := await conversations.history(session_id):
+            return remembered[: _end_of(shown, remembered)] or newest(shown)
+    return None
 
 
 def _end_of(shown: Sequence[Message], remembered: Sequence[Message]) -> int:
@@ -87,15 +90,18 @@ def _end_of(shown: Sequence[Message], remembered: Sequence[Message]) -> int:
     return end if alike(end) else 0
 
 
-def _session_id(body: UIChatRequest) -> str:
-    if body.id is not None and callers.is_session_id(body.id):
-        return body.id
-    # A short id is one that a page gives to all its visitors, such as `help`. The first message's id, drawn by chance
-    # in the browser and sent every time, keeps their conversations apart.
-    first = body.messages[0].id if body.messages else ""
-    if body.id is None or not first:
-        return callers.new_session_id()
-    return hashlib.sha256(f"{body.id}\n{first}".encode()).hexdigest()
+def _session_id(body: UIChatRequest) -> str | None:
+    """The session that this conversation was given with its first answer; None where it has none yet.
+
+    The chat's own id is no session: a page may fix it, and then all of its visitors would share one conversation.
+    """
+    if body.session_id is not None:
+        return body.session_id
+    for message in reversed(body.messages):
+        told = message.metadata.get("sessionId") if isinstance(message.metadata, dict) else None
+        if message.role == "assistant" and isinstance(told, str) and callers.is_session_id(told):
+            return told
+    return None
 
 
 class _Parts:

@@ -3,7 +3,7 @@
 It must not know how an answer comes about, nor what any one dialect looks like.
 """
 
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from typing import Any
 
 import orjson
@@ -33,11 +33,16 @@ def text_of(parts: Iterable[Part]) -> str:
 
 
 def ask(
-    turns: Iterable[tuple[str, str]], *, session_id: str | None, services: Services, stream: bool
+    turns: Iterable[tuple[str, str]],
+    *,
+    session_id: str | None,
+    kept: Sequence[Message] | None = None,
+    services: Services,
+    stream: bool,
 ) -> AsyncGenerator[Event, None]:
     """The answer to the last user's turn; the turns before it are the history. Raises `InvalidRequest`."""
     history, question = conversation(turns)
-    return answers.ask(question, session_id=session_id, claimed=history, services=services, stream=stream)
+    return answers.ask(question, session_id=session_id, claimed=history, kept=kept, services=services, stream=stream)
 
 
 def conversation(turns: Iterable[tuple[str, str]]) -> tuple[list[Message], str]:

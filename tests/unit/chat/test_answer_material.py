@@ -26,19 +26,19 @@ def hit(text: str = "Text.", **more: str) -> Hit:
 
 def test_passages_fill_the_budget_whole_and_in_order() -> None:
     large, small = hit("x" * (SOURCES_BYTES // 2)), hit("small")
-    assert within_budget([large, large, small, small]) == [large, small, small]
-    assert within_budget([small, large]) == [small, large]
+    assert within_budget([large, large, small, small], "?") == [large, small, small]
+    assert within_budget([small, large], "?") == [small, large]
 
 
 def test_the_best_passage_is_kept_however_long_it_is() -> None:
     giant, small = hit("x" * (SOURCES_BYTES + 1)), hit("small")
-    assert within_budget([giant, small]) == [giant]
-    assert within_budget([]) == []
+    assert within_budget([giant, small], "?") == [giant]
+    assert within_budget([], "?") == []
 
 
 def test_a_character_of_three_bytes_takes_three() -> None:
     chinese = hit("水" * (SOURCES_BYTES // 4))
-    assert within_budget([chinese, chinese]) == [chinese]
+    assert within_budget([chinese, chinese], "?") == [chinese]
 
 
 def test_where_nothing_fits_the_nearest_pages_and_questions_are_offered() -> None:

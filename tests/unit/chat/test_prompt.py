@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from rag.chat.prompt import HISTORY_CHARS, INSTRUCTIONS, PromptWriter
+from rag.chat.prompt import HISTORY_BYTES, INSTRUCTIONS, PROMPT_BYTES, PromptWriter, size, within_budget
 from rag.types import Hit, Message, Passage
 
 WRITER = PromptWriter(site_name="Brinewell")
@@ -84,14 +84,14 @@ def test_earlier_turns_are_cut_from_the_oldest_and_begin_with_a_question() -> No
         for message in (Message("user", f"q{number} " + "x" * 1000), Message("assistant", f"a{number} " + "y" * 1000))
     ]
     earlier = WRITER.write("And now?", history=history, hits=[hit()]).messages[1:-1]
-    assert sum(len(message["content"]) for message in earlier) <= HISTORY_CHARS
+    assert sum(len(message["content"]) for message in earlier) <= HISTORY_BYTES
     assert [message["role"] for message in earlier] == ["user", "assistant"] * (len(earlier) // 2)
     assert earlier[-1]["content"].startswith("a19 ")
     assert len(earlier) == 10
 
 
 def test_a_turn_longer_than_the_whole_budget_is_left_out_and_not_cut() -> None:
-    history = [Message("user", "x" * (HISTORY_CHARS + 1)), Message("assistant", "short")]
+    history = [Message("user", "x" * (HISTORY_BYTES + 1)), Message("assistant", "short")]
     assert len(WRITER.write("And now?", history=history, hits=[hit()]).messages) == 2
 
 
@@ -120,6 +120,20 @@ def test_a_long_run_of_blanks_in_an_earlier_turn_costs_time_in_proportion() -> N
         return time.perf_counter() - began
 
     # Four times the blanks would take sixteen times as long if each of them began anew.
-    assert HISTORY_CHARS > 11_900
+    assert HISTORY_BYTES > 11_900
     few, many = (min(seconds(count) for _ in range(5)) for count in (2_975, 11_900))
     assert many < 8 * few + 0.002
+
+
+@pytest.mark.parametrize("letter", ["a", "é", "字", "😀"])
+def test_question_sources_and_history_share_one_budget_whatever_they_are_written_in(letter: str) -> None:
+    question = letter * 4_000
+    turns = [Message(role, letter * 15_000) for role in ("user", "assistant")] * 4
+    turns += [Message("user", letter * 2_000), Message("assistant", letter * 2_000)]
+    passage = Passage("word " * 300, "Title", (), "https://example.com/", "", "a.md", "en")
+    hits = within_budget([Hit(passage, 1.0, 0.5, row) for row in range(20)], question)
+    prompt = PromptWriter(site_name="Example").write(question, history=turns, hits=hits)
+    asked = sum(size(message["content"]) for message in prompt.messages[1:])
+    marks = 200 * len(hits)
+    assert asked <= PROMPT_BYTES + marks
+    assert question in prompt.messages[-1]["content"]

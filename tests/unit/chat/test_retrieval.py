@@ -131,7 +131,7 @@ def relevant(
     retriever = Retriever(
         index=index, embedder=FakeEmbedder(axis(0)), threshold=threshold, metrics=Metrics(folder=None)
     )
-    return [hit.passage.text for hit in retriever.relevant(retrieved, in_conversation=in_conversation)]
+    return [hit.passage.text for hit in retriever.relevant(retrieved, question="?", in_conversation=in_conversation)]
 
 
 def test_the_floor_judges_what_opens_a_conversation_and_not_what_continues_it(index: LiveIndex) -> None:
