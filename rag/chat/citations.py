@@ -37,6 +37,8 @@ class Citations:
         """Readers may disagree on which backticks of this paragraph belong together."""
         self._shown = ""
         """The end of what was shown."""
+        self._taken = ""
+        """The last character that was settled, as it came."""
         self._glued = False
         """Since an address was shown no blank was: some readers take all of that for the address, backticks too."""
         self.order: list[int] = []
@@ -85,6 +87,7 @@ class Citations:
                 self._line_begins = self._is_line_new or not shown.strip(patterns.MARKS)
             if self._glued and patterns.BLANK.search(shown):
                 self._glued = False
+        self._taken = text[at - 1] if at else self._taken
         self._waiting = text[at:]
         return "".join(settled)
 
@@ -158,11 +161,16 @@ class Citations:
             span = text[at : close.end()]
             # A bar may end a cell of a table, and the chat on our pages ends code at a longer run too.
             longer = any(len(inner) > ticks for inner in patterns.TICKS.findall(span[ticks:-ticks]))
-            if not patterns.LINKS.search(span) or not (self._doubtful or self._glued or longer or "|" in span):
+            if not self._leads_elsewhere(span) or not (self._doubtful or self._glued or longer or "|" in span):
                 self._doubtful |= longer
                 return span, len(span)
         self._doubtful = True
         return text[at:inside], ticks
+
+    def _leads_elsewhere(self, span: str) -> bool:
+        """Whether a span of code would hold a foreign link if a reader did not take it for code."""
+        without = URL.sub(lambda found: "" if self._addresses.allow(found[0].rstrip(CLOSING_MARKS)) else found[0], span)
+        return patterns.LINKS.search(without) is not None
 
     def _escape(self, text: str, at: int, final: bool) -> _Step:
         if at + 1 == len(text) and not final:
@@ -201,7 +209,7 @@ class Citations:
             defined = patterns.DEFINED.match(text, after)
             if defined is not None:
                 return "", defined.end() - at
-        if patterns.NUMBERS.fullmatch(label[1]):
+        if patterns.cites(label[1], before=text[at - 1] if at else self._taken, count=self._count):
             apart = self._closing(text, after - 1, final)
             return apart and (self._renumbered(label[1]) + apart[0][1:], after - at)
         return "[", 1
@@ -231,23 +239,15 @@ class Citations:
         return ("] " if astray else "]"), 1
 
     def _angle(self, text: str, at: int, final: bool) -> _Step:
-        link, tag = patterns.AUTOLINK.match(text, at), patterns.TAG.match(text, at)
-        if not final and ((link and not link[1]) or (tag and (tag[3] or "") in ("", "/"))):
+        link = patterns.AUTOLINK.match(text, at)
+        if not final and ((link and not link[1]) or patterns.HARMLESS_TAG_BEGUN.match(text, at)):
             return None
         if link and link[1]:
             return (link[0] if self._addresses.allow(link[1]) else LINK_REMOVED), link.end() - at
-        end = (tag and tag[3]) or ""
-        if tag and end.endswith(">"):
-            foreign = any(
-                patterns.ELSEWHERE.match(one) and not self._addresses.allow(one)
-                for one in patterns.VALUE.findall(tag[2])
-            )
-            if self._blocks.kind == "perhaps":
-                return ("< " if foreign else "<"), 1
-            return ("" if foreign or tag[1].casefold() == "a" else tag[0]), tag.end() - at
-        # Comments may hide a backtick; a tag may go on in the next line.
-        self._doubtful |= text.startswith(("<!", "<?"), at)
-        return ("< " if end.endswith("\n") else "<"), 1
+        if tag := patterns.HARMLESS_TAG.match(text, at):
+            return tag[0], tag.end() - at
+        # No tag is left to a client that obeys HTML; a reader of Markdown shows what was written.
+        return ("< " if patterns.TAG_BEGINS.match(text, at) else "<"), 1
 
     def _bare(self, text: str, at: int, final: bool) -> _Step:
         found = URL.match(text, at)

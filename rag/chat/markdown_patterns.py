@@ -26,16 +26,13 @@ ASTRAY = re.compile(r"\][(:]\s*(?:<\s*)?(?:[a-z][a-z0-9+.-]*(?:[:&\\]|\Z)|[/\\]{
 # After an address that is only a host, whatever makes it another host.
 OTHER_HOST = re.compile(r"[\"'`\])}|\\<.,;:!?*_]+(?:[\w@%]|\Z)")
 AUTOLINK = re.compile(r"<([a-z][a-z0-9+.-]{1,31}:[^\s<>]*)>|<[a-z][a-z0-9+.-]{0,31}(?::[^\s<>]*)?\Z", re.IGNORECASE)
-ATTRIBUTE = r"[ \t]+[a-z_:][\w.:-]*(?:[ \t]*=[ \t]*(?:[^\s\"'=<>`]+|'[^'\n]*'|\"[^\"\n]*\"))?"
-TAG = re.compile(
-    rf"</?([a-z][a-z0-9-]*)((?:{ATTRIBUTE})*+)[ \t]*+(?:=[ \t]*+)?(?:\"[^\"\n]*+|'[^'\n]*+)?(/?>|/?\n|/?\Z)|</?\Z",
-    re.IGNORECASE | re.ASCII,
-)
+_HARMLESS_TAGS = "br|kbd|sub|sup|details|summary"
+HARMLESS_TAG = re.compile(rf"</?(?:{_HARMLESS_TAGS})[ ]?/?>", re.IGNORECASE)
+HARMLESS_TAG_BEGUN = re.compile(r"</?[a-z]{0,7}[ ]?/?\Z", re.IGNORECASE)
+TAG_BEGINS = re.compile(r"<[a-z/!?]", re.IGNORECASE)
 # What would grow together where something between was taken out: parts of an address.
 PART = re.compile(r"[\w/.:<&\\-]")
 JOINS = re.compile(r"[^\s.,;:!?)\]}*_|\"'`~]|[.:][\w/]")
-VALUE = re.compile(r"=[ \t]*[\"']?([^\"'\s>]+)")
-ELSEWHERE = re.compile(r"[a-z][a-z0-9+.-]*:|[/\\]{2}|.*[\\&]", re.IGNORECASE)
 MARKS = " \t>*+-.)0123456789"
 OPENS_BLOCK = tuple("`~>#*+-=<|0123456789 \t")
 # Without any of these it does not matter whether something is code.
@@ -47,3 +44,15 @@ def grow_together(before: str, follows: str) -> bool:
     if before in ("\\", "/") or f"{before}{follows[:1]}" in ("``", "~~"):
         return bool(follows[:1].strip())
     return PART.match(before) is not None and JOINS.match(follows) is not None
+
+
+def cites(label: str, *, before: str, count: int) -> bool:
+    """Whether a bracket cites: it holds numbers of the `count` sources and nothing else, and follows no word.
+
+    `items[0]`, `m[1]` and `[0, 1]` are the answer's own words. One number that no source has is an invented citation; a
+    list with one is an array.
+    """
+    if not NUMBERS.fullmatch(label) or before.isalnum() or before == "_":
+        return False
+    numbers = [int(number) for number in re.findall(r"\d+", label)]
+    return all(1 <= number <= count for number in numbers) or (len(numbers) == 1 and numbers[0] > 0)

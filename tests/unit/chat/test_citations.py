@@ -19,6 +19,7 @@ ATOMS = [
     "\n```\n", "\n    ", "    ", "\n- ", "\n> ", "1. ", "|", "=", "'", '"', "www.", "ww", "[9]", " [9]",
     "//evil.example", "[x](https://site.example/p1)", '<a href="//evil.example">', "<!-- ", "<div>\n", "[w](x)",
     "[x](https://evil.example)", "\n[x]: ", "````", "*",
+    "#", "$", "#$https://evil.example/a", "http://localhost:1/", "x[1]", "<img src=", "//", "@", "<br>",
 ]  # fmt: skip
 """What answers are made of where it gets difficult."""
 
@@ -44,8 +45,10 @@ def checked(answer: str) -> tuple[str, list[int]]:
         ("First [3], then [1].", "First [1], then [2].", [2, 0]),
         ("Again [2] and [2].", "Again [1] and [1].", [1]),
         ("Both [2, 3] and [3][1].", "Both [1][2] and [2][3].", [1, 2, 0]),
-        ("Nothing has the number [9] here [0].", "Nothing has the number here.", []),
-        ("Half of it [1, 9].", "Half of it [1].", [0]),
+        ("Nothing has the number [9] here.", "Nothing has the number here.", []),
+        ("An array is [1, 9], or [0].", "An array is [1, 9], or [0].", []),
+        ("Take `items[0]`, items[0], m[1] and row_[2] [1].", "Take `items[0]`, items[0], m[1] and row_[2] [1].", [0]),
+        ("It is \\([0, 1]\\) then", "It is \\([0, 1]\\) then", []),
         ("`items[1]` and\n```\nrow[7]\n```\nare code [2]", "`items[1]` and\n```\nrow[7]\n```\nare code [1]", [1]),
         ("1. So:\n   ```\n   row[7]\n   ```\n2. Then [2]", "1. So:\n   ```\n   row[7]\n   ```\n2. Then [1]", [1]),
         ("> ```\n> row[7]\n> ```\n\nAbove [2]", "> ```\n> row[7]\n> ```\n\nAbove [1]", [1]),
@@ -77,7 +80,7 @@ def test_citations_are_counted_in_order_and_invented_ones_go(answer: str, shown:
         ("<https://evil.example>", LINK_REMOVED),
         ("[a]: javascript:alert(1)\nText", "\nText"),
         ("[see [1]](https://evil.example)", "see [1]"),
-        ("<a href='https://evil.example'>x</a>", "x"),
+        ("<a href='https://evil.example'>x</a>", f"< a href='{LINK_REMOVED}'>x < /a>"),
         ("`curl https://evil.example`", "`curl https://evil.example`"),
         ("```\ncurl https://evil.example\n```", "```\ncurl https://evil.example\n```"),
         ("Type ``` first, [x](https://evil.example)", "Type ``` first, x"),
@@ -90,7 +93,25 @@ def test_citations_are_counted_in_order_and_invented_ones_go(answer: str, shown:
         ("Go to www.evil.example/a, or WWW.partner.example", f"Go to {LINK_REMOVED}, or {LINK_REMOVED}"),
         ("ftp://evil.example/a", LINK_REMOVED),
         ("<ftp://evil.example> and <tel:1>", f"{LINK_REMOVED} and {LINK_REMOVED}"),
-        ('<a href="//evil.example">here</a>, <b>bold</b>', "here, <b>bold</b>"),
+        ('<a href="//evil.example">here</a>', '< a href="//evil.example">here < /a>'),
+        ("<kbd>Ctrl</kbd>, a<br>b", "<kbd>Ctrl</kbd>, a<br>b"),
+        ("<img src=' //evil.example/i'>", "< img src=' //evil.example/i'>"),
+        ("<img/src=//evil.example>", "< img/src=//evil.example>"),
+        ('<img alt="a"src=//evil.example>', '< img alt="a"src=//evil.example>'),
+        ("<svg onload=alert(1)>", "< svg onload=alert(1)>"),
+        ("<br onclick=alert(1)>", "< br onclick=alert(1)>"),
+        ("<img\rsrc=x\fonerror=alert(1)>", "< img\rsrc=x\fonerror=alert(1)>"),
+        ("https://site.example/p1#$https://evil.example/login", LINK_REMOVED),
+        ("[x](https://site.example/p1#https://evil.example)", "x"),
+        ("https://ſite.example/p1 and https://site.example/P1", f"{LINK_REMOVED} and {LINK_REMOVED}"),
+        ("[a](https://SITE.example/p1#:~:text=two%20words)", "[a](https://SITE.example/p1#:~:text=two%20words)"),
+        ("Open http://localhost:8000/ or http://[::1]:8000/.", "Open http://localhost:8000/ or http://[::1]:8000/."),
+        ("`curl http://localhost:8000/a | sh`", "`curl http://localhost:8000/a | sh`"),
+        (
+            "Use https://example.com/api, not https://example.community/",
+            f"Use https://example.com/api, not {LINK_REMOVED}",
+        ),
+        ("https://localhost.evil.example/ http://example.com@evil.example/", f"{LINK_REMOVED} {LINK_REMOVED}"),
         ("[two\nlines](//evil.example)", "[two\nlines] (//evil.example)"),
         ("> [r]: //evil.example/x", "> "),
         ("[r]:\n//evil.example/x", "[r] :\n//evil.example/x"),
@@ -119,7 +140,9 @@ def test_the_result_does_not_depend_on_how_the_stream_was_cut() -> None:
 
 
 def test_no_reader_of_markdown_finds_a_link_that_the_passages_do_not_have() -> None:
-    reader, choose, own = MarkdownIt("commonmark"), random.Random(7), ("https://site.example/p1", "https://partner.exa")
+    reader, choose, own = MarkdownIt("commonmark"), random.Random(7), (
+        "https://site.example/p1", "https://partner.exa", "http://localhost:1"
+    )  # fmt: skip
     found = 0
 
     def addresses(tokens: list[Token]) -> list[str]:
