@@ -54,6 +54,13 @@ class Page:
     body: bytes
 
 
+_SPECIAL = [
+    ipaddress.ip_network(network)
+    # Azure's platform, protocol assignments, and site-local: a public look, but no open internet behind it.
+    for network in ("168.63.129.16/32", "192.0.0.0/24", "192.88.99.0/24", "fec0::/10", "2001::/23", "5f00::/16")
+]
+
+
 def is_public(address: Address) -> bool:
     """Whether the address is one of the open internet, for what it embeds too (mapped, 6to4, Teredo, NAT64)."""
     if isinstance(address, ipaddress.IPv6Address):
@@ -63,7 +70,8 @@ def is_public(address: Address) -> bool:
             return is_public(address.ipv4_mapped)
         if any(inner is not None and not is_public(inner) for inner in (address.sixtofour, *(address.teredo or ()))):
             return False
-    return address.is_global and not address.is_multicast and not address.is_reserved
+    special = any(address in network for network in _SPECIAL if network.version == address.version)
+    return address.is_global and not special and not address.is_multicast and not address.is_reserved
 
 
 def resolved(host: str, port: int) -> list[Address]:
@@ -97,7 +105,7 @@ class Fetcher:
                 status, location = response.status, response.getheader("Location")
                 if status not in REDIRECTS or not location:
                     return self._page(url, response)
-            url = cleaned(urljoin(url, location))
+            url = joined(url, location)
             if reason := may_visit(url):
                 raise SourceUnreadable(f"redirects to {url}: {reason}")
         raise SourceUnreadable(f"more than {MAX_REDIRECTS} redirects")
@@ -161,7 +169,7 @@ class Fetcher:
             retry_after = response.getheader("Retry-After") or ""
             raise PageUnavailable(f"HTTP {response.status}", status=response.status, retry_after=retry_after)
         stated = response.getheader("Content-Length") or ""
-        if stated.isdigit() and int(stated) > self._max_bytes:
+        if stated.isascii() and stated.isdigit() and int(stated) > self._max_bytes:
             raise self._too_large()
         body = bytearray()
         packing = (response.getheader("Content-Encoding") or "identity").lower()
@@ -194,6 +202,14 @@ def unpacked(body: bytes, *, limit_bytes: int) -> bytes:
     if len(whole) > limit_bytes:
         raise SourceUnreadable(f"more than {limit_bytes / 1024**2:g} MiB unpacked")
     return whole
+
+
+def joined(base: str, address: str) -> str:
+    """The `cleaned` address of what a page or a redirect names. Raises `SourceUnreadable`."""
+    try:
+        return cleaned(urljoin(base, address))
+    except ValueError:
+        raise SourceUnreadable(f"{address[:200]!r} is no http(s) address") from None
 
 
 def cleaned(url: str) -> str:

@@ -4,6 +4,7 @@ It starts at a sitemap, an index of sitemaps, or a page whose links are followed
 at. Pages are read in the same child processes as files are; knows nothing of sockets and of formats.
 """
 
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 from indexer import sources
 from indexer.documents import Document, Skipped
 from indexer.excluding import Exclusions
-from indexer.fetching import USER_AGENT, Fetcher, Page, PageUnavailable, cleaned, unpacked
+from indexer.fetching import USER_AGENT, Fetcher, Page, PageUnavailable, cleaned, joined, unpacked
 from indexer.robots import Robots, is_noindex
 from indexer.sitemaps import looks_like_xml, read_links, read_sitemap
 from rag.errors import SourceUnreadable
@@ -182,7 +183,7 @@ class Site:
         except PageUnavailable as error:
             if error.status not in BUSY:
                 raise
-            asked_s = float(error.retry_after) if error.retry_after.isdigit() else 5.0
+            asked_s = float(error.retry_after) if re.fullmatch(r"[0-9]{1,6}", error.retry_after) else 5.0
             self._sleep(max(delay_s, min(asked_s, LONGEST_WAIT_S)))
             page = self._fetcher.fetch(url, may_visit=self._refusal)
         if page.url != url:
@@ -207,8 +208,8 @@ class Site:
         found = read_sitemap(body)
         for address in [*found.sitemaps, *found.pages]:
             try:
-                url = cleaned(urljoin(page.url, address))
-            except (SourceUnreadable, ValueError) as error:
+                url = joined(page.url, address)
+            except SourceUnreadable as error:
                 self._skipped.append(Skipped(address[:200], str(error)))
                 continue
             if self._leaves(url):

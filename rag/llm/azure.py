@@ -9,7 +9,8 @@ import logging
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import aclosing
-from typing import Any
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import aiohttp
 import httpx
@@ -19,22 +20,27 @@ import orjson
 from rag.calls import Refused, Unanswered
 from rag.deadline import STREAM_LENGTH_S, Deadline
 from rag.errors import ContentFiltered, RagError, UpstreamError, UpstreamTimeout
-from rag.llm.client import Upstream, read_body
+from rag.llm.client import Read, Upstream, read_body
 from rag.llm.http_client import chunks_of
 from rag.llm.stream_timeout import StreamTimeout
 from rag.protocols import DENSE_WEIGHT
 from rag.types import Completion, Prompt
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 STREAM_SILENCE_S = 10.0
 """Between two tokens, and never more than the request's own time; a stream that is silent for longer has broken off."""
 DRAIN_S = 0.5
 """For the end of a response whose answer is complete: a connection read to its end is used again."""
 MAX_EVENT_BYTES = 1024 * 1024
-"""One event of a stream; more is no event of a model."""
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
 """An answer to be read whole, with all that Azure puts around it; more would only fill the memory."""
+NO_ANSWER = "The model gave no answer to this question. Please put it in other words."
+"""What is shown in place of an answer without a word: asked again, the model would be paid to say as little."""
+TOO_LONG = "context_length_exceeded"
+"""The code with which a model refuses more than it can read."""
+MOST_TOKENS = 10**9
 CUT = "length"
 """Why an answer ends that reached the longest length allowed."""
 MAX_VECTOR_BYTES = 128 * 1024
@@ -84,7 +90,7 @@ class AzureChat:
         async def read(response: httpx.Response) -> Completion:
             return _completion(await read_body(response, limit=MAX_ANSWER_BYTES))
 
-        return await self._upstream.call(self._body(prompt, stream=False), deadline=deadline, read=read)
+        return await self._asked(prompt, deadline=deadline, read=read, stream=False)
 
     async def stream(self, prompt: Prompt, *, deadline: Deadline) -> AsyncIterator[str | Completion]:
         """Pieces of the answer as they arrive, at last the whole where its tokens were counted, or it was cut.
@@ -103,9 +109,9 @@ class AzureChat:
                 first += piece
                 if first.strip():
                     return first, pieces
-            raise Unanswered("a stream without a token")
+            return NO_ANSWER, pieces
 
-        first, pieces = await self._upstream.call(self._body(prompt, stream=True), deadline=deadline, read=read)
+        first, pieces = await self._asked(prompt, deadline=deadline, read=read, stream=True)
         whole = Deadline(STREAM_LENGTH_S)
         async with aclosing(pieces):
             yield first
@@ -122,6 +128,17 @@ class AzureChat:
                     if piece is None:
                         return
                     yield piece
+
+    async def _asked(self, prompt: Prompt, *, deadline: Deadline, read: Read[T], stream: bool) -> T:
+        """Asks once more without the earlier turns where the model cannot read that much."""
+        try:
+            return await self._upstream.call(self._body(prompt, stream=stream), deadline=deadline, read=read)
+        except Refused as error:
+            if error.named != TOO_LONG or len(prompt.messages) <= 2:
+                raise
+            log.warning("prompt too long for the model, asked without the conversation", extra={"reason": str(error)})
+            shorter = replace(prompt, messages=(prompt.messages[0], prompt.messages[-1]))
+            return await self._upstream.call(self._body(shorter, stream=stream), deadline=deadline, read=read)
 
     def _body(self, prompt: Prompt, *, stream: bool) -> dict[str, Any]:
         body = {"messages": prompt.messages, "temperature": self._temperature, "max_tokens": self._max_tokens}
@@ -160,14 +177,19 @@ def _completion(body: bytes) -> Completion:
     try:
         answer = orjson.loads(body)
         choice = answer["choices"][0]
-        text, reason = choice["message"].get("content"), choice.get("finish_reason")
+        message, reason = choice["message"], choice.get("finish_reason")
+        text = message.get("content") or message.get("refusal") or ""
         tokens = _tokens(answer.get("usage")) or (0, 0)
     except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
         raise Unanswered(f"an answer of a wrong form ({type(error).__name__})") from None
     if reason == "content_filter":
         raise ContentFiltered("the answer was refused by the content filter")
-    if not isinstance(text, str) or not text.strip():
-        raise _used_up() if reason == CUT else Unanswered("an answer without text")
+    if not isinstance(text, str):
+        raise Unanswered("an answer of a wrong form (text)")
+    if not text.strip():
+        if reason == CUT:
+            raise _used_up()
+        text = NO_ANSWER
     return Completion(text=text, prompt_tokens=tokens[0], completion_tokens=tokens[1], cut=reason == CUT)
 
 
@@ -188,7 +210,8 @@ def _tokens(usage: Any) -> tuple[int, int] | None:
     if usage is None:
         return None
     try:
-        return int(usage["prompt_tokens"]), int(usage["completion_tokens"])
+        prompt, completion = int(usage["prompt_tokens"]), int(usage["completion_tokens"])
+        return (prompt, completion) if 0 <= min(prompt, completion) <= max(prompt, completion) <= MOST_TOKENS else None
     except (TypeError, KeyError, ValueError, OverflowError):
         return None
 
@@ -268,7 +291,8 @@ def _event(data: bytes | bytearray) -> tuple[str, str | None, tuple[int, int] | 
         tokens = _tokens(event.get("usage"))
         if not (choices := event.get("choices")):
             return "", None, tokens
-        text = (choices[0].get("delta") or {}).get("content") or ""
+        delta = choices[0].get("delta") or {}
+        text = delta.get("content") or delta.get("refusal") or ""
         if not isinstance(text, str):
             raise TypeError
         return text, choices[0].get("finish_reason"), tokens

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler
 
 import pytest
 
-from indexer.fetching import Address, Fetcher, PageUnavailable, cleaned, is_public, unpacked
+from indexer.fetching import Address, Fetcher, PageUnavailable, cleaned, is_public, joined, unpacked
 from rag.errors import SourceUnreadable
 from tests.indexer.loopback import Loopback, moved, page, serving
 
@@ -43,7 +43,7 @@ def test_a_page_comes_with_its_type_and_final_address(site: Loopback) -> None:
         "10.0.0.1", "127.0.0.1", "169.254.169.254", "172.16.3.4", "192.168.0.9", "0.0.0.0", "100.64.0.1", "224.0.0.1",
         "255.255.255.255", "240.0.0.1", "192.0.2.1", "198.18.0.1", "::1", "::", "fe80::1", "fc00::1", "ff02::1",
         "::ffff:127.0.0.1", "::ffff:10.0.0.1", "2002:7f00:1::", "64:ff9b::a00:1", "2001:0:0:0:0:0:80ff:fffe",
-        "2001:db8::1",
+        "2001:db8::1", "168.63.129.16", "192.0.0.192", "::ffff:168.63.129.16", "fec0::1", "2002:a83f:8110::",
     ],
 )  # fmt: skip
 def test_an_address_that_is_not_of_the_open_internet_is_not_public(address: str) -> None:
@@ -214,3 +214,9 @@ def test_an_address_is_written_in_one_way(given: str, expected: str) -> None:
 def test_what_is_no_address_is_refused(given: str) -> None:
     with pytest.raises(SourceUnreadable, match="is no http"):
         cleaned(given)
+
+
+@pytest.mark.parametrize("address", ["http://[", "http://[::1", "//[", "http://x:99999999/"])
+def test_what_is_no_address_is_named_as_that(address: str) -> None:
+    with pytest.raises(SourceUnreadable, match="is no http"):
+        joined("https://site.example/", address)

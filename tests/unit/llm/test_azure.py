@@ -16,7 +16,7 @@ import respx
 from rag.calls import Refused
 from rag.deadline import Deadline
 from rag.errors import ContentFiltered, UpstreamError, UpstreamTimeout
-from rag.llm.azure import MAX_ANSWER_BYTES, STREAM_SILENCE_S, AzureChat, AzureEmbedder
+from rag.llm.azure import MAX_ANSWER_BYTES, NO_ANSWER, STREAM_SILENCE_S, AzureChat, AzureEmbedder
 from rag.llm.client import Unanswered, Upstream
 from rag.llm.resilience import RetryBudget
 from rag.types import Completion, Endpoint, Prompt
@@ -191,8 +191,7 @@ def test_a_whole_answer_comes_with_its_tokens(wire: Wire) -> None:
     [
         b"", b"<html>", b"null", b"[]", b"{}", b'{"choices":null}', b'{"choices":[]}', b'{"choices":[{}]}',
         b'{"choices":[null]}', b'{"choices":{"0":1}}', b'{"error":{"code":"500"}}', b"\xff",
-        answer(message=None), answer(message="Hi"), answer(message={}), answer(message={"content": None}),
-        answer(message={"content": ""}), answer(message={"content": " \n"}), answer(message={"content": [1]}),
+        answer(message=None), answer(message="Hi"), answer(message={"content": [1]}),
         answer()[:-5], b'{"choices":[{"message":{"content":"\xc3"}}]}', b"x" * (MAX_ANSWER_BYTES + 1),
     ],
 )  # fmt: skip
@@ -297,11 +296,69 @@ def test_a_stream_that_breaks_off_after_a_token_ends_with_an_error_and_is_never_
 
 
 @pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ({}, NO_ANSWER), ({"content": None}, NO_ANSWER), ({"content": ""}, NO_ANSWER), ({"content": " \n"}, NO_ANSWER),
+        ({"content": None, "refusal": "I cannot help with that."}, "I cannot help with that."),
+    ],
+)  # fmt: skip
+def test_an_answer_without_words_or_a_refusal_is_an_answer_and_paid_for_once(
+    wire: Wire, message: dict[str, Any], shown: str
+) -> None:
+    received = wire(answer(message=message))
+    assert complete().text == shown
+    assert len(received) == 1
+
+
+@pytest.mark.parametrize(
+    ("chunks", "shown"),
+    [
+        ([FIRST, END, DONE], NO_ANSWER), ([FIRST, event(" "), event("\n"), END, DONE], NO_ANSWER),
+        ([FIRST, b'data: {"choices":[{"delta":{"refusal":"I cannot."}}]}\n\n', END, DONE], "I cannot."),
+    ],
+)  # fmt: skip
+def test_a_stream_without_words_or_of_a_refusal_is_an_answer_and_paid_for_once(
+    wire: Wire, chunks: list[Any], shown: str
+) -> None:
+    received = wire(Chunks(chunks))
+    assert stream() == ([shown], None)
+    assert len(received) == 1
+
+
+def test_a_prompt_that_is_too_long_is_asked_once_more_without_the_conversation() -> None:
+    first, last = MESSAGES
+    said = ({"role": "user", "content": "Earlier"}, {"role": "assistant", "content": "Said"})
+    prompt = Prompt(question="?", messages=(first, *said, last), hits=())
+    refusal = {"error": {"code": "context_length_exceeded", "message": "too long"}}
+    asked: list[Any] = []
+
+    def respond(request: httpx.Request) -> httpx.Response:
+        asked.append(orjson.loads(request.content)["messages"])
+        short = len(asked[-1]) == 2
+        return httpx.Response(200, content=answer()) if short else httpx.Response(400, json=refusal)
+
+    async def story(upstream: Upstream) -> Any:
+        chat = AzureChat(upstream=upstream, temperature=0.5, max_tokens=7)
+        return [(await chat.complete(prompt, deadline=Deadline(5))).text, upstream.health()["status"]]
+
+    with respx.mock(using="httpx") as router:
+        router.post(URL).side_effect = respond
+        assert with_upstream(story) == ["Hi", "ok"]
+    assert [len(messages) for messages in asked] == [4, 2]
+
+
+@pytest.mark.parametrize("prompt_tokens", [-5, 10**15])
+def test_an_impossible_count_of_tokens_counts_as_none(wire: Wire, prompt_tokens: int) -> None:
+    usage = {"prompt_tokens": prompt_tokens, "completion_tokens": 3}
+    wire(orjson.dumps({"choices": [{"message": {"content": "Hi"}, "finish_reason": "stop"}], "usage": usage}))
+    assert complete() == Completion("Hi", 0, 0)
+
+
+@pytest.mark.parametrize(
     "chunks",
     [
-        [], [FIRST], [FIRST, DONE], [FIRST, END, DONE], [CUT], [FIRST, CUT],
-        [FIRST, END, USAGE, DONE], [b"<html>"], [b'{"choices":[]}'],
-        [FIRST, event(" "), event("\n"), END, DONE], [b'data: {"error":{"code":"500"}}\n\n'], [event(["x"])],
+        [], [FIRST], [CUT], [FIRST, CUT], [b"<html>"], [b'{"choices":[]}'],
+        [b'data: {"error":{"code":"500"}}\n\n'], [event(["x"])],
     ],
 )  # fmt: skip
 def test_a_stream_that_breaks_off_before_its_first_token_is_asked_for_again(wire: Wire, chunks: list[Any]) -> None:
