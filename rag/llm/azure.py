@@ -35,12 +35,12 @@ DRAIN_S = 0.5
 """For the end of a response whose answer is complete: a connection read to its end is used again."""
 MAX_EVENT_BYTES = 1024 * 1024
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
-"""An answer to be read whole, with all that Azure puts around it; more would only fill the memory."""
 NO_ANSWER = "The model gave no answer to this question. Please put it in other words."
 """What is shown in place of an answer without a word: asked again, the model would be paid to say as little."""
 TOO_LONG = "context_length_exceeded"
 """The code with which a model refuses more than it can read."""
 MOST_TOKENS = 10**9
+NO_REASON = "done"
 CUT = "length"
 """Why an answer ends that reached the longest length allowed."""
 MAX_VECTOR_BYTES = 128 * 1024
@@ -244,7 +244,7 @@ async def _pieces(response: httpx.Response) -> AsyncGenerator[str | Completion, 
                 break
             if len(buffer) > MAX_EVENT_BYTES:
                 raise Unanswered("an event of a wrong form")
-        if not reason:
+        if not reason or (reason == NO_REASON and not whole):
             raise Unanswered("the stream was cut")
         if tokens or reason == CUT:
             yield Completion(whole, *(tokens or (0, 0)), cut=reason == CUT)
@@ -269,7 +269,7 @@ def _said(lines: Iterable[bytes | bytearray]) -> tuple[str, str, tuple[int, int]
     for line in lines:
         data = line[5:].strip() if line.startswith(b"data:") else b""
         if data == b"[DONE]":
-            ended = ended or "stop"
+            ended = ended or NO_REASON
         elif data:
             text, reason, counted = _event(data)
             tokens = counted or tokens
