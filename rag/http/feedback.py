@@ -44,7 +44,8 @@ async def give(body: FeedbackRequest, services: WithServices) -> Response:
     # For a conversation that is unknown the answer is the same: it must not tell which ids exist.
     if about is not None:
         question, answer = about
-        await services.feedback.add(Feedback(rating=body.rating, reason=body.reason, question=question, answer=answer))
+        said = Feedback(rating=body.rating, reason=body.reason, question=question, answer=answer)
+        await services.feedback.add(said, session_id=body.session_id)
         services.metrics.rated(body.rating)
     return Response(status_code=204)
 

@@ -36,6 +36,7 @@ async def history(session_id: SessionId, services: WithServices) -> bodies.Histo
 @rule(limit="delete", scope="chat")
 async def delete(session_id: SessionId, services: WithServices) -> bodies.Deleted:
     await services.conversations.delete(session_id)
+    await services.feedback.forget(session_id)
     return bodies.Deleted(message="The conversation is forgotten.")
 
 

@@ -1,10 +1,12 @@
 """What visitors thought of an answer: a thumb, a reason, and the turn it is about, in one SQLite file.
 
 Kept beside the conversations but longer than they are, because an owner reads it next week; so it holds the question
-and the answer themselves, and nothing that leads back to a conversation or a visitor.
+and the answer themselves. Only who has a conversation's id finds its rows, for the id is kept as a hash. So a thumb
+that is given again replaces the one before, and a conversation that is deleted takes its thumbs along.
 """
 
 import asyncio
+import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,6 +28,12 @@ _MIGRATIONS = (
         question TEXT NOT NULL,
         answer TEXT NOT NULL
     );
+    """,
+    """
+    ALTER TABLE feedback ADD COLUMN session BLOB;
+    ALTER TABLE feedback ADD COLUMN about BLOB;  -- a session's answer; none in rows of the first version
+    CREATE INDEX feedback_by_session ON feedback (session);
+    CREATE UNIQUE INDEX feedback_by_answer ON feedback (about);
     """,
 )
 
@@ -52,8 +60,13 @@ class FeedbackStore:
         )  # fmt: skip
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="feedback")
 
-    async def add(self, feedback: Feedback) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._add, feedback)
+    async def add(self, feedback: Feedback, *, session_id: str) -> None:
+        """Keeps it in place of what was said of the same answer in the same conversation."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._add, feedback, session_id)
+
+    async def forget(self, session_id: str) -> None:
+        """Removes all that was said in this conversation."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._forget, session_id)
 
     async def newest(self, limit: int) -> list[Feedback]:
         """At most `limit` entries, newest first."""
@@ -63,14 +76,22 @@ class FeedbackStore:
         await asyncio.get_running_loop().run_in_executor(self._thread, self._file.close)
         self._thread.shutdown(wait=False)
 
-    def _add(self, feedback: Feedback) -> None:
+    def _add(self, feedback: Feedback, session_id: str) -> None:
         said = (feedback.rating, feedback.reason, feedback.question, feedback.answer)
+        about = _hash(session_id, feedback.question, feedback.answer)
         with self._file.transaction() as connection:
+            connection.execute("DELETE FROM feedback WHERE about = ?", (about,))
             connection.execute(
-                "INSERT INTO feedback (given_at, rating, reason, question, answer) VALUES (?, ?, ?, ?, ?)",
-                (self._file.now_s(), *said),
+                "INSERT INTO feedback (given_at, rating, reason, question, answer, session, about) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (self._file.now_s(), *said, _hash(session_id), about),
             )
             connection.execute("DELETE FROM feedback WHERE number <= ?", (connection.last_insert_rowid() - KEPT,))
+
+    def _forget(self, session_id: str) -> None:
+        with self._file.transaction() as connection:
+            connection.execute("DELETE FROM feedback WHERE session = ?", (_hash(session_id),))
+        self._file.empty_log()
 
     def _newest(self, limit: int) -> list[Feedback]:
         rows = self._file.read(
@@ -83,3 +104,7 @@ class FeedbackStore:
 
     def _shown(self, steady_s: float) -> str:
         return datetime.fromtimestamp(self._file.to_wall_s(steady_s), UTC).isoformat(timespec="seconds")
+
+
+def _hash(*parts: str) -> bytes:
+    return hashlib.sha256("\0".join(("feedback", *parts)).encode("utf-8", "surrogatepass")).digest()

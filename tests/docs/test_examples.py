@@ -65,7 +65,9 @@ async def remember(state: Path) -> None:
     await conversations.append(SESSION, SAID)
     await conversations.close()
     thumbs = FeedbackStore(path=state / "feedback.sqlite3", clocks=Clocks.system())
-    await thumbs.add(Feedback(rating="up", reason="", question=SAID[0].content, answer=SAID[1].content))
+    await thumbs.add(
+        Feedback(rating="up", reason="", question=SAID[0].content, answer=SAID[1].content), session_id=SESSION
+    )
     await thumbs.close()
 
 

@@ -284,3 +284,11 @@ def found(index: Build, question: str) -> list[Passage]:
     """What the demo retrieves."""
     [vector] = asyncio.run(LocalEmbedder().embed([question]))
     return [hit.passage for hit in index.search(question, vector=vector, k=5)]
+
+
+def test_every_place_that_contributing_sends_to_exists() -> None:
+    text = (REPOSITORY / "CONTRIBUTING.md").read_text("utf-8")
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    places = re.findall(r"`((?:rag|indexer|widget|tests)/[^`]*)`", "\n".join(rows))
+    assert len(places) >= 15
+    assert [place for place in places if not (REPOSITORY / place).exists()] == []

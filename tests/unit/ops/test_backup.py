@@ -33,7 +33,7 @@ async def remember(state: Path, session: str, thumb: Feedback | None = None) -> 
     await conversations.close()
     if thumb is not None:
         thumbs = FeedbackStore(path=state / "feedback.sqlite3", clocks=Clocks.system())
-        await thumbs.add(thumb)
+        await thumbs.add(thumb, session_id=session)
         await thumbs.close()
 
 
