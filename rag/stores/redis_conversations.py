@@ -71,7 +71,8 @@ local list, at = list_of(id), now()
 local deleted = redis.call('GET', deletion_of(id))
 if deleted and tonumber(deleted) > at - asked_us then return {} end
 if redis.call('EXISTS', list) == 0 then
-  forget(id)
+  -- Only what is there: Redis asks whether there is memory before a script's first write, and not again.
+  if redis.call('HEXISTS', 'rag:conversations:sizes', id) == 1 then forget(id) end
   if #ARGV < first then return {} end
 elseif only_unknown then
   return redis.call('LRANGE', list, 0, -1)

@@ -282,6 +282,27 @@ def test_one_server_prunes_per_interval(redis: RedisServer) -> None:
     told(story, redis.url)
 
 
+def test_a_full_redis_takes_no_more_and_keeps_deletions(tmp_path: Path) -> None:
+    large = [Message("user", "x" * 70_000), Message("assistant", "y")]
+
+    async def story(conversations: Conversations) -> None:
+        await conversations.append("mine", turn("1"))
+        refused = 0
+        for number in range(200):
+            try:
+                await conversations.append(f"claimed-{number}", large)
+            except StateUnavailable:
+                refused += 1
+        assert 0 < refused < 200
+        await conversations.delete("mine")
+        await conversations.append("mine", turn("late"), asked_s_ago=60)
+        assert await conversations.history("mine") == []
+
+    with RedisServer(tmp_path, "--maxmemory", "8mb", "--maxmemory-policy", "noeviction") as small:
+        told(story, small.url)
+        assert int(small.client.info("memory")["used_memory"]) < 10_000_000
+
+
 def test_counts_recover_when_redis_itself_evicts_a_conversation(redis: RedisServer) -> None:
     async def story(conversations: Conversations) -> None:
         await conversations.append("one", turn("1"))
