@@ -16,7 +16,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rag.access import callers
 from rag.errors import NotFound, VisitorLeft
-from rag.http.problems import problem
 from rag.telemetry.logs import Trace, Tracer, request_fields, request_id, request_trace
 from rag.telemetry.metrics import Metrics
 
@@ -78,7 +77,9 @@ class RequestContext:
                     headers["location"] = urlsplit(headers["location"])._replace(scheme="", netloc="").geturl()
             await send(message)
 
-        app = problem(NotFound()) if CONTROL_CHARACTERS.search(scope["path"]) else self._app
+        app = self._app
+        if CONTROL_CHARACTERS.search(scope["path"]):
+            app, scope["error"] = self._apology, NotFound()
         try:
             await app(scope, receive, send_with_headers)
         except Exception:

@@ -48,8 +48,8 @@ def rate_limit_problem(scope: Scope, error: RateLimited) -> ASGIApp:
 
 
 async def apology(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers for a fault of ours."""
-    await problem(RagError())(scope, receive, send)
+    """Answers in place of the routes: with the error that the scope names, else for a fault of ours."""
+    await problem(scope.get("error") or RagError())(scope, receive, send)
 
 
 def install(app: FastAPI, *, document: Callable[[dict[str, Any]], None]) -> None:
@@ -91,13 +91,15 @@ def _complete(document: dict[str, Any]) -> None:
             answers = operation["responses"]
             if any(status.endswith("XX") for status in answers):
                 continue  # a dialect with errors of its own form
-            everywhere = (400, 431, 500, 503) if method == "get" else (400, 413, 422, 431, 500, 503)
+            # A route that says so itself is not there for strangers.
+            is_hidden = "404" in answers
+            everywhere = (400, 404, 431, 500, 503) if method == "get" else (400, 404, 413, 422, 431, 500, 503)
             for status, response in described(*everywhere).items():
                 answers.setdefault(str(status), response)
             operation["responses"] = dict(sorted(answers.items()))
             if "401" in answers:
                 # An empty one: strangers may call, unless the owner closed the server.
-                stranger: list[dict[str, list[str]]] = [] if "404" in answers else [{}]
+                stranger: list[dict[str, list[str]]] = [] if is_hidden else [{}]
                 operation["security"] = [*stranger, {"credential": []}]
     # X-API-Key is left out: clients that are made from this would send both.
     document["components"]["securitySchemes"] = {"credential": {"type": "http", "scheme": "bearer"}}

@@ -178,7 +178,7 @@ def test_an_answer_whose_conversation_is_deleted_while_it_streams_is_not_remembe
 def test_a_text_with_line_breaks_and_other_scripts_survives_the_stream(
     client: httpx.Client, azure: AzureEmulator
 ) -> None:
-    reply = "Größe:\n\ndata: 10 °C\r\nevent: done\n\n日本語 🌊 </sources>"
+    reply = "Größe:\n\ndata: 10 °C\r\nevent: done\n\n日本語 🌊 < sources"
     azure.behave(tokens=[reply[:7], reply[7:11], reply[11:]])
     events = events_of(client.post("/chat/stream", json={"message": "Wie lange liegt die Sonde?"}))
     assert "".join(data["text"] for name, data in events if name == "delta") == reply
