@@ -143,7 +143,8 @@ class AzureEmulator:
         self._ask("DELETE", "requests")
 
     def stats(self) -> dict[str, Any]:
-        """Per kind `total`, `now`, `peak`, `cancelled`; `statuses`; `connections` seen; `dimension` of vectors."""
+        """Per kind `total`, `now`, `peak`, `cancelled`; `statuses`; `connections` seen; `dimension` of vectors;
+        `billed`: tokens of calls that have ended."""
         answer: dict[str, Any] = self._ask("GET", "stats")
         return answer
 

@@ -70,6 +70,7 @@ class Emulator:
         self._statuses: Counter[str] = Counter()
         self._peak: Counter[str] = Counter()
         self._clients: set[Any] = set()
+        self._billed = 0
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         exchange = Exchange(scope, receive, send)
@@ -100,6 +101,7 @@ class Emulator:
             self._cancelled[target] += 1
         finally:
             seen["status"] = exchange.status
+            self._billed += exchange.billed
             self._statuses[str(exchange.status)] += 1
             self._now[target] -= 1
 
@@ -218,7 +220,7 @@ class Emulator:
             case "GET", "stats":
                 return {
                     "total": self._total, "now": self._now, "peak": self._peak, "cancelled": self._cancelled,
-                    "statuses": self._statuses, "connections": len(self._clients),
+                    "statuses": self._statuses, "connections": len(self._clients), "billed": self._billed,
                     "dimension": self._vectors.dimension,
                 }  # fmt: skip
         return None

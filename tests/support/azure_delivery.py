@@ -125,6 +125,7 @@ async def deliver_embeddings(
     elif kind == "empty_choices":
         data = []
     spent = sum(len(text) for text in texts) // 4 + len(texts)
+    exchange.billed += spent
     usage = {"prompt_tokens": spent, "total_tokens": spent}
     answer = {"object": "list", "data": data, "model": model, "usage": usage}
     if kind == "nan" and not packed:
@@ -151,6 +152,7 @@ async def deliver_chat(
         filtered_after=fault.tokens if fault and kind == "content_filter_answer" else None,
         tail=MULTIBYTE_TAIL if kind == "split_utf8" else "",
     )  # fmt: skip
+    exchange.billed += reply.prompt_tokens
     if body.get("stream"):
         options = body.get("stream_options") or {}
         events = chat.as_events(
@@ -159,6 +161,8 @@ async def deliver_chat(
         await exchange.start(200, EVENTS)
         await _deliver_events(exchange, events, fault, profile.token_delay_ms / 1000)
         return
+    # A whole answer is written whether or not anybody waits for it.
+    exchange.billed += len(reply.tokens)
     await exchange.pause(profile.token_delay_ms / 1000 * len(reply.tokens))
     answer = chat.as_json(reply)
     if kind == "empty_choices":
@@ -172,6 +176,7 @@ async def deliver_chat(
 async def _deliver_events(exchange: Exchange, events: chat.Events, fault: Fault | None, token_delay_s: float) -> None:
     kind = fault.kind if fault else None
     if fault and kind in ("split_utf8", "many_small_chunks"):
+        exchange.billed += len(events.tokens)
         whole = b"".join([events.before, *events.tokens, events.finish, events.usage, chat.DONE])
         await _deliver_pieces(exchange, whole, None if kind == "split_utf8" else fault.size or 7)
         return
@@ -181,6 +186,7 @@ async def _deliver_events(exchange: Exchange, events: chat.Events, fault: Fault 
         tokens = tokens[: fault.tokens]
     for token in tokens:
         await exchange.pause(token_delay_s)
+        exchange.billed += 1
         await exchange.write(token)
     if kind == "cut_stream":
         exchange.close()

@@ -40,6 +40,8 @@ class Exchange:
         self.scope = scope
         self.status = 0
         """What was sent; 0 until then."""
+        self.billed = 0
+        """Tokens that the service charges for: those it read, and those it wrote, heard or not."""
         self._receive = receive
         self._send = send
         self._leaving: asyncio.Task[None] | None = None
