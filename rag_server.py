@@ -6,7 +6,7 @@ The only place of the server where adapters are constructed.
 import asyncio
 import gc
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -22,8 +22,9 @@ from starlette.types import ASGIApp
 from rag.access import visits
 from rag.access.admission import DELETIONS, WRONG_CREDENTIALS, Admission
 from rag.access.authentication import authenticator
-from rag.access.limits import RateLimits, sqlite_storage_uri
-from rag.calls import CallObserver
+from rag.access.budgets import Budgets, budgets_of
+from rag.access.limits import RateLimits
+from rag.calls import UNMETERED
 from rag.chat.follow_ups import Rewriter
 from rag.chat.pipeline import Chat
 from rag.chat.prompt import INSTRUCTIONS, PromptWriter
@@ -43,22 +44,15 @@ from rag.http import (  # fmt: skip
 )
 from rag.http.dialects import ai_sdk, openai, shared  # fmt: skip
 from rag.http.services import Services
-from rag.llm.azure import AzureChat, AzureEmbedder
-from rag.llm.client import Upstream
-from rag.llm.embedded import LocalEmbedder
-from rag.llm.http_client import fetched, http_client
-from rag.llm.quoting import QuotingChat
-from rag.llm.resilience import RetryBudget
-from rag.llm.single_flight import SingleFlightEmbedder
-from rag.protocols import ChatModel, Embedder
+from rag.llm.http_client import fetched
+from rag.llm.opening import open_models
 from rag.search.live import LiveIndex
 from rag.settings import Settings
+from rag.stores import opening
 from rag.stores.feedback import FeedbackStore
 from rag.stores.protocols import Conversations
-from rag.stores.sqlite_conversations import SqliteConversations
 from rag.stores.sqlite_file import Clocks
 from rag.telemetry.metrics import Metrics
-from rag.types import Endpoint
 
 if TYPE_CHECKING:
     from rag.telemetry.tracing import Tracing
@@ -91,11 +85,15 @@ def create_app(settings: Settings, *, metrics_folder: Path | None = None) -> Fas
         limits=sorted(limits),
     )  # fmt: skip
     rate_limits = RateLimits(
-        limits=limits, storage_uri=_limits_uri(settings), enabled=settings.rate_limit_enabled, clocks=Clocks.system()
+        limits=limits,
+        storage_uri=opening.limits_uri(settings),
+        enabled=settings.rate_limit_enabled,
+        clocks=Clocks.system(),
     )
-    visitors = visits.of_settings(settings, storage_uri=_limits_uri(settings))
+    visitors = visits.of_settings(settings, storage_uri=opening.limits_uri(settings))
     known = authenticator(settings, visits=visitors, fetch=partial(fetched, timeout_s=3.0, largest_bytes=256 * 1024))
-    admission = Admission(limits=rate_limits, metrics=counts, authenticator=known)
+    budgets = budgets_of(settings, partial(opening.spending, settings), counts)
+    admission = Admission(limits=rate_limits, metrics=counts, authenticator=known, budgets=budgets)
     tracing = _tracing(settings)
 
     @asynccontextmanager
@@ -106,7 +104,9 @@ def create_app(settings: Settings, *, metrics_folder: Path | None = None) -> Fas
             stack.push_async_callback(rate_limits.close)
             if visitors is not None:
                 stack.push_async_callback(visitors.close)
-            services = await open_services(settings, rate_limits, counts, tracing, visitors, stack)
+            if budgets is not None:
+                stack.push_async_callback(budgets.close)
+            services = await open_services(settings, rate_limits, counts, tracing, visitors, budgets, stack)
             _collect_seldom()
             yield {"services": services, "admission": admission}
 
@@ -145,7 +145,7 @@ def create_app(settings: Settings, *, metrics_folder: Path | None = None) -> Fas
 def _around(settings: Settings) -> Iterator[tuple[Callable[..., ASGIApp], dict[str, Any]]]:
     """What an answer passes on its way out, from the inside: who may read it, and in which form."""
     if settings.allowed_origins:
-        limits = (f"X-RateLimit-{name}" for name in ("Limit", "Remaining", "Reset"))
+        limits = (f"X-{kind}-{name}" for kind in ("RateLimit", "Budget") for name in ("Limit", "Remaining", "Reset"))
         yield CORSMiddleware, {
             "allow_origins": settings.allowed_origins, "allow_methods": ["GET", "POST", "DELETE"],
             "allow_headers": ["*"], "expose_headers": ["X-Request-ID", "Retry-After", *limits], "max_age": 3600,
@@ -155,12 +155,13 @@ def _around(settings: Settings) -> Iterator[tuple[Callable[..., ASGIApp], dict[s
 
 async def open_services(
     settings: Settings, rate_limits: RateLimits, counts: Metrics, tracing: "Tracing | None",
-    visitors: visits.Visits | None, stack: AsyncExitStack,
+    visitors: visits.Visits | None, budgets: Budgets | None, stack: AsyncExitStack,
 ) -> Services:  # fmt: skip
     """Open everything that answering needs; `stack` closes it in reverse order."""
-    embedder, model = await _models(settings, tracing.observing(counts) if tracing else counts, stack)
+    observer = tracing.observing(counts) if tracing else counts
+    embedder, model = await open_models(settings, observer=observer, meter=budgets or UNMETERED, stack=stack)
     index = LiveIndex(root=settings.vector_db_path, model=embedder.name)
-    conversations = _conversations(settings)
+    conversations = opening.conversations(settings)
     stack.push_async_callback(conversations.close)
     thumbs = FeedbackStore(path=settings.state_dir / "feedback.sqlite3", clocks=Clocks.system())
     stack.push_async_callback(thumbs.close)
@@ -191,7 +192,7 @@ async def open_services(
     return Services(
         settings=settings, index=index, retriever=retriever, chat=chat, model=model, embedder=embedder,
         conversations=conversations, feedback=thumbs, rate_limits=rate_limits, metrics=counts,
-        texts=load_texts(settings.texts_file), visits=visitors,
+        texts=load_texts(settings.texts_file), visits=visitors, budgets=budgets,
     )  # fmt: skip
 
 
@@ -200,28 +201,6 @@ def _collect_seldom() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
-
-
-def _limits_uri(settings: Settings) -> str:
-    if not settings.redis_url:
-        return sqlite_storage_uri(settings.state_dir / "rate_limits.sqlite3")
-    # Imported where it is wanted: Redis' client costs each worker 6 MB and 0.15 s of its start.
-    from rag.stores.redis_limits import redis_storage_uri
-
-    return redis_storage_uri(settings.redis_url)
-
-
-def _conversations(settings: Settings) -> Conversations:
-    bounds: dict[str, Any] = {
-        "max_messages": settings.max_conversation_history,
-        "timeout_s": settings.session_timeout_hours * 3600,
-        "max_sessions": settings.max_concurrent_sessions,
-    }
-    if not settings.redis_url:
-        return SqliteConversations(path=settings.state_dir / "conversations.sqlite3", clocks=Clocks.system(), **bounds)
-    from rag.stores.redis_conversations import RedisConversations
-
-    return RedisConversations(url=settings.redis_url, **bounds)
 
 
 def _tracing(settings: Settings) -> "Tracing | None":
@@ -236,27 +215,6 @@ def _tracing(settings: Settings) -> "Tracing | None":
         resource={"service.version": site.VERSION, **resource},
         sampler=settings.otel_traces_sampler, ratio=settings.otel_traces_ratio,
     )  # fmt: skip
-
-
-async def _models(settings: Settings, observer: CallObserver, stack: AsyncExitStack) -> tuple[Embedder, ChatModel]:
-    if settings.demo:
-        opening = "This demo runs without a language model: it quotes the passages that fit your question best."
-        return LocalEmbedder(), QuotingChat(
-            degraded="no language model: passages are quoted", opening=opening, found_by_words=True
-        )
-    client = await stack.enter_async_context(http_client())
-    budget = RetryBudget()
-
-    def upstream(kind: str, endpoints: Sequence[Endpoint]) -> Upstream:
-        return Upstream(kind=kind, endpoints=endpoints, client=client, budget=budget, observer=observer)
-
-    chat, embeddings = upstream("chat", settings.chat_endpoints), upstream("embeddings", settings.embeddings_endpoints)
-    return (
-        SingleFlightEmbedder(
-            embedder=AzureEmbedder(upstream=embeddings, name=settings.embeddings_endpoints[0].model_name)
-        ),
-        AzureChat(upstream=chat, temperature=settings.chat_temperature, max_tokens=settings.chat_max_tokens),
-    )
 
 
 def _prompts(settings: Settings) -> PromptWriter:

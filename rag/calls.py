@@ -7,13 +7,15 @@
     └── UpstreamRejected
         └── Refused              refused for good
 
-Knows neither who calls nor who counts: `upstream` tells, `metrics` and `tracing` listen.
+Knows neither who calls nor who counts: `upstream` tells, `metrics` and `tracing` listen, `budgets` pays.
 """
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
-from rag.errors import ContentFiltered, UpstreamError, UpstreamRejected, UpstreamTimeout
+from rag.errors import BudgetSpent, ContentFiltered, UpstreamError, UpstreamRejected, UpstreamTimeout
 
 OUTCOMES = ("ok", "failed", "timeout", "throttled", "refused", "filtered", "abandoned")
 
@@ -57,6 +59,8 @@ def outcome_of(error: BaseException | None) -> str:
             return "refused"
         case ContentFiltered():
             return "filtered"
+        case BudgetSpent():
+            return "abandoned"
         case UpstreamError():
             return "failed"
         case _:
@@ -91,3 +95,46 @@ class Unobserved:
 
 UNOBSERVED = Unobserved()
 """Holds nothing, so that one is enough."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens that a model charges for."""
+
+    prompt: int = 0
+    completion: int = 0
+    embedding: int = 0
+
+
+class Bill(Protocol):
+    """What one call costs: the most that it may, until more is known. `settle` ends it, once; later words are lost."""
+
+    def used(self, usage: Usage) -> None:
+        """This is what the call cost, exactly."""
+
+    def wrote(self, size: int) -> None:
+        """The model has written `size` more bytes, and is told to stop when nobody reads on."""
+
+    def refused(self, *, read_the_prompt: bool) -> None:
+        """The endpoint did no work, except that it may have read the prompt."""
+
+    def settle(self) -> None: ...
+
+
+class Meter(Protocol):
+    """Asked before every call to a model."""
+
+    async def reserve(self, kind: str, body: Mapping[str, Any], size: int) -> Bill | None:
+        """Put aside what a call may cost at most; None where nobody counts. `kind` is `chat` or `embeddings`, `body`
+        what is sent, in `size` bytes. Raises `BudgetSpent` where that much is not left.
+        """
+
+
+class Unmetered:
+    """Spending has no limit, and is not counted."""
+
+    async def reserve(self, kind: str, body: Mapping[str, Any], size: int) -> None:
+        return None
+
+
+UNMETERED = Unmetered()

@@ -217,3 +217,17 @@ class ContentFiltered(UpstreamError):
     code = "content_filtered"
     title = "Content filtered"
     detail = "The question or its answer was refused by the content filter. Please rephrase the question."
+
+
+class BudgetSpent(UpstreamError):
+    """No model was asked, because that could cost more than is left for today."""
+
+    status = 429
+    code = "budget_spent"
+    title = "Budget spent"
+    detail = "Today's budget for answers is used up. Please come back tomorrow."
+
+    def __init__(self, private: str, *, retry_after_s: float, refuse: bool) -> None:
+        super().__init__(private, retry_after_s=retry_after_s)
+        self.refuse = refuse
+        """Whether the visitor gets this error, and not the best passages quoted."""

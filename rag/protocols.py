@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from rag.deadline import Deadline
-from rag.types import Completion, Prompt
+from rag.types import Completion, Generated, Missing, Prompt
 
 DENSE_WEIGHT = 0.6
 """The dense leg's share for an embedding model trained on sentences; the manifest holds each model's own."""
@@ -26,7 +26,9 @@ class Embedder(Protocol):
 class ChatModel(Protocol):
     """What answers a prompt: Azure's service, or the one that quotes."""
 
-    degraded: str | None
+    degraded: Missing | None
+    """What every answer of this model lacks."""
+    generated: Generated
 
     def health(self) -> dict[str, Any]: ...
 

@@ -8,6 +8,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from limits import parse_many
 
+from rag.types import Budget
+
 
 def number(kind: type, low: float, high: float) -> Callable[[str], Any]:
     def parse(value: str) -> Any:
@@ -114,6 +116,16 @@ def rate_limit(value: str) -> str:
     except ValueError:
         raise ValueError("limits such as 20/minute, several with a semicolon between them") from None
     return value
+
+
+_BUDGET = re.compile(r"(\d+(?:\.\d+)?) ?([A-Za-z]{3})?/day", re.ASCII)
+
+
+def budget(value: str) -> Budget:
+    found = _BUDGET.fullmatch(value)
+    if found is None or not float(found[1]) or (not found[2] and "." in found[1]):
+        raise ValueError("tokens or money a day, such as 500000/day or 5.00USD/day")
+    return Budget(float(found[1]), (found[2] or "").upper())
 
 
 def proxies(value: str) -> str:

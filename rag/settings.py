@@ -75,7 +75,7 @@ class Settings(SettingsTable):
         named = dict(values.get("otel_resource_attributes", ())).get("service.name", "rag-server")
         settings = cls(**{"otel_service_name": named, **values})
         faults += settings._endpoint_faults("CHAT") + settings._endpoint_faults("EMBEDDINGS")
-        faults += settings._access_faults()
+        faults += settings._access_faults() + settings._budget_faults()
         if faults:
             raise ConfigError(faults)
         return settings
@@ -182,3 +182,12 @@ class Settings(SettingsTable):
         elif self.redis_url and not self.browser_session_secrets:
             faults.append("BROWSER_SESSIONS: allowed is off, unless all servers share one BROWSER_SESSION_SECRET")
         return faults
+
+    def _budget_faults(self) -> list[str]:
+        budgets = {"SITE": self.budget_site, "VISITOR": self.budget_visitor, "KEY": self.budget_key}
+        in_money = {name: one.currency for name, one in budgets.items() if one and one.currency}
+        if None in (self.price_input, self.price_output):
+            return [f"BUDGET_{name}: allowed is money only with PRICE_INPUT and PRICE_OUTPUT" for name in in_money]
+        if len(set(in_money.values())) > 1:
+            return [f"BUDGET_{name}: allowed is one currency for all, that of the prices" for name in in_money]
+        return []

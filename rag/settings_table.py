@@ -10,6 +10,7 @@ from typing import Any
 
 from rag import setting_parsers as parse
 from rag.api_keys import VISITORS_SCOPES, ApiKey, parsed_anonymous_scopes, parsed_keys
+from rag.types import Budget
 
 SAMPLERS = ("always_on", "always_off", "traceidratio")
 """OpenTelemetry's; with the prefix `parentbased_` they leave a request to its caller where that traces."""
@@ -120,6 +121,20 @@ class SettingsTable:
         "chats of one address; several: a;b")
     rate_limit_search: str = setting("RATE_LIMIT_SEARCH", parse.rate_limit, "30/minute", "searches of one address")
     rate_limit_health: str = setting("RATE_LIMIT_HEALTH", parse.rate_limit, "60/minute", "health checks of one address")
+
+    # The cap
+    budget_site: Budget | None = setting("BUDGET_SITE", parse.budget, None, "the most that a day may cost, in all")
+    budget_visitor: Budget | None = setting("BUDGET_VISITOR", parse.budget, None,
+        "the same for one address without a key")
+    budget_key: Budget | None = setting("BUDGET_KEY", parse.budget, None, "the same for one key, or subject of tokens")
+    budget_at_cap: str = setting("BUDGET_AT_CAP", parse.choice("quote", "refuse"), "quote",
+        "what a visitor gets then: the best passages quoted, or 429")
+    price_input: float | None = setting("PRICE_INPUT", parse.number(float, 0, 10_000), None,
+        "price of a million tokens that the chat model reads")
+    price_output: float | None = setting("PRICE_OUTPUT", parse.number(float, 0, 10_000), None,
+        "price of a million tokens that it writes")
+    price_embedding: float = setting("PRICE_EMBEDDING", parse.number(float, 0, 10_000), 0.0,
+        "price of a million tokens that are embedded")
 
     # The site's voice
     site_name: str = setting("SITE_NAME", str, "RAG Server", "the site's name, as visitors know it")

@@ -7,6 +7,8 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 Role = Literal["user", "assistant"]
+Generated = Literal["model", "quoted"]
+"""Who wrote an answer: a language model, or the pages themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,28 @@ class Endpoint:
 def _deployment(url: str) -> str:
     found = re.search(r"/deployments/([^/?]+)", url)
     return found.group(1) if found else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """The most that may be spent in a day, in UTC."""
+
+    amount: float
+    currency: str
+    """Three letters, such as `USD`; empty where tokens are counted."""
+
+
+DEGRADED_CODES = ("model", "no_model", "budget", "embeddings", "memory", "length")
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """Something that an answer had to do without."""
+
+    code: str
+    """For programs, and for metrics: one of `DEGRADED_CODES`."""
+    words: str
+    """For people, in English; the chat has its own words for each code."""
 
 
 @dataclass(frozen=True, slots=True)

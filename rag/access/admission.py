@@ -9,6 +9,7 @@ from typing import Literal
 
 from rag.access import callers
 from rag.access.authentication import Authenticator, RawHeaders
+from rag.access.budgets import Budgets, Payer, payer
 from rag.access.limits import LimitExceeded, RateLimits
 from rag.errors import Forbidden, InvalidCredential, NotFound, Unauthorized
 from rag.telemetry.logs import note
@@ -19,6 +20,9 @@ DELETIONS = "300/minute"
 """Nobody tidies up faster than this, and each takes the write lock."""
 WRONG_CREDENTIALS = ("credentials", "30/minute")
 """The limit, by its name, of wrong credentials from one address."""
+
+SPENDING_LIMITS = ("chat", "search")
+"""The limits of routes that may call a model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,8 @@ class Caller:
     bucket: str
     """Whom the limits count it for: a key, the subject of a token, an address, or a network."""
     scopes: frozenset[str]
+    has_key: bool = False
+    """Whether the bucket is a key's or a subject's, and not an address."""
     is_local: bool = False
     """Whether it comes from the machine itself, past any proxy."""
 
@@ -61,21 +67,27 @@ class Request:
 class Admission:
     """Asked by every route. Where no credential could have the scope `admin`, routes that need it do not exist."""
 
-    def __init__(self, *, limits: RateLimits, metrics: Metrics, authenticator: Authenticator) -> None:
+    def __init__(
+        self, *, limits: RateLimits, metrics: Metrics, authenticator: Authenticator, budgets: Budgets | None = None
+    ) -> None:
         self._limits = limits
         self._metrics = metrics
         self._authenticator = authenticator
+        self._budgets = budgets
 
     async def admit(self, rule: Rule, request: Request) -> Caller:
         """Who calls, where the rule lets them in. Raises `RagError`."""
         caller = await self._identify(rule, request)
         if rule.limit is not None and not (rule.free_on_loopback and caller.is_local):
             await self._count(rule.limit, caller.bucket, request)
+        if self._budgets is not None and rule.limit in SPENDING_LIMITS:
+            payer.set(Payer("key" if caller.has_key else "visitor", caller.bucket))
+            request.headers.update(await self._budgets.headers())
         return caller
 
     async def _identify(self, rule: Rule, request: Request) -> Caller:
         address = callers.client_bucket(request.address)
-        stranger = Caller(address, self._authenticator.anonymous, callers.is_loopback(request.address))
+        stranger = Caller(address, self._authenticator.anonymous, is_local=callers.is_loopback(request.address))
         if rule.scope is None and not rule.tells_owners_more:
             return stranger
         if rule.scope == "admin" and not self._authenticator.knows_admins():
@@ -94,7 +106,7 @@ class Admission:
         note(caller=identity.name)
         if rule.scope is not None and not identity.scopes & {rule.scope, "admin"}:
             raise Forbidden.lacking(rule.scope)
-        return Caller(identity.bucket or address, identity.scopes, stranger.is_local)
+        return Caller(identity.bucket or address, identity.scopes, bool(identity.bucket), stranger.is_local)
 
     async def _count(self, limit: str, bucket: str, request: Request) -> None:
         try:

@@ -4,6 +4,7 @@ Pure functions over plain values. Which proxies are believed is uvicorn's busine
 here, its client address is the rightmost one that no trusted proxy has.
 """
 
+import hashlib
 import ipaddress
 import json
 import re
@@ -107,3 +108,8 @@ def request_id(claimed: str | None) -> str:
     if claimed is not None and _REQUEST_ID.fullmatch(claimed):
         return claimed
     return secrets.token_hex(16)
+
+
+def hashed(bucket: str) -> str:
+    """How a caller's bucket is stored and logged: 32 hexadecimal digits that do not tell whose it is."""
+    return hashlib.sha256(bucket.encode("utf-8", "surrogatepass")).hexdigest()[:32]

@@ -9,7 +9,6 @@ who hammers against the minute loses nothing of the hour. The headers speak of t
 """
 
 import asyncio
-import hashlib
 import math
 import warnings
 from collections.abc import Callable, Mapping
@@ -22,6 +21,7 @@ from slowapi import Limiter
 from slowapi.errors import RateLimitExceeded
 from starlette.requests import Request
 
+from rag.access.callers import hashed
 from rag.errors import ConfigError, RateLimited, StateUnavailable
 from rag.stores.sqlite_file import Clocks
 from rag.stores.sqlite_limits import SqliteStorage as SqliteStorage  # makes its URIs known to slowapi
@@ -102,7 +102,7 @@ class RateLimits:
         guard = self._guards[name]
         if not self._limiter.enabled:
             return {}
-        key = _hashed(bucket)
+        key = hashed(bucket)
         if self._thread is None:
             return self._count(guard, name, key)
         try:
@@ -172,10 +172,6 @@ class RateLimits:
             "X-RateLimit-Reset": str(math.ceil(window.reset_time)),
         }
         return headers, max(1, math.ceil(window.reset_time - self._clocks.wall_s()))
-
-
-def _hashed(bucket: str) -> str:
-    return hashlib.sha256(bucket.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def _parse(name: str, value: str) -> list[RateLimitItem]:

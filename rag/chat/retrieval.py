@@ -13,14 +13,14 @@ import numpy as np
 from rag.chat.follow_ups import search_query as search_query
 from rag.chat.prompt import within_budget
 from rag.deadline import Deadline
-from rag.errors import BuildMismatch, UpstreamError
+from rag.errors import BudgetSpent, BuildMismatch, UpstreamError
 from rag.protocols import Embedder
 from rag.search import relevance
 from rag.search.hybrid import Build
 from rag.search.live import LiveIndex
 from rag.telemetry.logs import Stage
 from rag.telemetry.metrics import Metrics
-from rag.types import Hit
+from rag.types import Hit, Missing
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ INLINE_WORK = 4_000_000
 SEARCH_THREADS = 2
 """Per worker, for larger builds: faiss lets go of the interpreter, so that two are searched while others wait."""
 
-WITHOUT_EMBEDDINGS = "embeddings unavailable: found by words alone"
+WITHOUT_EMBEDDINGS = Missing("embeddings", "embeddings unavailable: found by words alone")
 
 
 @dataclass(slots=True)
@@ -40,7 +40,7 @@ class Retrieved:
 
     hits: list[Hit]
     """The best passages, best first, whether or not they have anything to do with the question."""
-    degraded: str | None = None
+    missing: Missing | None = None
     on_topic: bool = True
     """False where even the best ones have nothing to do with it: see `rag.search.relevance`."""
 
@@ -62,7 +62,7 @@ class Retriever:
     async def search(self, query: str, *, k: int, deadline: Deadline) -> Retrieved:
         """The `k` best passages for `query`, best first. Never raises for an upstream that is down."""
         build = self._index.build
-        vector, degraded = None, None
+        vector, missing = None, None
         embedding, searching = Stage("embed"), Stage("search")
         # A large build is searched by words beside the call for the vector: that takes as long as the rest of a search.
         is_large, threads = build.count * build.dimensions > INLINE_WORK, self._threads
@@ -73,8 +73,9 @@ class Retriever:
                 if vector.shape[0] != build.dimensions:
                     raise BuildMismatch(f"the question has {vector.shape[0]} dimensions, the build {build.dimensions}")
         except (UpstreamError, BuildMismatch) as error:
-            vector, degraded = None, WITHOUT_EMBEDDINGS
-            log.warning("question not embedded, words alone are searched", extra={"reason": str(error)})
+            vector, missing = None, WITHOUT_EMBEDDINGS
+            if not isinstance(error, BudgetSpent):
+                log.warning("question not embedded, words alone are searched", extra={"reason": str(error)})
         with searching:
             if beside is None:
                 hits, on_topic = _find(build, query, vector, k)
@@ -82,7 +83,7 @@ class Retriever:
                 loop, by_words = asyncio.get_running_loop(), await asyncio.wrap_future(beside)
                 hits, on_topic = await loop.run_in_executor(threads, _find, build, query, vector, k, by_words)
         self._metrics.searched(embed_s=embedding.seconds, search_s=searching.seconds)
-        return Retrieved(hits, degraded, on_topic)
+        return Retrieved(hits, missing, on_topic)
 
     def relevant(self, retrieved: Retrieved, *, question: str, in_conversation: bool) -> list[Hit]:
         """The hits that may go into a prompt, within its budget; none where the question is off-topic.
@@ -90,7 +91,7 @@ class Retriever:
         A threshold that is set decides in place of the build's floor, passage by passage, where it can be applied.
         The floor judges only what opens a conversation: later turns ("what did I ask first?") may be about that.
         """
-        if self._threshold is not None and not retrieved.degraded:
+        if self._threshold is not None and not retrieved.missing:
             hits = [hit for hit in retrieved.hits if hit.similarity >= self._threshold]
             return within_budget(hits, question)
         return within_budget(retrieved.hits, question) if retrieved.on_topic or in_conversation else []

@@ -1,6 +1,6 @@
 """Search and chat: JSON for those who want it whole, events for those who read along."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import orjson
@@ -9,12 +9,13 @@ from fastapi.responses import StreamingResponse
 
 from rag.access import callers
 from rag.chat.pipeline import Delta, Done, Event, Sources
+from rag.chat.turn import Question
 from rag.deadline import Deadline
 from rag.errors import InvalidRequest, RagError
 from rag.http import bodies, problems, streams
 from rag.http.admission import AdmittedRoute, rule
 from rag.http.bodies import ChatRequest, SearchRequest
-from rag.http.services import Services, WithServices, now
+from rag.http.services import Services, WithServices
 from rag.types import Message
 
 router = APIRouter(route_class=AdmittedRoute)
@@ -24,20 +25,23 @@ router = APIRouter(route_class=AdmittedRoute)
              responses=problems.described(413, 422, 429))  # fmt: skip
 @rule(limit="search", scope="search")
 async def search(body: SearchRequest, services: WithServices) -> Response:
-    query = _question(body.query, services)
-    found = await services.retriever.search(query, k=body.k, deadline=Deadline(services.settings.request_timeout_s))
+    _check(body.query, services)
+    found = await services.retriever.search(
+        body.query, k=body.k, deadline=Deadline(services.settings.request_timeout_s)
+    )
     results = [bodies.SearchResult.of(hit) for hit in found.hits]
-    return bodies.as_json(bodies.SearchResponse(results, body.query, now(), found.degraded))
+    return bodies.as_json(
+        bodies.SearchResponse(results, body.query, bodies.now(), found.missing.words if found.missing else None)
+    )
 
 
 @router.post("/chat", summary="An answer with its sources", response_model=bodies.ChatResponse,
              responses=problems.described(413, 422, 429, 502, 503, 504))  # fmt: skip
 @rule(limit="chat", scope="chat")
 async def chat(body: ChatRequest, request: Request, services: WithServices) -> Response:
-    session_id, events = _continued(body, services, stream=False)
-    done = await streams.whole(request, events)
-    sources = bodies.Source.all_of(done.hits, cited=done.cited)
-    return bodies.as_json(bodies.ChatResponse(done.response, session_id, now(), sources, done.degraded))
+    question = _asked(body)
+    turn = await streams.whole(request, ask(question, services=services, stream=False))
+    return bodies.as_json(bodies.ChatResponse.of(turn, session_id=question.session_id or ""))
 
 
 @router.post("/chat/stream", summary="The same as server-sent events", response_class=StreamingResponse,
@@ -45,27 +49,21 @@ async def chat(body: ChatRequest, request: Request, services: WithServices) -> R
                         **problems.described(413, 422, 429, 502, 503, 504)})  # fmt: skip
 @rule(limit="chat", scope="chat")
 async def chat_stream(body: ChatRequest, request: Request, services: WithServices) -> StreamingResponse:
-    session_id, events = _continued(body, services, stream=True)
-    return await streams.streamed(request, events, _SiteEvents(session_id))
+    question = _asked(body)
+    events = ask(question, services=services, stream=True)
+    return await streams.streamed(request, events, _SiteEvents(question.session_id or ""))
 
 
-def ask(
-    question: str, *, session_id: str | None, is_new: bool = False, claimed: Sequence[Message],
-    kept: Sequence[Message] | None = None, services: Services, stream: bool,
-) -> AsyncGenerator[Event, None]:  # fmt: skip
-    """The answer's events, in every dialect. Without a session nothing is remembered. Raises `InvalidRequest`."""
-    return services.chat.answer(
-        _question(question, services), session_id=session_id, is_new=is_new, claimed=claimed, kept=kept, stream=stream
-    )
+def ask(question: Question, *, services: Services, stream: bool) -> AsyncGenerator[Event, None]:
+    """The answer's events, in every dialect. Raises `InvalidRequest`."""
+    _check(question.text, services)
+    return services.chat.answer(question, stream=stream)
 
 
-def _continued(body: ChatRequest, services: Services, *, stream: bool) -> tuple[str, AsyncGenerator[Event, None]]:
-    is_new = body.session_id is None
-    session_id = body.session_id or callers.new_session_id()
+def _asked(body: ChatRequest) -> Question:
     claimed = [Message(turn.role, turn.content) for turn in body.history]
-    return session_id, ask(
-        body.message, session_id=session_id, is_new=is_new, claimed=claimed, services=services, stream=stream
-    )
+    session_id = body.session_id or callers.new_session_id()
+    return Question(text=body.message, session_id=session_id, is_new=body.session_id is None, claimed=claimed)
 
 
 class _SiteEvents:
@@ -83,10 +81,8 @@ class _SiteEvents:
                 return _event("sources", bodies.Source.all_of(hits, cited=0))
             case Delta(text, cited):
                 return _event("delta", {"text": text, "cited": cited})
-            case Done(response, hits, cited, degraded):
-                sources = bodies.Source.all_of(hits, cited=cited)
-                done = {"response": response, "sources": sources, "degraded": degraded, "timestamp": now()}
-                return _event("done", done)
+            case Done(turn):
+                return _event("done", bodies.Answer.of(turn))
 
     def broke(self, error: RagError) -> bytes:
         return _event("error", problems.body_of(error))
@@ -96,10 +92,9 @@ def _event(name: str, data: Any) -> bytes:
     return b"event: %b\ndata: %b\n\n" % (name.encode(), orjson.dumps(data))
 
 
-def _question(text: str, services: Services) -> str:
+def _check(text: str, services: Services) -> None:
     limit = services.settings.max_message_length
     if len(text) > limit:
         raise InvalidRequest(detail=f"The question is longer than {limit:,} characters.")
     if not text.strip() or "\x00" in text:
         raise InvalidRequest(detail="The question is empty, or holds characters that are not text.")
-    return text

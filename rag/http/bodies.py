@@ -3,16 +3,24 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, Self
 
 import orjson
 from fastapi import Request, Response
 from pydantic import BaseModel, BeforeValidator, Field, StrictFloat, StrictInt, StrictStr
 
 from rag.access.callers import SESSION_ID
-from rag.types import Hit
+from rag.chat.escalation import Reason
+from rag.chat.turn import Turn
+from rag.types import DEGRADED_CODES, Generated, Hit
 
 PREVIEW_CHARS = 200
+
+
+def now() -> str:
+    """This moment as routes write it: ISO 8601 in UTC."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def as_json(answer: "ChatResponse | SearchResponse") -> Response:
@@ -67,7 +75,7 @@ def _whole(value: Any) -> Any:
 WHOLE_NUMBER = BeforeValidator(_whole)
 
 
-class Turn(BaseModel):
+class ClaimedMessage(BaseModel):
     """A message that the client remembers."""
 
     role: Literal["user", "assistant"]
@@ -80,7 +88,7 @@ class ChatRequest(BaseModel):
         description="the question, at most MAX_MESSAGE_LENGTH characters", examples=["How do I reset my password?"]
     )
     session_id: SessionId | None = Field(None, description="continues a conversation; absent: a new one begins")
-    history: list[Turn] = Field(
+    history: list[ClaimedMessage] = Field(
         default_factory=list, max_length=200, description="restores a conversation that the server does not know"
     )
 
@@ -117,12 +125,41 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class ChatResponse:
+class Escalation:
+    """A way to a person should be offered with this answer."""
+
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The end of a stream, and without one the whole answer."""
+
     response: str
-    session_id: str
     timestamp: str
     sources: list[Source]
     degraded: Annotated[str | None, Field(description="what was missing when this was answered, or null")]
+    degraded_codes: Annotated[list[str], Field(description="the same for programs: " + ", ".join(DEGRADED_CODES))]
+    generated: Annotated[Generated, Field(description="who wrote the answer: a model, or the pages themselves")]
+    escalation: Annotated[Escalation | None, Field(description="why a person could help better, or null")]
+
+    @classmethod
+    def of(cls, turn: Turn, **more: str) -> Self:
+        return cls(
+            response=turn.text,
+            timestamp=now(),
+            sources=Source.all_of(turn.hits, cited=turn.cited),
+            degraded=turn.degraded,
+            degraded_codes=[one.code for one in turn.missing],
+            generated=turn.generated,
+            escalation=Escalation(turn.escalation) if turn.escalation else None,
+            **more,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ChatResponse(Answer):
+    session_id: str
 
 
 class SearchRequest(BaseModel):

@@ -31,6 +31,10 @@ async def _now(services: Services) -> Now:
             sessions = await services.conversations.count()
     except (StateUnavailable, TimeoutError):
         sessions = None
+    budget = None
+    if services.budgets is not None:
+        with suppress(StateUnavailable):
+            budget = await services.budgets.state()
     build = services.index.build
     model, created_at_s = "", None
     # Where nothing can be served, or a build of an early version is, there is less to tell, and it is told.
@@ -40,4 +44,5 @@ async def _now(services: Services) -> Now:
     return Now(
         version=VERSION, build=build.id, embedding_model=model, created_at_s=created_at_s,
         passages=build.count, refused="refused" in services.index.health(), sessions=sessions,
+        budget=budget,
     )  # fmt: skip

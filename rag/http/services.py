@@ -1,11 +1,11 @@
 """What the routes call. `rag_server` wires it and puts it into the request's state."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import Depends, Request
 
+from rag.access.budgets import Budgets
 from rag.access.limits import RateLimits
 from rag.access.visits import Visits
 from rag.chat.pipeline import Chat
@@ -36,6 +36,8 @@ class Services:
     texts: Texts
     visits: Visits | None
     """None where pages get no tokens for their visitors."""
+    budgets: Budgets | None
+    """None where spending has no limit."""
 
 
 async def _services(request: Request) -> Services:
@@ -44,8 +46,3 @@ async def _services(request: Request) -> Services:
 
 
 WithServices = Annotated[Services, Depends(_services)]
-
-
-def now() -> str:
-    """This moment as routes write it: ISO 8601 in UTC."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")

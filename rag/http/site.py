@@ -17,7 +17,7 @@ from rag.chat.texts import DEFAULT_LANGUAGE
 from rag.errors import StateUnavailable
 from rag.http import bodies, problems
 from rag.http.admission import AdmittedRoute, rule
-from rag.http.services import WithServices, now
+from rag.http.services import WithServices
 
 log = logging.getLogger(__name__)
 
@@ -32,13 +32,13 @@ router = APIRouter(route_class=AdmittedRoute)
 async def root(request: Request, services: WithServices) -> Any:
     if "text/html" in request.headers.get("accept", ""):
         return RedirectResponse("demo", headers={"Vary": "Accept"})
-    return bodies.Running(message=services.settings.site_name, status="running", timestamp=now())
+    return bodies.Running(message=services.settings.site_name, status="running", timestamp=bodies.now())
 
 
 @router.get("/health", summary="The process lives", responses=problems.described(429))
 @rule(limit="health", free_on_loopback=True)
 async def health() -> bodies.Healthy:
-    return bodies.Healthy(status="healthy", version=VERSION, timestamp=now())
+    return bodies.Healthy(status="healthy", version=VERSION, timestamp=bodies.now())
 
 
 @router.get("/ready", summary="Whether questions can be answered, and the state of what that needs",

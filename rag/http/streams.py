@@ -14,6 +14,7 @@ from fastapi.responses import StreamingResponse
 from starlette.types import Send
 
 from rag.chat.pipeline import Delta, Done, Event
+from rag.chat.turn import Turn
 from rag.errors import RagError, VisitorLeft
 
 log = logging.getLogger(__name__)
@@ -69,12 +70,12 @@ class EventStream(StreamingResponse):
             await asyncio.sleep(HEARTBEAT_S - silent_s)
 
 
-async def whole(request: Request, events: AsyncGenerator[Event, None]) -> Done:
-    """The end of an answer, which holds all of it. Raises what `Chat.answer` does, and `VisitorLeft`."""
+async def whole(request: Request, events: AsyncGenerator[Event, None]) -> Turn:
+    """What became of a question, once it is answered. Raises what `Chat.answer` does, and `VisitorLeft`."""
     async with _while_connected(request), aclosing(events):
         async for event in events:
             if isinstance(event, Done):
-                return event
+                return event.turn
     raise AssertionError("every answer ends with Done")
 
 

@@ -15,12 +15,13 @@ import httpx
 import orjson
 from tenacity import AsyncRetrying, RetryCallState
 
-from rag.calls import UNOBSERVED, CallObserver, Refused, Throttled, TooSlow, Unanswered
+from rag.calls import UNMETERED, UNOBSERVED, CallObserver, Meter, Refused, Throttled, TooSlow, Unanswered
 from rag.deadline import Clock, Deadline
 from rag.errors import ContentFiltered, UpstreamError, UpstreamTimeout
 from rag.llm import model_quirks
-from rag.llm.http_client import chunks_of
+from rag.llm.http_client import BILL, bill_of, read_body, take_bill
 from rag.llm.resilience import Breaker, RetryBudget, RetryShare, full_jitter, retry_after_s
+from rag.llm.target import Target
 from rag.types import Endpoint
 
 log = logging.getLogger(__name__)
@@ -47,29 +48,9 @@ PASSING_STATUSES = frozenset({408, 409, 425, 429})
 """The statuses below 500 that may be gone at the next attempt; all others would be the same again."""
 
 
-@dataclass(eq=False)
-class Target:
-    """An endpoint, and how it has been doing."""
-
-    endpoint: Endpoint
-    breaker: Breaker
-    url: httpx.URL = field(init=False)
-    headers: httpx.Headers = field(init=False, repr=False)
-    throttled_until: float = 0.0
-    options: model_quirks.RequestOptions = field(default_factory=model_quirks.RequestOptions)
-
-    def __post_init__(self) -> None:
-        self.url = httpx.URL(self.endpoint.url)
-        key = self.endpoint.api_key
-        auth = {"Authorization": f"Bearer {key}"} if self.endpoint.bearer else {"api-key": key}
-        # Unpacking would cost more time than the few bytes of an answer on a data centre's line.
-        fixed = {"Content-Type": "application/json", "Accept-Encoding": "identity", "User-Agent": "rag-server"}
-        self.headers = httpx.Headers(fixed | (auth if key else {}))
-
-
 @dataclass(slots=True)
-class _Course:
-    """What one call has been through."""
+class _Attempts:
+    """What was tried for one call."""
 
     body: dict[str, Any]
     deadline: Deadline
@@ -89,6 +70,7 @@ class Upstream:
         client: httpx.AsyncClient,
         budget: RetryBudget,
         observer: CallObserver = UNOBSERVED,
+        meter: Meter = UNMETERED,
         clock: Clock = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         jitter: Callable[..., float] = full_jitter,
@@ -98,6 +80,7 @@ class Upstream:
         self._client = client
         self._budget = budget
         self._observer = observer
+        self._meter = meter
         self._clock = clock
         self._sleep = sleep
         self._jitter = jitter
@@ -115,23 +98,24 @@ class Upstream:
     async def call(self, body: dict[str, Any], *, deadline: Deadline, read: Read[T]) -> T:
         """POST `body`, with the endpoint's model, and return what `read` makes of the response.
 
-        `read` owns closing the response when it succeeds. It may raise `Unanswered` for another attempt.
+        `read` owns closing the response when it succeeds, and settles its bill (`take_bill`) where it takes it.
+        It may raise `Unanswered` for another attempt.
         Raises `UpstreamTimeout` at the deadline, `UpstreamRejected` and `ContentFiltered` when asking again is
         useless, `UpstreamError` when every attempt failed or no endpoint may be asked.
         """
         with self._budget.request() as share:
-            course = _Course(body, deadline, share)
+            attempts = _Attempts(body, deadline, share)
             try:
-                return await self._attempt(course, read)
+                return await self._attempt(attempts, read)
             except UpstreamError as error:
                 first: UpstreamError | None = error
             # Only now, and with the failure as its first attempt: a sound call need not spend the time.
             async for attempt in AsyncRetrying(
-                retry=lambda state: self._may_retry(course, state),
-                wait=lambda state: self._pause_s(course, state),
+                retry=lambda state: self._may_retry(attempts, state),
+                wait=lambda state: self._pause_s(attempts, state),
                 # A pause that outlasts the deadline would only delay the degraded answer.
                 stop=lambda state: state.attempt_number >= ATTEMPTS or state.upcoming_sleep >= deadline.remaining_s,
-                before_sleep=lambda state: self._log_retry(course, state),
+                before_sleep=lambda state: self._log_retry(attempts, state),
                 sleep=self._sleep,
                 reraise=True,
             ):
@@ -139,14 +123,14 @@ class Upstream:
                     if first is not None:
                         failed, first = first, None
                         raise failed
-                    return await self._attempt(course, read)
+                    return await self._attempt(attempts, read)
         raise AssertionError("tenacity reraises the last failure")
 
-    async def _attempt(self, course: _Course, read: Read[T]) -> T:
-        target = await self._next_target(course)
-        course.tried.append(target)
-        timeout_s = remaining_s = course.deadline.remaining_s
-        if len(course.tried) < ATTEMPTS and self._elsewhere(course):
+    async def _attempt(self, attempts: _Attempts, read: Read[T]) -> T:
+        target = await self._next_target(attempts)
+        attempts.tried.append(target)
+        timeout_s = remaining_s = attempts.deadline.remaining_s
+        if len(attempts.tried) < ATTEMPTS and self._elsewhere(attempts):
             probing = target.breaker.state != "closed"
             timeout_s = min(remaining_s * TIMEOUT_SHARE, PROBE_TIMEOUT_S if probing else remaining_s)
         breaker = target.breaker
@@ -154,7 +138,7 @@ class Upstream:
         with self._observer.call(self.kind, target.endpoint.name):
             try:
                 async with asyncio.timeout(timeout_s):
-                    answer = await self._exchange(target, course.body, read)
+                    answer = await self._exchange(target, attempts.body, read)
                 settle = breaker.succeeded
                 return answer
             except TimeoutError:
@@ -169,7 +153,7 @@ class Upstream:
                 settle = breaker.failed
                 raise
             except Refused as error:
-                course.refused.append(target)
+                attempts.refused.append(target)
                 settle = breaker.failed if error.of_endpoint else breaker.succeeded
                 raise
             except ContentFiltered:
@@ -203,16 +187,29 @@ class Upstream:
         request = httpx.Request(
             "POST", target.url, content=content, headers=target.headers, extensions={"timeout": {"connect": 5.0}}
         )
-        response = await self._client.send(request, stream=True)
+        # Here, where every call passes, and not where a question begins: retries and what is asked beside cost too.
+        bill = await self._meter.reserve(self.kind, body, len(content))
         try:
-            if response.status_code != 200:
-                await self._refuse(target, response)
-            return await read(response)
-        except BaseException as error:
-            if isinstance(error, UpstreamError):
-                error.http_status = response.status_code
-            await response.aclose()
+            response = await self._client.send(request, stream=True)
+            response.extensions[BILL] = bill
+            try:
+                if response.status_code != 200:
+                    await self._refuse(target, response)
+                return await read(response)
+            except BaseException as error:
+                if isinstance(error, UpstreamError):
+                    error.http_status = response.status_code
+                await response.aclose()
+                raise
+            finally:
+                bill = take_bill(response)
+        except (httpx.ConnectError, aiohttp.ClientConnectorError):
+            if bill is not None:
+                bill.refused(read_the_prompt=False)
             raise
+        finally:
+            if bill is not None:
+                bill.settle()
 
     async def _refuse(self, target: Target, response: httpx.Response) -> None:
         """Raise what a status other than 200 means."""
@@ -222,6 +219,8 @@ class Upstream:
         except (httpx.HTTPError, aiohttp.ClientError, Unanswered):
             code = param = ""
         private = " ".join(filter(None, [f"{target.endpoint.name}: HTTP {status}", code, param]))
+        if bill := bill_of(response):
+            bill.refused(read_the_prompt=status == 408 or "content_filter" in code)
         if "content_filter" in code:
             raise ContentFiltered(private)
         if 300 <= status < 500 and status not in PASSING_STATUSES:
@@ -233,68 +232,55 @@ class Upstream:
             raise Throttled(private, retry_after_s=asked_s)
         raise Unanswered(private, retry_after_s=asked_s)
 
-    def _usable(self, course: _Course) -> list[Target]:
-        return [target for target in self.targets if target.breaker.available() and target not in course.refused]
+    def _usable(self, attempts: _Attempts) -> list[Target]:
+        return [target for target in self.targets if target.breaker.available() and target not in attempts.refused]
 
-    async def _next_target(self, course: _Course) -> Target:
+    async def _next_target(self, attempts: _Attempts) -> Target:
         """The first of those that are not throttled, else the one that is soonest free; the fresh before the tried."""
-        usable = self._usable(course)
+        usable = self._usable(attempts)
         if not usable:
-            timeout_s = min(YOUNG_PROBE_S, course.deadline.remaining_s)
+            timeout_s = min(YOUNG_PROBE_S, attempts.deadline.remaining_s)
             for target in self.targets:
                 if await target.breaker.probe_outcome(within_s=timeout_s):
                     break
-            usable = self._usable(course)
+            usable = self._usable(attempts)
         if not usable:
             raise UpstreamError(f"{self.kind}: the breaker of every endpoint is open")
         now = self._clock()
-        return min(usable, key=lambda target: (max(0.0, target.throttled_until - now), course.tried.count(target)))
+        return min(usable, key=lambda target: (max(0.0, target.throttled_until - now), attempts.tried.count(target)))
 
-    def _elsewhere(self, course: _Course) -> bool:
+    def _elsewhere(self, attempts: _Attempts) -> bool:
         """Whether an endpoint that was not asked yet could answer now."""
         now = self._clock()
         return len(self.targets) > 1 and any(
-            target not in course.tried and target.throttled_until <= now for target in self._usable(course)
+            target not in attempts.tried and target.throttled_until <= now for target in self._usable(attempts)
         )
 
-    def _may_retry(self, course: _Course, state: RetryCallState) -> bool:
+    def _may_retry(self, attempts: _Attempts, state: RetryCallState) -> bool:
         error = state.outcome.exception() if state.outcome else None
-        if isinstance(error, (Unanswered, Refused)) and self._elsewhere(course):
+        if isinstance(error, (Unanswered, Refused)) and self._elsewhere(attempts):
             # Its own breaker protects the next endpoint; the budget is for asking where it has just failed.
             return True
-        return isinstance(error, Unanswered) and bool(self._usable(course)) and course.share.allows_a_retry()
+        return isinstance(error, Unanswered) and bool(self._usable(attempts)) and attempts.share.allows_a_retry()
 
-    def _pause_s(self, course: _Course, state: RetryCallState) -> float:
-        if self._elsewhere(course):
+    def _pause_s(self, attempts: _Attempts, state: RetryCallState) -> float:
+        if self._elsewhere(attempts):
             return 0.0
         now = self._clock()
-        throttled_s = min((target.throttled_until - now for target in self._usable(course)), default=0.0)
+        throttled_s = min((target.throttled_until - now for target in self._usable(attempts)), default=0.0)
         error = state.outcome.exception() if state.outcome else None
         if isinstance(error, Unanswered) and error.retry_after_s is not None and throttled_s > 0:
             return throttled_s
         return self._jitter(state.attempt_number, first_s=FIRST_BACKOFF_S, longest_s=LONGEST_BACKOFF_S)
 
-    def _log_retry(self, course: _Course, state: RetryCallState) -> None:
+    def _log_retry(self, attempts: _Attempts, state: RetryCallState) -> None:
         self._observer.retried(self.kind)
         fields = {
             "upstream": self.kind,
-            "endpoint": course.tried[-1].endpoint.name,
+            "endpoint": attempts.tried[-1].endpoint.name,
             "attempt": state.attempt_number,
             "attempts": ATTEMPTS,
             "delay_ms": round(state.upcoming_sleep * 1000),
             "reason": str(state.outcome.exception()) if state.outcome else "",
         }
         log.warning("upstream call failed, trying again", extra=fields)
-
-
-async def read_body(response: httpx.Response, *, limit: int) -> bytes:
-    """The whole body, decoded; closes the response. Raises `Unanswered` for more than `limit` bytes."""
-    body = bytearray()
-    try:
-        async for chunk in chunks_of(response):
-            body += chunk
-            if len(body) > limit:
-                raise Unanswered(f"a body of more than {limit:,} bytes")
-    finally:
-        await response.aclose()
-    return bytes(body)

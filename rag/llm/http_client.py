@@ -8,6 +8,11 @@ from typing import Any, cast
 import httpx
 from httpx_aiohttp import AiohttpTransport
 
+from rag.calls import Bill, Unanswered
+
+BILL = "rag.bill"
+"""Where a response carries its bill."""
+
 
 @asynccontextmanager
 async def http_client(*, connections: int = 1024) -> AsyncIterator[httpx.AsyncClient]:
@@ -52,3 +57,28 @@ def chunks_of(response: httpx.Response) -> AsyncIterator[bytes]:
         return response.aiter_bytes()
     # httpx would pass each of them through three generators, and there is one for every token.
     return aiter(cast("httpx.AsyncByteStream", response.stream))
+
+
+def bill_of(response: httpx.Response) -> Bill | None:
+    """What the call to this response costs; None where nobody counts."""
+    bill: Bill | None = response.extensions.get(BILL)
+    return bill
+
+
+def take_bill(response: httpx.Response) -> Bill | None:
+    """The bill, for whoever settles it: a stream costs until its end."""
+    bill: Bill | None = response.extensions.pop(BILL, None)
+    return bill
+
+
+async def read_body(response: httpx.Response, *, limit: int) -> bytes:
+    """The whole body, decoded; closes the response. Raises `Unanswered` for more than `limit` bytes."""
+    body = bytearray()
+    try:
+        async for chunk in chunks_of(response):
+            body += chunk
+            if len(body) > limit:
+                raise Unanswered(f"a body of more than {limit:,} bytes")
+    finally:
+        await response.aclose()
+    return bytes(body)

@@ -12,7 +12,7 @@ from rag.deadline import Deadline
 from rag.llm.excerpts import excerpt, is_list, is_table
 from rag.text.stopwords import STOP_WORDS
 from rag.text.terms import GRAM_MARK, fold, likely_language, terms, words
-from rag.types import Completion, Hit, Prompt
+from rag.types import Completion, Generated, Hit, Missing, Prompt
 
 QUOTED = 3
 """Passages in an answer: what a visitor reads before the page scrolls. Also the pages offered where none fits."""
@@ -35,8 +35,10 @@ class QuotingChat:
     found by meaning are, which `found_by_words` tells apart.
     """
 
-    def __init__(self, *, degraded: str, opening: str, found_by_words: bool) -> None:
-        self.degraded: str | None = degraded
+    generated: Generated = "quoted"
+
+    def __init__(self, *, degraded: Missing, opening: str, found_by_words: bool) -> None:
+        self.degraded: Missing | None = degraded
         self._opening = opening
         self._found_by_words = found_by_words
 

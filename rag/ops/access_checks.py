@@ -1,4 +1,4 @@
-"""What must be true before the start of who may ask: the file of keys, and the way to a token issuer's keys."""
+"""What must be true before the start of who may ask and what it may cost: keys, tokens, budgets."""
 
 from collections.abc import Iterator
 from typing import Literal
@@ -33,6 +33,10 @@ def findings(settings: Settings) -> Iterator[Found]:
     )
     if who != ["strangers may chat and search"]:
         yield "ok", "access", "; ".join(who), ""
+    budgets = {"in all": settings.budget_site, "a visitor": settings.budget_visitor, "a key": settings.budget_key}
+    caps = [f"{one.amount:g} {one.currency or 'tokens'} {whose}" for whose, one in budgets.items() if one]
+    if caps:
+        yield "ok", "budget", f"a day may cost {'; '.join(caps)}; at the cap: {settings.budget_at_cap}", ""
     for url in (settings.jwt_jwks_url, settings.jwt_issuer if not settings.jwt_secret_keys else ""):
         address = urlsplit(url)
         if address.scheme == "http" and address.hostname != "localhost" and not is_loopback(address.hostname):

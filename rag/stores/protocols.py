@@ -1,10 +1,11 @@
-"""What every store of conversations promises: who said what, under an id that opens it.
+"""What every store promises: of conversations, who said what, under an id that opens it; of spending, what was spent.
 
-The stores are `sqlite_conversations`, for one machine, and `redis_conversations`, for several. Knows neither.
+For one machine the stores are SQLite files, for several a Redis. Knows neither.
 """
 
-from collections.abc import Sequence
-from typing import Protocol, TypedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol, TypedDict
 
 from rag.types import Message
 
@@ -56,5 +57,66 @@ class Conversations(Protocol):
 
     async def check(self) -> None:
         """Raises StateUnavailable where nothing can be remembered now."""
+
+    async def close(self) -> None: ...
+
+
+DAY_S: Final = 86_400
+SITE: Final = "site"
+"""The subject that every call counts against; the others are visitors and keys."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a call may cost at most, of what one subject may spend in a day."""
+
+    subject: str
+    amount: int
+    cap: int
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What a call did cost, by subject, in place of what is held for it."""
+
+    id: str
+    amounts: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What the site spent on one day."""
+
+    day: str
+    """ISO 8601, in UTC."""
+    amount: int
+
+
+class Spending(Protocol):
+    """What every store of spending does. A day is a day in UTC, by a clock that cannot jump.
+
+    Each method raises StateUnavailable when the store does not answer.
+    """
+
+    async def reserve(
+        self, identity: str, claims: Sequence[Claim], *, hold_s: float, settled: Sequence[Settlement]
+    ) -> str | None:
+        """Puts all of the claims aside, under this id, or none. Writes what was `settled` first, in the same step.
+
+        Returns the subject that has not that much left; None where all have.
+
+        What is held for longer than `hold_s` counts as spent: who held it is gone, and cannot say that it was not.
+        """
+
+    async def settle(self, settled: Sequence[Settlement]) -> None: ...
+
+    async def spent(self, subject: str) -> int:
+        """Today, with what is put aside."""
+
+    async def first_to_announce(self, what: str) -> bool:
+        """Whether nobody has said this yet today, in any process."""
+
+    async def days(self, count: int) -> list[Spent]:
+        """What the site spent on each of the last `count` days on which it did, oldest first."""
 
     async def close(self) -> None: ...

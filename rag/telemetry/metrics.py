@@ -19,6 +19,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from rag import calls
 from rag.telemetry import metric_files
+from rag.types import DEGRADED_CODES
 
 log = logging.getLogger(__name__)
 Kind = TypeVar("Kind", Counter, Gauge, Histogram)
@@ -30,7 +31,6 @@ FRESH_S = 1.0
 """Far below the pause between two scrapes: an older text from the next worker would look like a reset."""
 METHODS = frozenset({"GET", "HEAD", "POST", "DELETE", "OPTIONS"})
 ANSWER_OUTCOMES = ("answered", "quoted", "nothing_found", "filtered", "failed", "left")
-DEGRADED_REASONS = ("model", "embeddings", "memory", "length", "no_model")
 RATINGS = ("up", "down")
 STAGES = ("embed", "search")
 
@@ -49,6 +49,8 @@ class Now:
     """Whether a published build is refused, and an earlier one served."""
     sessions: int | None
     """None while the store does not answer."""
+    budget: tuple[float, float] | None = None
+    """What the site has spent today and may spend; None where it may spend anything, or the store does not answer."""
 
 
 class Metrics:
@@ -89,6 +91,7 @@ class Metrics:
             "upstream", "endpoint",
         )  # fmt: skip
         self._limited = self._counter("rag_rate_limited", "Requests refused by a rate limit", "limit")
+        self._budget_refusals = self._counter("rag_budget_refusals", "Calls not made: a budget is used up", "budget")
         self._feedback = self._counter("rag_feedback", "Thumbs that visitors gave", "rating")
         self._starts = self._counter("rag_worker_starts", "Workers that began to serve")
         self._workers = self._gauge("rag_workers", "Workers that serve")
@@ -97,14 +100,18 @@ class Metrics:
         )
         # A series that begins with its first event hides that event from rate() and increase().
         for series, known in (
-            (self._answers, ANSWER_OUTCOMES), (self._degraded, DEGRADED_REASONS), (self._feedback, RATINGS),
+            (self._answers, ANSWER_OUTCOMES), (self._degraded, DEGRADED_CODES), (self._feedback, RATINGS),
             (self._tokens, ("prompt", "completion")), (self._stages, STAGES),
         ):  # fmt: skip
             for value in known:
                 series[value]  # looked up, it exists
 
-    def expect(self, *, endpoints: Iterable[tuple[str, str]], limits: Iterable[str]) -> None:
-        """Begin the series of these (upstream, endpoint) and rate limits at zero."""
+    def expect(
+        self, *, endpoints: Iterable[tuple[str, str]] = (), limits: Iterable[str] = (), budgets: Iterable[str] = ()
+    ) -> None:
+        """Begin the series of these (upstream, endpoint), rate limits and budgets at zero."""
+        for budget in budgets:
+            self._budget_refusals[budget]
         for upstream, endpoint in endpoints:
             self._retries[upstream]
             self._breakers[upstream, endpoint].set(0)
@@ -139,7 +146,7 @@ class Metrics:
     def answer_ended(
         self, outcome: str, *, degraded: Sequence[str], prompt_tokens: int, completion_tokens: int
     ) -> None:
-        """`outcome` is one of `ANSWER_OUTCOMES`, `degraded` some of `DEGRADED_REASONS`."""
+        """`outcome` is one of `ANSWER_OUTCOMES`, `degraded` some of `DEGRADED_CODES`."""
         self._answers[outcome].inc()
         for reason in degraded:
             self._degraded[reason].inc()
@@ -150,6 +157,10 @@ class Metrics:
 
     def rate_limited(self, limit: str) -> None:
         self._limited[limit].inc()
+
+    def budget_refused(self, kind: str) -> None:
+        """A call was not made because a budget, `site`, `visitor` or `key`, is used up."""
+        self._budget_refusals[kind].inc()
 
     def rated(self, rating: str) -> None:
         self._feedback[rating].inc()
@@ -253,6 +264,9 @@ def _looked_up(now: Now) -> list[Metric]:
     ]  # fmt: skip
     if now.created_at_s is not None:
         families.append(gauge("rag_index_created_timestamp_seconds", "When the live build was made", now.created_at_s))
+    if now.budget is not None:
+        families.append(gauge("rag_budget_spent", "Spent today of BUDGET_SITE, in tokens or money", now.budget[0]))
+        families.append(gauge("rag_budget_limit", "BUDGET_SITE, in tokens or money", now.budget[1]))
     if now.sessions is not None:
         families.append(gauge("rag_sessions", "Conversations that are remembered", now.sessions))
     return families

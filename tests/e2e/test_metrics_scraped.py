@@ -118,6 +118,7 @@ def busy(
     settings = {
         **azure_process.environment, "VECTOR_DB_PATH": str(site_build), "REQUEST_TIMEOUT_SECONDS": "2",
         "RATE_LIMIT_CHAT": "100/minute", "RATE_LIMIT_SEARCH": "2/minute",
+        "BUDGET_SITE": "10000000/day", "BUDGET_VISITOR": "10000000/day", "BUDGET_KEY": "10000000/day",
     }  # fmt: skip
     with RagServer.start(settings, tmp_path_factory.mktemp("busy"), workers=1) as server:
         session = ask(server).json()["session_id"]
@@ -188,7 +189,7 @@ def test_no_label_holds_what_a_visitor_sent(busy: RagServer) -> None:
     labels = set(re.findall(r'[{,](\w+)="', said))
     assert labels == {
         "method", "route", "status", "le", "outcome", "reason", "direction", "stage", "upstream", "endpoint",
-        "limit", "rating", "version", "build", "embedding_model",
+        "limit", "rating", "budget", "version", "build", "embedding_model",
     }  # fmt: skip
 
 

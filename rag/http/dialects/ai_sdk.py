@@ -124,10 +124,10 @@ class _Parts:
             case Delta(text, cited):
                 newly = [self._hits[place] for place in cited[self._told :]]
                 return _part("text-delta", id=TEXT_ID, delta=text) + b"".join(map(self._source, newly))
-            case Done():
+            case Done(turn):
                 # Within the metadata, which is ours: version 5 of the SDK refuses a `finish` with a field of that name.
-                reason = "length" if event.cut else "stop"
-                finish = _part("finish", messageMetadata={"degraded": event.degraded, "finishReason": reason})
+                metadata = {**shared.limits_of(turn), "finishReason": "length" if turn.cut else "stop"}
+                finish = _part("finish", messageMetadata=metadata)
                 return _part("text-end", id=TEXT_ID) + finish + shared.END
 
     def broke(self, error: RagError) -> bytes:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field
 from rag.access import callers
 from rag.chat.citation_marks import marks
 from rag.chat.pipeline import Delta, Done, Event, Sources
+from rag.chat.turn import Turn
 from rag.errors import InvalidRequest, NotFound, RagError
 from rag.http import bodies, problems, streams
 from rag.http.admission import AdmittedRoute, rule
@@ -87,8 +88,8 @@ async def completions(body: CompletionRequest, request: Request, services: WithS
     turns = [(turn.role, turn.text()) for turn in body.messages]
     events = shared.ask(turns, session_id=None, services=services, stream=bool(body.stream))
     if not body.stream:
-        done = await streams.whole(request, events)
-        return Response(orjson.dumps(_completion(done)), media_type="application/json")
+        turn = await streams.whole(request, events)
+        return Response(orjson.dumps(_completion(turn)), media_type="application/json")
     with_usage = (body.stream_options or {}).get("include_usage") is True
     return await streams.streamed(request, events, _Chunks(with_usage=with_usage))
 
@@ -109,11 +110,11 @@ class _Chunks:
                 return b""
             case Delta(text):
                 return self._chunk({"content": text})
-            case Done():
-                cited = self._chunk({"annotations": found}) if (found := _annotations(event)) else b""
-                usage = _usage(event) if self._with_usage else {}
+            case Done(turn):
+                cited = self._chunk({"annotations": found}) if (found := _annotations(turn)) else b""
+                usage = _usage(turn) if self._with_usage else {}
                 counts = shared.data(self._frame | {"choices": []} | usage) if usage else b""
-                return cited + self._chunk({}, _reason(event), degraded=event.degraded) + counts + shared.END
+                return cited + self._chunk({}, _reason(turn), **shared.limits_of(turn)) + counts + shared.END
 
     def broke(self, error: RagError) -> bytes:
         return shared.data(reworded(problems.body_of(error))[1])
@@ -134,14 +135,14 @@ def reworded(problem: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     return 400 if status == 422 else status, {"error": error}
 
 
-def _completion(done: Done) -> dict[str, Any]:
-    message = {"role": "assistant", "content": done.response, "refusal": None, "annotations": _annotations(done)}
-    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": _reason(done)}
-    return _frame("chat.completion") | {"choices": [choice], "degraded": done.degraded} | _usage(done)
+def _completion(turn: Turn) -> dict[str, Any]:
+    message = {"role": "assistant", "content": turn.text, "refusal": None, "annotations": _annotations(turn)}
+    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": _reason(turn)}
+    return _frame("chat.completion") | {"choices": [choice]} | shared.limits_of(turn) | _usage(turn)
 
 
-def _reason(done: Done) -> str:
-    return "length" if done.cut else "stop"
+def _reason(turn: Turn) -> str:
+    return "length" if turn.cut else "stop"
 
 
 def _frame(kind: str) -> dict[str, Any]:
@@ -149,19 +150,19 @@ def _frame(kind: str) -> dict[str, Any]:
     return {"id": identity, "object": kind, "created": int(time.time()), "model": MODEL}
 
 
-def _usage(done: Done) -> dict[str, Any]:
+def _usage(turn: Turn) -> dict[str, Any]:
     """What the model counted; nothing where it told nothing: a guess could not be told from a count."""
-    if not done.prompt_tokens:
+    if not turn.prompt_tokens:
         return {}
-    counts = {"prompt_tokens": done.prompt_tokens, "completion_tokens": done.completion_tokens}
+    counts = {"prompt_tokens": turn.prompt_tokens, "completion_tokens": turn.completion_tokens}
     return {"usage": counts | {"total_tokens": sum(counts.values())}}
 
 
-def _annotations(done: Done) -> list[dict[str, Any]]:
+def _annotations(turn: Turn) -> list[dict[str, Any]]:
     """Each `[n]` of the text with its source. Indices count code points from 0; `content[start:end]` is the `[n]`."""
-    sources = bodies.Source.all_of(done.hits[: done.cited], cited=done.cited)
+    sources = bodies.Source.all_of(turn.hits[: turn.cited], cited=turn.cited)
     found = []
-    for start, end, number in marks(done.response):
+    for start, end, number in marks(turn.text):
         if 0 < number <= len(sources):
             source = sources[number - 1]
             place = {"start_index": start, "end_index": end, "url": source.url, "title": source.title}

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.types import Message as ASGIMessage
 
 from rag.chat.pipeline import Event
+from rag.chat.turn import Question, Turn
 from rag.errors import InvalidRequest
 from rag.http import answers
 from rag.http.services import Services
@@ -41,8 +42,9 @@ def ask(
     stream: bool,
 ) -> AsyncGenerator[Event, None]:
     """The answer to the last user's turn; the turns before it are the history. Raises `InvalidRequest`."""
-    history, question = conversation(turns)
-    return answers.ask(question, session_id=session_id, claimed=history, kept=kept, services=services, stream=stream)
+    history, text = conversation(turns)
+    question = Question(text=text, session_id=session_id, claimed=history, kept=kept)
+    return answers.ask(question, services=services, stream=stream)
 
 
 def conversation(turns: Iterable[tuple[str, str]]) -> tuple[list[Message], str]:
@@ -58,6 +60,13 @@ def conversation(turns: Iterable[tuple[str, str]]) -> tuple[list[Message], str]:
         raise InvalidRequest(detail="messages: one of role user, with text in it, is needed.")
     *history, question = said
     return history, question.content
+
+
+def limits_of(turn: Turn) -> dict[str, Any]:
+    """Who wrote an answer, and what it had to do without: fields of ours beside a dialect's own."""
+    codes = [one.code for one in turn.missing]
+    return {"generated": turn.generated, "degraded": turn.degraded, "degraded_codes": codes,
+            "escalation": {"reason": turn.escalation} if turn.escalation else None}  # fmt: skip
 
 
 def data(document: dict[str, Any]) -> bytes:

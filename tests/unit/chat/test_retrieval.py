@@ -77,7 +77,7 @@ def test_meaning_and_words_are_searched_together(index: LiveIndex) -> None:
     found = search(index, embedder, "zzz")
     request_fields.reset(token)
     assert found.hits[0].passage.text == TEXTS[1]
-    assert found.degraded is None
+    assert found.missing is None
     assert noted.keys() == {"embed_ms", "search_ms"}
     ((asked, remaining_s),) = embedder.asked
     assert asked == ["zzz"]
@@ -94,7 +94,7 @@ def test_without_a_usable_vector_words_alone_are_searched_and_it_is_said(
 ) -> None:
     found = search(index, FakeEmbedder(failure), "When are invoices due?")
     assert [hit.passage.text for hit in found.hits] == [TEXTS[2]]
-    assert found.degraded == WITHOUT_EMBEDDINGS
+    assert found.missing == WITHOUT_EMBEDDINGS
 
 
 def test_a_large_build_is_searched_in_a_thread_with_the_same_outcome(

@@ -16,7 +16,8 @@ import respx
 from rag.calls import Refused
 from rag.deadline import Deadline
 from rag.errors import ContentFiltered, UpstreamError, UpstreamTimeout
-from rag.llm.azure import MAX_ANSWER_BYTES, NO_ANSWER, STREAM_SILENCE_S, AzureChat, AzureEmbedder
+from rag.llm.azure import MAX_ANSWER_BYTES, STREAM_SILENCE_S, AzureChat, AzureEmbedder
+from rag.llm.chat_answers import NO_ANSWER
 from rag.llm.client import Unanswered, Upstream
 from rag.llm.resilience import RetryBudget
 from rag.types import Completion, Endpoint, Prompt

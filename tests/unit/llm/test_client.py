@@ -12,8 +12,8 @@ import respx
 
 from rag.deadline import Deadline
 from rag.errors import ContentFiltered, UpstreamError, UpstreamRejected, UpstreamTimeout
-from rag.llm.client import ATTEMPTS, Unanswered, Upstream, read_body
-from rag.llm.http_client import http_client
+from rag.llm.client import ATTEMPTS, Unanswered, Upstream
+from rag.llm.http_client import http_client, read_body
 from rag.llm.resilience import Breaker, RetryBudget
 from rag.types import Endpoint
 from tests.support.azure import AzureEmulator

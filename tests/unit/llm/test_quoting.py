@@ -6,10 +6,10 @@ import pytest
 
 from rag.deadline import Deadline
 from rag.llm.quoting import QUOTED, QuotingChat
-from rag.types import Hit, Passage, Prompt
+from rag.types import Hit, Missing, Passage, Prompt
 
 OPENING = "These passages fit best."
-CHAT = QuotingChat(degraded="no model", opening=OPENING, found_by_words=True)
+CHAT = QuotingChat(degraded=Missing("no_model", "no model"), opening=OPENING, found_by_words=True)
 
 
 def hit(text: str, *, title: str = "Shop", url: str = "/shop/", language: str = "en", **more: str) -> Hit:
@@ -123,7 +123,7 @@ def test_a_question_without_a_word_to_look_for_is_answered_with_quotes(question:
 
 
 def test_what_was_found_by_meaning_is_quoted_even_where_it_shares_no_word() -> None:
-    degraded = QuotingChat(degraded="down", opening=OPENING, found_by_words=False)
+    degraded = QuotingChat(degraded=Missing("model", "down"), opening=OPENING, found_by_words=False)
     prompt = Prompt(question="Wann öffnet ihr?", messages=(), hits=(hit("We open at nine."),))
     text = asyncio.run(degraded.complete(prompt, deadline=Deadline(5))).text
     assert text == f"{OPENING}\n\n> We open at nine.\n\n[Shop](/shop/) [1]"

@@ -285,6 +285,6 @@ def test_a_scrape_asks_the_conversations_for_their_count_and_nothing_else() -> N
             return 7
 
     index = SimpleNamespace(build=SimpleNamespace(id="b", model="m", manifest={}, count=3), health=dict)
-    services = SimpleNamespace(conversations=Counted(), index=index, metrics=Metrics(folder=None))
+    services = SimpleNamespace(conversations=Counted(), index=index, metrics=Metrics(folder=None), budgets=None)
     answer = asyncio.run(routes_metrics.metrics(cast("Services", services)))
     assert b"\nrag_sessions 7.0\n" in bytes(answer.body)

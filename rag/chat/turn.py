@@ -1,0 +1,87 @@
+"""One question and what became of it: values that the pipeline builds, and that routes and telemetry read."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from rag.chat.escalation import Reason, reason_for
+from rag.types import Completion, Generated, Hit, Message, Missing
+
+Outcome = Literal["answered", "quoted", "nothing_found", "filtered", "failed", "left"]
+CUT_SHORT = Missing("length", "answer cut short: it reached the longest length allowed")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What a visitor asks, and in which conversation."""
+
+    text: str
+    session_id: str | None = None
+    """None: nothing is remembered."""
+    is_new: bool = False
+    """The id was made just now, so that nothing can be remembered under it yet."""
+    claimed: Sequence[Message] = ()
+    """The conversation as the client tells it, believed where the server remembers none."""
+    kept: Sequence[Message] | None = None
+    """What stays of the conversation when its last answer is asked for again; the rest is forgotten once the new one is
+    complete. None: nothing is asked for again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """What is known of one question, up to now. Never changed: each step makes another one."""
+
+    question: Question
+    earlier: Sequence[Message] = ()
+    """What was said before."""
+    is_claimed: bool = False
+    """Whether only the client says so."""
+    hits: Sequence[Hit] = ()
+    """What the answer may be made from."""
+    cited: int = 0
+    text: str = ""
+    missing: tuple[Missing, ...] = ()
+    generated: Generated = "quoted"
+    prompt_tokens: int = 0
+    """As the model counted them; 0 where it told nothing, or none was asked."""
+    completion_tokens: int = 0
+    first_token_s: float | None = None
+    outcome: Outcome = "left"
+    """Until the answer is complete, the visitor might leave."""
+    error: str | None = None
+    """The code of what went wrong."""
+
+    @property
+    def degraded(self) -> str | None:
+        return "; ".join(one.words for one in self.missing) or None
+
+    @property
+    def escalation(self) -> Reason | None:
+        """Why a way to a person should be offered with the answer."""
+        return reason_for(self.question.text, outcome=self.outcome)
+
+    @property
+    def cut(self) -> bool:
+        """Whether the answer ended at the longest length allowed."""
+        return CUT_SHORT in self.missing
+
+    def without(self, *missing: Missing | None) -> "Turn":
+        new = tuple(one for one in missing if one is not None and one not in self.missing)
+        return replace(self, missing=self.missing + new) if new else self
+
+    def counted(self, completion: Completion) -> "Turn":
+        counted = replace(
+            self, prompt_tokens=completion.prompt_tokens, completion_tokens=completion.completion_tokens
+        )  # fmt: skip
+        return counted.without(CUT_SHORT if completion.cut else None)
+
+    def noted(self) -> dict[str, Any]:
+        """Fields for the request's line of the log: no words of the visitor's."""
+        fields: dict[str, Any] = {"degraded": self.degraded, "outcome": self.outcome}
+        if self.prompt_tokens or self.completion_tokens:
+            fields |= {"prompt_tokens": self.prompt_tokens, "completion_tokens": self.completion_tokens}
+        if self.first_token_s is not None:
+            fields["first_token_ms"] = round(self.first_token_s * 1000, 1)
+        if self.text:
+            fields |= {"hits": len(self.hits), "cited": self.cited}
+        return fields | ({"error": self.error} if self.error else {})

@@ -1,0 +1,43 @@
+"""Which models answer, by the settings: those of the endpoints, or the embedded ones."""
+
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+
+from rag.calls import CallObserver, Meter
+from rag.llm.azure import AzureChat, AzureEmbedder
+from rag.llm.client import Upstream
+from rag.llm.embedded import LocalEmbedder
+from rag.llm.http_client import http_client
+from rag.llm.quoting import QuotingChat
+from rag.llm.resilience import RetryBudget
+from rag.llm.single_flight import SingleFlightEmbedder
+from rag.protocols import ChatModel, Embedder
+from rag.settings import Settings
+from rag.types import Endpoint, Missing
+
+NO_MODEL = Missing("no_model", "no language model: passages are quoted")
+OPENING = "This demo runs without a language model: it quotes the passages that fit your question best."
+
+
+async def open_models(
+    settings: Settings, *, observer: CallObserver, meter: Meter, stack: AsyncExitStack
+) -> tuple[Embedder, ChatModel]:
+    """`observer` hears of every call, `meter` is asked before it; `stack` closes the connections."""
+    if settings.demo:
+        return LocalEmbedder(), QuotingChat(degraded=NO_MODEL, opening=OPENING, found_by_words=True)
+    client = await stack.enter_async_context(http_client())
+    budget = RetryBudget()
+
+    def upstream(kind: str, endpoints: Sequence[Endpoint]) -> Upstream:
+        return Upstream(
+            kind=kind, endpoints=endpoints, client=client, budget=budget, observer=observer, meter=meter
+        )  # fmt: skip
+
+    embedder = AzureEmbedder(
+        upstream=upstream("embeddings", settings.embeddings_endpoints), name=settings.embeddings_endpoints[0].model_name
+    )  # fmt: skip
+    model = AzureChat(
+        upstream=upstream("chat", settings.chat_endpoints),
+        temperature=settings.chat_temperature, max_tokens=settings.chat_max_tokens,
+    )  # fmt: skip
+    return SingleFlightEmbedder(embedder=embedder), model
