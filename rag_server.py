@@ -25,6 +25,7 @@ from rag.access.authentication import authenticator
 from rag.access.budgets import Budgets, budgets_of
 from rag.access.limits import RateLimits
 from rag.calls import UNMETERED
+from rag.chat.answer_cache import AnswerCache, fingerprint
 from rag.chat.follow_ups import Rewriter
 from rag.chat.pipeline import Chat
 from rag.chat.prompt import INSTRUCTIONS, PromptWriter
@@ -145,10 +146,11 @@ def create_app(settings: Settings, *, metrics_folder: Path | None = None) -> Fas
 def _around(settings: Settings) -> Iterator[tuple[Callable[..., ASGIApp], dict[str, Any]]]:
     """What an answer passes on its way out, from the inside: who may read it, and in which form."""
     if settings.allowed_origins:
-        limits = (f"X-{kind}-{name}" for kind in ("RateLimit", "Budget") for name in ("Limit", "Remaining", "Reset"))
+        told = ["X-Request-ID", "Retry-After", "X-Answer-Cache"]
+        told += (f"X-{kind}-{name}" for kind in ("RateLimit", "Budget") for name in ("Limit", "Remaining", "Reset"))
         yield CORSMiddleware, {
             "allow_origins": settings.allowed_origins, "allow_methods": ["GET", "POST", "DELETE"],
-            "allow_headers": ["*"], "expose_headers": ["X-Request-ID", "Retry-After", *limits], "max_age": 3600,
+            "allow_headers": ["*"], "expose_headers": told, "max_age": 3600,
         }  # fmt: skip
     yield shared.ProblemsReworded, {"prefix": openai.PREFIX, "reword": openai.reworded}
 
@@ -167,8 +169,17 @@ async def open_services(
     stack.push_async_callback(thumbs.close)
     retriever = Retriever(index=index, embedder=embedder, threshold=settings.similarity_threshold, metrics=counts)
     stack.callback(retriever.close)
+    prompts = _prompts(settings)
+    cache = None
+    if settings.enable_caching and not settings.demo:
+        shaped = fingerprint(settings, prompts.instructions)
+        cache = AnswerCache(
+            answers=opening.answers(settings), fingerprint=shaped, longest_ask_s=2 * settings.request_timeout_s
+        )
+        stack.push_async_callback(cache.close)
+        counts.expect(cache_results=("hit", "miss"))
     chat = Chat(
-        retriever=retriever, model=model, conversations=conversations, prompts=_prompts(settings),
+        retriever=retriever, model=model, conversations=conversations, prompts=prompts, cache=cache,
         max_results=settings.max_vector_results, timeout_s=settings.request_timeout_s,
         degraded_answers=settings.degraded_answers, metrics=counts,
         # The model that quotes words no queries.

@@ -163,6 +163,11 @@ class SettingsTable:
         "seconds for an answer, or a stream's first words")
     degraded_answers: bool = setting("DEGRADED_ANSWERS", parse.flag, True,
         "quote passages when the model is down; false: answer 503 or 504")
+    enable_caching: bool = setting("ENABLE_CACHING", parse.flag, True,
+        "keep the answer to a question that is asked again, word for word")
+    cache_ttl_s: float = setting("CACHE_TTL", parse.number(float, 1, 30 * 86_400), 3600.0, "seconds that it is kept")
+    cache_max_mb: float = setting("CACHE_MAX_MB", parse.number(float, 0.01, 100_000), 64.0,
+        "megabytes of answers that are kept")
     max_message_length: int = setting("MAX_MESSAGE_LENGTH", parse.number(int, 1, 60_000), 4000,
         "characters of a question, at most")
 # fmt: on

@@ -9,11 +9,12 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
+from rag.chat.answer_cache import AnswerCache, KeptAnswer
 from rag.chat.citations import Citations
 from rag.chat.follow_ups import Rewriter, search_query
 from rag.chat.prompt import PromptWriter, newest
 from rag.chat.retrieval import Retriever
-from rag.chat.turn import Outcome, Question, Turn
+from rag.chat.turn import CacheResult, Outcome, Question, Turn
 from rag.deadline import Deadline
 from rag.errors import BudgetSpent, ContentFiltered, RagError, StateUnavailable, UpstreamError
 from rag.llm.quoting import QuotingChat
@@ -35,6 +36,8 @@ INSTEAD = {
     for missing, opening in ((WITHOUT_MODEL, OUTAGE), (WITHOUT_BUDGET, SPENT))
 }
 """What answers in the model's place, by what is missing."""
+CACHE_SHARE = 0.33
+"""Of a request's time, at most, to wait for somebody who asks the same just now."""
 CUT_MARK = " […]"
 """Ends an answer that was cut short: every client shows it, and nobody takes the memory of it for a whole one."""
 
@@ -44,6 +47,8 @@ class Sources:
     """The passages that the answer may be made from, best first."""
 
     hits: Sequence[Hit]
+    cache: CacheResult | None = None
+    """Whether the answer comes from memory; None where it could not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +86,8 @@ class Chat:
     metrics: Metrics
     rewriter: Rewriter | None = None
     """Words what a follow-up searches for; None leaves it to rules."""
+    cache: AnswerCache | None = None
+    """Keeps answers for those who ask the same; None keeps none."""
 
     async def answer(self, question: Question, *, stream: bool) -> AsyncGenerator[Event, None]:
         """`Sources`, then `Delta`s, then `Done`. With `stream` a delta is what just arrived, else the whole answer.
@@ -88,42 +95,31 @@ class Chat:
         Raises `ContentFiltered`; `UpstreamError` where degraded answers are switched off, or after the first delta.
         What broke off is not remembered.
         """
-        turn, began_s, said = Turn(question=question), time.perf_counter(), ""
+        turn, began_s, entry = Turn(question=question), time.perf_counter(), None
         try:
             deadline = Deadline(self.timeout_s)
             turn = await self._recall(turn)
-            query = search_query(question.text, turn.earlier)
-            if self.rewriter is not None:
-                query = await self.rewriter.query(question.text, turn.earlier, deadline=deadline)
-            retrieved = await self.retriever.search(query, k=self.max_results, deadline=deadline)
-            # What only the client claims was said opens no conversation: it would switch the judgement off.
-            remembers = bool(turn.earlier) and not turn.is_claimed
-            hits = self.retriever.relevant(retrieved, question=question.text, in_conversation=remembers)
-            turn = replace(turn, hits=hits).without(retrieved.missing)
-            yield Sources(hits)
-
-            citations, rest = Citations(hits), ""
-            if hits:
-                prompt = self.prompts.write(question.text, history=turn.earlier, hits=hits)
-                with Stage("model"):
-                    async with aclosing(self._ask(prompt, deadline, stream=stream)) as pieces:
-                        async for piece in pieces:
-                            if not isinstance(piece, str):
-                                turn = _told(turn, piece)
-                            elif text := citations.feed(piece):
-                                if stream and not said:
-                                    turn = replace(turn, first_token_s=self._first_token(began_s))
-                                said += text
-                                yield Delta(text, tuple(citations.order))
-                rest = citations.end() + (CUT_MARK if turn.cut else "")
+            if self.cache is not None and not turn.earlier and question.kept is None:
+                entry = await self.cache.look(
+                    question.text, self.retriever.build, wait_s=deadline.remaining_s * CACHE_SHARE
+                )
+                found: CacheResult = "hit" if entry.answer else "miss"
+                turn = replace(turn, cache=found)
+                self.metrics.answer_looked_up(found)
+            if entry is not None and entry.answer is not None:
+                events = _replayed(entry.answer, turn, stream=stream)
             else:
-                rest = self.prompts.nothing_found_but(retrieved.hits)
-            if rest:
-                said += rest
-                yield Delta(rest, tuple(citations.order))
-            turn = replace(turn, text=said, hits=citations.sorted(hits), cited=len(citations.order))
+                events = self._composed(turn, deadline, began_s, stream=stream)
+            async with aclosing(events):
+                async for event in events:
+                    if isinstance(event, Turn):
+                        turn = event
+                    else:
+                        yield event
             turn = turn.without(await self._remember(turn, asked_s_ago=time.perf_counter() - began_s))
             turn = replace(turn, outcome=_outcome(turn))
+            if entry is not None:
+                await entry.keep(turn)
             yield Done(turn)
         except ContentFiltered:
             turn = replace(turn, outcome="filtered")
@@ -132,11 +128,51 @@ class Chat:
             turn = replace(turn, outcome="failed", error=error.code if isinstance(error, RagError) else None)
             raise
         finally:
+            if entry is not None:
+                entry.free()
             self.metrics.answer_ended(
                 turn.outcome, degraded=[one.code for one in turn.missing],
                 prompt_tokens=turn.prompt_tokens, completion_tokens=turn.completion_tokens,
             )  # fmt: skip
             note(**turn.noted())
+
+    async def _composed(
+        self, turn: Turn, deadline: Deadline, began_s: float, *, stream: bool
+    ) -> AsyncGenerator[Event | Turn, None]:
+        """An answer made now: its events, and the turn whenever more is known of it."""
+        text, query, said = turn.question.text, search_query(turn.question.text, turn.earlier), ""
+        if self.rewriter is not None:
+            query = await self.rewriter.query(text, turn.earlier, deadline=deadline)
+        retrieved = await self.retriever.search(query, k=self.max_results, deadline=deadline)
+        # What only the client claims was said opens no conversation: it would switch the judgement off.
+        remembers = bool(turn.earlier) and not turn.is_claimed
+        hits = self.retriever.relevant(retrieved, question=text, in_conversation=remembers)
+        turn = replace(turn, hits=hits).without(retrieved.missing)
+        yield turn
+        yield Sources(hits, turn.cache)
+
+        citations, rest = Citations(hits), ""
+        if hits:
+            prompt = self.prompts.write(text, history=turn.earlier, hits=hits)
+            with Stage("model"):
+                async with aclosing(self._ask(prompt, deadline, stream=stream)) as pieces:
+                    async for piece in pieces:
+                        if not isinstance(piece, str):
+                            turn = _told(turn, piece)
+                            yield turn
+                        elif text := citations.feed(piece):
+                            if stream and not said:
+                                turn = replace(turn, first_token_s=self._first_token(began_s))
+                                yield turn
+                            said += text
+                            yield Delta(text, tuple(citations.order))
+            rest = citations.end() + (CUT_MARK if turn.cut else "")
+        else:
+            rest = self.prompts.nothing_found_but(retrieved.hits)
+        if rest:
+            said += rest
+            yield Delta(rest, tuple(citations.order))
+        yield replace(turn, text=said, hits=citations.sorted(hits), cited=len(citations.order))
 
     def _first_token(self, began_s: float) -> float:
         seconds = time.perf_counter() - began_s
@@ -228,6 +264,14 @@ async def _pieces(
         yield completion
         yield completion.text
     yield model
+
+
+async def _replayed(answer: KeptAnswer, turn: Turn, *, stream: bool) -> AsyncGenerator[Event | Turn, None]:
+    """The events of an answer from memory, as if it were written now."""
+    yield Sources(answer.hits, turn.cache)
+    for piece in answer.pieces() if stream else [answer.text]:
+        yield Delta(piece, tuple(range(answer.cited)))
+    yield replace(turn, text=answer.text, hits=answer.hits, cited=answer.cited, generated="model")
 
 
 def _outcome(turn: Turn) -> Outcome:

@@ -56,6 +56,11 @@ class Retriever:
         self._metrics = metrics
         self._threads = ThreadPoolExecutor(SEARCH_THREADS, thread_name_prefix="search")
 
+    @property
+    def build(self) -> Build:
+        """The live build."""
+        return self._index.build
+
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
 

@@ -8,6 +8,7 @@ from rag.chat.escalation import Reason, reason_for
 from rag.types import Completion, Generated, Hit, Message, Missing
 
 Outcome = Literal["answered", "quoted", "nothing_found", "filtered", "failed", "left"]
+CacheResult = Literal["hit", "miss"]
 CUT_SHORT = Missing("length", "answer cut short: it reached the longest length allowed")
 
 
@@ -45,6 +46,8 @@ class Turn:
     prompt_tokens: int = 0
     """As the model counted them; 0 where it told nothing, or none was asked."""
     completion_tokens: int = 0
+    cache: CacheResult | None = None
+    """Whether the answer came from memory; None where it could not."""
     first_token_s: float | None = None
     outcome: Outcome = "left"
     """Until the answer is complete, the visitor might leave."""
@@ -80,6 +83,8 @@ class Turn:
         fields: dict[str, Any] = {"degraded": self.degraded, "outcome": self.outcome}
         if self.prompt_tokens or self.completion_tokens:
             fields |= {"prompt_tokens": self.prompt_tokens, "completion_tokens": self.completion_tokens}
+        if self.cache is not None:
+            fields["cache"] = self.cache
         if self.first_token_s is not None:
             fields["first_token_ms"] = round(self.first_token_s * 1000, 1)
         if self.text:

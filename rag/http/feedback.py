@@ -47,6 +47,8 @@ async def give(body: FeedbackRequest, services: WithServices) -> Response:
         said = Feedback(rating=body.rating, reason=body.reason, question=question, answer=answer)
         await services.feedback.add(said, session_id=body.session_id)
         services.metrics.rated(body.rating)
+        if body.rating == "down" and services.chat.cache is not None:
+            await services.chat.cache.evict(question, services.index.build)
     return Response(status_code=204)
 
 

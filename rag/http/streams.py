@@ -13,7 +13,7 @@ from fastapi import Request
 from fastapi.responses import StreamingResponse
 from starlette.types import Send
 
-from rag.chat.pipeline import Delta, Done, Event
+from rag.chat.pipeline import Delta, Done, Event, Sources
 from rag.chat.turn import Turn
 from rag.errors import RagError, VisitorLeft
 
@@ -74,6 +74,7 @@ async def whole(request: Request, events: AsyncGenerator[Event, None]) -> Turn:
     """What became of a question, once it is answered. Raises what `Chat.answer` does, and `VisitorLeft`."""
     async with _while_connected(request), aclosing(events):
         async for event in events:
+            _tell(request, event)
             if isinstance(event, Done):
                 return event.turn
     raise AssertionError("every answer ends with Done")
@@ -86,10 +87,17 @@ async def streamed(
     first: list[Event] = []
     async with _while_connected(request):
         async for event in events:
+            _tell(request, event)
             first.append(event)
             if isinstance(event, Delta):
                 break
     return EventStream(_lines(spelling, first, events), headers)
+
+
+def _tell(request: Request, event: Event) -> None:
+    """Puts into the response's headers what is known before its first word."""
+    if isinstance(event, Sources) and event.cache is not None:
+        request.scope.setdefault("response_headers", {})["X-Answer-Cache"] = event.cache
 
 
 async def _lines(

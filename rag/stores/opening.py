@@ -3,7 +3,7 @@
 from typing import Any
 
 from rag.settings import Settings
-from rag.stores.protocols import Conversations, Spending
+from rag.stores.protocols import Answers, Conversations, Spending
 from rag.stores.sqlite_conversations import SqliteConversations
 from rag.stores.sqlite_file import Clocks
 from rag.stores.sqlite_limits import sqlite_storage_uri
@@ -41,3 +41,14 @@ def spending(settings: Settings) -> Spending:
     from rag.stores.redis_spending import RedisSpending
 
     return RedisSpending(url=settings.redis_url)
+
+
+def answers(settings: Settings) -> Answers:
+    bounds: dict[str, Any] = {"ttl_s": settings.cache_ttl_s, "max_bytes": round(settings.cache_max_mb * 1024 * 1024)}
+    if not settings.redis_url:
+        from rag.stores.sqlite_answers import SqliteAnswers
+
+        return SqliteAnswers(path=settings.state_dir / "answers.sqlite3", clocks=Clocks.system(), **bounds)
+    from rag.stores.redis_answers import RedisAnswers
+
+    return RedisAnswers(url=settings.redis_url, **bounds)

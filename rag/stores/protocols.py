@@ -1,4 +1,5 @@
-"""What every store promises: of conversations, who said what, under an id that opens it; of spending, what was spent.
+"""What every store promises: of conversations, who said what, under an id that opens it; of spending, what was spent;
+of answers, which ones are kept.
 
 For one machine the stores are SQLite files, for several a Redis. Knows neither.
 """
@@ -118,5 +119,39 @@ class Spending(Protocol):
 
     async def days(self, count: int) -> list[Spent]:
         """What the site spent on each of the last `count` days on which it did, oldest first."""
+
+    async def close(self) -> None: ...
+
+
+KEPT_FROM: Final = 2
+"""The time a question is asked from which on its answer is kept."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What is known of a question that was asked just now."""
+
+    value: bytes | None = None
+    """The answer that is kept."""
+    may_keep: bool = False
+    """The one who looked is the one to ask and to keep; others wait until it has, or lets go."""
+    is_asked: bool = False
+    """Somebody else is asking it."""
+
+
+class Answers(Protocol):
+    """What every store of answers does. Each method raises StateUnavailable when the store does not answer."""
+
+    async def look(self, key: str, *, lease_s: float) -> Look:
+        """Counts one more who asks. Who may keep the answer has `lease_s` seconds to do so."""
+
+    async def keep(self, key: str, value: bytes) -> None:
+        """Nothing, where the answer was evicted meanwhile."""
+
+    async def free(self, key: str) -> None:
+        """The one to keep the answer has none: the next one may ask."""
+
+    async def evict(self, key: str) -> None:
+        """Forgets the answer, and keeps none under this key for as long as answers live."""
 
     async def close(self) -> None: ...

@@ -91,6 +91,7 @@ class Metrics:
             "upstream", "endpoint",
         )  # fmt: skip
         self._limited = self._counter("rag_rate_limited", "Requests refused by a rate limit", "limit")
+        self._cached = self._counter("rag_answer_cache", "Questions looked up among the answers kept", "result")
         self._budget_refusals = self._counter("rag_budget_refusals", "Calls not made: a budget is used up", "budget")
         self._feedback = self._counter("rag_feedback", "Thumbs that visitors gave", "rating")
         self._starts = self._counter("rag_worker_starts", "Workers that began to serve")
@@ -107,9 +108,12 @@ class Metrics:
                 series[value]  # looked up, it exists
 
     def expect(
-        self, *, endpoints: Iterable[tuple[str, str]] = (), limits: Iterable[str] = (), budgets: Iterable[str] = ()
-    ) -> None:
-        """Begin the series of these (upstream, endpoint), rate limits and budgets at zero."""
+        self, *, endpoints: Iterable[tuple[str, str]] = (), limits: Iterable[str] = (), budgets: Iterable[str] = (),
+        cache_results: Iterable[str] = (),
+    ) -> None:  # fmt: skip
+        """Begin the series of these (upstream, endpoint), rate limits, budgets and results of the cache at zero."""
+        for result in cache_results:
+            self._cached[result]
         for budget in budgets:
             self._budget_refusals[budget]
         for upstream, endpoint in endpoints:
@@ -157,6 +161,10 @@ class Metrics:
 
     def rate_limited(self, limit: str) -> None:
         self._limited[limit].inc()
+
+    def answer_looked_up(self, result: str) -> None:
+        """A question could be answered from memory: `hit`, or not: `miss`."""
+        self._cached[result].inc()
 
     def budget_refused(self, kind: str) -> None:
         """A call was not made because a budget, `site`, `visitor` or `key`, is used up."""

@@ -119,6 +119,7 @@ def busy(
         **azure_process.environment, "VECTOR_DB_PATH": str(site_build), "REQUEST_TIMEOUT_SECONDS": "2",
         "RATE_LIMIT_CHAT": "100/minute", "RATE_LIMIT_SEARCH": "2/minute",
         "BUDGET_SITE": "10000000/day", "BUDGET_VISITOR": "10000000/day", "BUDGET_KEY": "10000000/day",
+        "ENABLE_CACHING": "true",
     }  # fmt: skip
     with RagServer.start(settings, tmp_path_factory.mktemp("busy"), workers=1) as server:
         session = ask(server).json()["session_id"]
@@ -133,13 +134,13 @@ def busy(
         httpx.get(f"{server.base_url}/zanzibar", trust_env=False)
         httpx.request("PROPFIND", f"{server.base_url}/zanzibar", trust_env=False)
         azure_process.fail("content_filter_prompt", target="chat", times=1)
-        assert ask(server).status_code == 422
+        assert ask(server, session_id=session).status_code == 422
         azure_process.fail("status", target="embeddings", status=429, headers={"Retry-After": "60"})
         assert "words alone" in ask(server, message=FACTS[1].question).json()["degraded"]
         azure_process.heal()
         azure_process.fail("status", target="chat", status=500)
         for _ in range(4):
-            assert "passages are quoted" in ask(server).json()["degraded"]
+            assert "passages are quoted" in ask(server, session_id=session).json()["degraded"]
         yield server
     azure_process.heal()
 
@@ -189,7 +190,7 @@ def test_no_label_holds_what_a_visitor_sent(busy: RagServer) -> None:
     labels = set(re.findall(r'[{,](\w+)="', said))
     assert labels == {
         "method", "route", "status", "le", "outcome", "reason", "direction", "stage", "upstream", "endpoint",
-        "limit", "rating", "budget", "version", "build", "embedding_model",
+        "limit", "rating", "budget", "result", "version", "build", "embedding_model",
     }  # fmt: skip
 
 

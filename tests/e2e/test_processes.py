@@ -371,7 +371,8 @@ def test_the_wall_clock_is_read_only_where_a_date_is_shown() -> None:
         "rag/stores/sqlite_file.py",  # hands the clock out, and names a boot
         "rag/search/builds.py",  # names builds
         "rag/ops/backup_archive.py",  # names and dates backups
-        "rag/http/services.py",  # `timestamp` of answers
+        "rag/http/bodies.py",  # `timestamp` of answers
+        "rag/access/budgets.py",  # says when a day ends; what is spent on which is counted by the store's clock
         "rag/http/dialects/openai.py",  # `created` of answers
         "rag/api_keys.py",  # keys end on a date
         "rag/ops/keys.py",  # and begin on one

@@ -108,7 +108,7 @@ export async function on_the_real_server_a_model_that_is_down_leaves_quoted_pass
   const chat = await demo(world);
   await chat.ask(QUESTION);
   await chat.answered();
-  await chat.answer.getByText("Limited answer").waitFor();
+  await chat.answer.getByText("Our writing assistant is unavailable").waitFor();
   assert.ok((await text(chat.prose)).includes("37 months"), await text(chat.prose));
 }
 
