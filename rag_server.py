@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
@@ -27,6 +27,7 @@ from rag.access.limits import RateLimits
 from rag.calls import UNMETERED
 from rag.chat.answer_cache import AnswerCache, fingerprint
 from rag.chat.follow_ups import Rewriter
+from rag.chat.owner.question_log import Mode, QuestionLog
 from rag.chat.pipeline import Chat
 from rag.chat.prompt import INSTRUCTIONS, PromptWriter
 from rag.chat.retrieval import Retriever
@@ -36,7 +37,6 @@ from rag.http import (  # fmt: skip
     answers,
     bodies,
     feedback,
-    metrics,
     middleware,
     problems,
     reference,
@@ -44,15 +44,16 @@ from rag.http import (  # fmt: skip
     site,
 )
 from rag.http.dialects import ai_sdk, openai, shared  # fmt: skip
+from rag.http.owner import admin, metrics
 from rag.http.services import Services
 from rag.llm.http_client import fetched
 from rag.llm.opening import open_models
 from rag.search.live import LiveIndex
 from rag.settings import Settings
 from rag.stores import opening
-from rag.stores.feedback import FeedbackStore
 from rag.stores.protocols import Conversations
-from rag.stores.sqlite_file import Clocks
+from rag.stores.sqlite.feedback import FeedbackStore
+from rag.stores.sqlite.file import Clocks
 from rag.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def create_app(settings: Settings, *, metrics_folder: Path | None = None) -> Fas
         description="Answers questions about a site's own documents, with their sources.",
     )  # fmt: skip
     # In this order a request's path is compared with theirs.
-    for room in (answers, site, sessions, feedback, openai, ai_sdk, metrics):
+    for room in (answers, site, sessions, feedback, openai, ai_sdk, metrics, admin):
         app.include_router(room.router)
     if settings.demo:
         # Only here, so that no other server loads a Markdown reader.
@@ -178,8 +179,11 @@ async def open_services(
         )
         stack.push_async_callback(cache.close)
         counts.expect(cache_results=("hit", "miss"))
+    questions = QuestionLog(store=opening.questions(settings), mode=cast("Mode", settings.question_log))
+    stack.push_async_callback(questions.close)
+    await _in_background(stack, questions.write_forever)
     chat = Chat(
-        retriever=retriever, model=model, conversations=conversations, prompts=prompts, cache=cache,
+        retriever=retriever, model=model, conversations=conversations, prompts=prompts, cache=cache, log=questions,
         max_results=settings.max_vector_results, timeout_s=settings.request_timeout_s,
         degraded_answers=settings.degraded_answers, metrics=counts,
         # The model that quotes words no queries.

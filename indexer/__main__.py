@@ -75,7 +75,13 @@ async def _build(options: argparse.Namespace, settings: Settings, root: Path) ->
                     evaluate.require(scores, min_ndcg=options.min_ndcg)
 
             summary: Summary = await build(
-                documents, root=root, embedder=embedder, clean=options.clean, progress=bar.show, accept=accept
+                documents,
+                root=root,
+                embedder=embedder,
+                clean=options.clean,
+                progress=bar.show,
+                accept=accept,
+                made_with={"folder": str(Path.cwd()), "arguments": arguments.again(options)},
             )
     print("\n".join(build_lines(summary, root, passed_over=found.passed_over)))
     for pattern in exclusions.unmatched():

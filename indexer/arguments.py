@@ -67,6 +67,18 @@ def parsed(argv: Sequence[str]) -> argparse.Namespace:
     return options
 
 
+def again(options: argparse.Namespace) -> list[str]:
+    """The arguments of `build` that make the same once more; `--clean` and `--yes` were meant for one time."""
+    given = [*map(str, options.sources)]
+    for name in ("site-url", "questions", "min-ndcg", "max-pages", "max-bytes", "delay"):
+        if (value := getattr(options, name.replace("-", "_"))) is not None:
+            given += [f"--{name}", str(value)]
+    for pattern in options.exclude:
+        given += ["--exclude", pattern]
+    flags = ("with-unpublished", "allow-private-addresses")
+    return given + [f"--{name}" for name in flags if getattr(options, name.replace("-", "_"))]
+
+
 def _number(kind: Callable[[str], float], least: float) -> Callable[[str], float]:
     def number(text: str) -> float:
         value = kind(text)

@@ -66,11 +66,13 @@ class Summary:
 async def build(
     documents: Iterable[Document | Skipped], *, root: Path, embedder: Embedder, clean: bool, progress: Progress,
     accept: Accept | None = None, exact_up_to: int = vector_files.EXACT_UP_TO,
+    made_with: Mapping[str, object] | None = None,
 ) -> Summary:  # fmt: skip
     """Publish a build of `documents` under `root`, and say what was done.
 
     `accept` sees the complete build before it is published; what it raises stops it. Beyond `exact_up_to` passages
-    times dimensions the index is approximate: see `vector_files`. Raises `SourceUnreadable` where nothing can be
+    times dimensions the index is approximate: see `vector_files`. `made_with` is kept in the manifest: the command that
+    makes the same again. Raises `SourceUnreadable` where nothing can be
     indexed, `UpstreamError` where embeddings fail for good, and `BlockingIOError` while another process builds; the
     live build is untouched then.
     """
@@ -97,6 +99,8 @@ async def build(
             },
             "content": _content(passages, vectors),
         }  # fmt: skip
+        if made_with is not None:
+            manifest["made_with"] = made_with
         if accept is not None:
             await accept(hybrid.Build(folder=staging, manifest={**manifest, "id": "not published"}))
         live = _live_manifest(root)
@@ -275,7 +279,7 @@ def _content(passages: Passages, vectors: np.ndarray) -> str:
 
 def _is_the_same(live: Mapping[str, object], made: Mapping[str, object]) -> bool:
     """Whether the live build answers as the new one would. How an index was tuned may differ: content decides."""
-    return all(live.get(name) == made[name] for name in made if name != "index")
+    return all(live.get(name) == made[name] for name in made if name not in ("index", "made_with"))
 
 
 def _live_manifest(root: Path) -> dict[str, object] | None:

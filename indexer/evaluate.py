@@ -1,5 +1,6 @@
 """Questions with known answers, asked of a build: how good is what it finds?"""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,12 +50,15 @@ class BelowBar(RagError):
 
 def read(path: Path) -> list[Question]:
     """One question a line: `{"id", "question", "relevant": ["url or source path", …]}`. Raises `SourceUnreadable`."""
-    questions = []
+    questions, drafts = [], 0
     for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         if not line.strip():
             continue
         try:
             fields = orjson.loads(line)
+            if fields.get("status") == "draft":
+                drafts += 1
+                continue
             relevant = frozenset(map(str, _listed(fields["relevant"])))
             questions.append(Question(str(fields.get("id", number)), str(fields["question"]), relevant))
         except (ValueError, KeyError, TypeError, AttributeError):
@@ -63,7 +67,10 @@ def read(path: Path) -> list[Question]:
         if not relevant:
             raise SourceUnreadable(f"{path}, line {number}: names no relevant page")
     if not questions:
-        raise SourceUnreadable(f"{path} holds no questions")
+        only = f", only {drafts} drafts; name the right page of each and take its status away" if drafts else ""
+        raise SourceUnreadable(f"{path} holds no questions{only}")
+    if drafts:
+        print(f"{drafts} drafts of questions are skipped", file=sys.stderr)
     return questions
 
 

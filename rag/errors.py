@@ -147,6 +147,13 @@ class Forbidden(RagError):
         return error
 
 
+class Conflict(RagError):
+    status = 409
+    code = "conflict"
+    title = "Conflict"
+    detail = "This cannot be done now."
+
+
 class ProofRequired(RagError):
     status = 428
     code = "proof_required"

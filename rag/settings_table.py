@@ -136,6 +136,11 @@ class SettingsTable:
     price_embedding: float = setting("PRICE_EMBEDDING", parse.number(float, 0, 10_000), 0.0,
         "price of a million tokens that are embedded")
 
+    # What the owner sees
+    question_log: str = setting("QUESTION_LOG", parse.choice("off", "gaps", "all"), "gaps",
+        "questions that are kept for the owner: off, gaps (those not answered well) or all")
+    question_log_days: int = setting("QUESTION_LOG_DAYS", parse.number(int, 1, 3650), 30, "days that they are kept")
+
     # The site's voice
     site_name: str = setting("SITE_NAME", str, "RAG Server", "the site's name, as visitors know it")
     site_url: str = setting("SITE_URL", parse.site_url, "", "the site's address; --site-url of the indexer wins")

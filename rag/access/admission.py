@@ -33,6 +33,8 @@ class Rule:
     """The limit that a request counts against; None for a route that has none."""
     scope: Scope | None = None
     """What the caller must be allowed to do; None for a route that is open to all."""
+    exists_for_admins: bool = False
+    """Whether the route, though open, exists only where a credential could have the scope `admin`."""
     tells_owners_more: bool = False
     """Whether the answer to a caller with the scope `admin` holds more."""
     takes_any_word: bool = False
@@ -88,10 +90,10 @@ class Admission:
     async def _identify(self, rule: Rule, request: Request) -> Caller:
         address = callers.client_bucket(request.address)
         stranger = Caller(address, self._authenticator.anonymous, is_local=callers.is_loopback(request.address))
+        if (rule.scope == "admin" or rule.exists_for_admins) and not self._authenticator.knows_admins():
+            raise NotFound
         if rule.scope is None and not rule.tells_owners_more:
             return stranger
-        if rule.scope == "admin" and not self._authenticator.knows_admins():
-            raise NotFound
         any_word = rule.takes_any_word and rule.scope in stranger.scopes
         try:
             identity = await self._authenticator.identify(request.raw_headers, any_word=any_word)

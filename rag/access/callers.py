@@ -33,7 +33,7 @@ SECURITY_HEADERS: Final = (
 
 def content_security_policy(path: str) -> str:
     """The policy of the page at `path`; what is not a page may load nothing."""
-    return PAGE_CSP if path in ("/demo", "/docs") or path.startswith("/demo/pages") else API_CSP
+    return PAGE_CSP if path in ("/demo", "/docs", "/admin") or path.startswith("/demo/pages") else API_CSP
 
 
 def refusal(status: int, phrase: str) -> bytes:

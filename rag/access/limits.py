@@ -23,9 +23,9 @@ from starlette.requests import Request
 
 from rag.access.callers import hashed
 from rag.errors import ConfigError, RateLimited, StateUnavailable
-from rag.stores.sqlite_file import Clocks
-from rag.stores.sqlite_limits import SqliteStorage as SqliteStorage  # makes its URIs known to slowapi
-from rag.stores.sqlite_limits import sqlite_storage_uri as sqlite_storage_uri
+from rag.stores.sqlite.file import Clocks
+from rag.stores.sqlite.limits import SqliteStorage as SqliteStorage  # makes its URIs known to slowapi
+from rag.stores.sqlite.limits import sqlite_storage_uri as sqlite_storage_uri
 
 PROBE_INTERVAL_S = 1.0
 """How often a store in the network that fell silent is asked whether it is back, by each worker and by no visitor."""

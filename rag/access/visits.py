@@ -25,7 +25,7 @@ from rag.access.limits import LimitExceeded, RateLimits
 from rag.api_keys import VISITORS_SCOPES
 from rag.errors import Forbidden, ProofRequired
 from rag.settings import Settings
-from rag.stores.sqlite_file import Clocks
+from rag.stores.sqlite.file import Clocks
 from rag.telemetry.logs import note
 
 TOKEN_S: Final = 3600

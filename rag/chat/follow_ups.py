@@ -66,8 +66,13 @@ _REMARK = re.compile(
 _REFERRING_RUN = re.compile(r"[它他她]|这个?|那[么个]?|呢|それ|その|これ|この|そこ|그|이것|저것")
 
 
-def search_query(question: str, history: Sequence[Message]) -> str:
-    """What to search for: the question, below the ones that it leans on, back to the last that stands alone."""
+def search_query(question: str, history: Sequence[Message], *, selection: str = "") -> str:
+    """What to search for: the question, below the ones that it leans on, back to the last that stands alone.
+
+    One that leans on what the visitor has marked on the page ("what does this mean?") stands below that instead.
+    """
+    if selection and leans(question):
+        return f"{_clipped(selection, EARLIER_BYTES)}\n{question}"
     lines = [question]
     asked = [turn.content for turn in reversed(history) if turn.role == "user"]
     for earlier in asked[:TURNS_BACK]:

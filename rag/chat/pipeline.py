@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from rag.chat.answer_cache import AnswerCache, KeptAnswer
 from rag.chat.citations import Citations
 from rag.chat.follow_ups import Rewriter, search_query
+from rag.chat.owner.question_log import QuestionLog
 from rag.chat.prompt import PromptWriter, newest
 from rag.chat.retrieval import Retriever
 from rag.chat.turn import CacheResult, Outcome, Question, Turn
@@ -88,6 +89,8 @@ class Chat:
     """Words what a follow-up searches for; None leaves it to rules."""
     cache: AnswerCache | None = None
     """Keeps answers for those who ask the same; None keeps none."""
+    log: QuestionLog | None = None
+    """Keeps questions for the owner; None keeps none."""
 
     async def answer(self, question: Question, *, stream: bool) -> AsyncGenerator[Event, None]:
         """`Sources`, then `Delta`s, then `Done`. With `stream` a delta is what just arrived, else the whole answer.
@@ -99,7 +102,7 @@ class Chat:
         try:
             deadline = Deadline(self.timeout_s)
             turn = await self._recall(turn)
-            if self.cache is not None and not turn.earlier and question.kept is None:
+            if self.cache is not None and not (turn.earlier or question.selection) and question.kept is None:
                 entry = await self.cache.look(
                     question.text, self.retriever.build, wait_s=deadline.remaining_s * CACHE_SHARE
                 )
@@ -135,25 +138,30 @@ class Chat:
                 prompt_tokens=turn.prompt_tokens, completion_tokens=turn.completion_tokens,
             )  # fmt: skip
             note(**turn.noted())
+            if self.log is not None:
+                self.log.record(turn, seconds=time.perf_counter() - began_s)
 
     async def _composed(
         self, turn: Turn, deadline: Deadline, began_s: float, *, stream: bool
     ) -> AsyncGenerator[Event | Turn, None]:
         """An answer made now: its events, and the turn whenever more is known of it."""
-        text, query, said = turn.question.text, search_query(turn.question.text, turn.earlier), ""
+        text, selection, said = turn.question.text, turn.question.selection, ""
+        query = search_query(text, turn.earlier, selection=selection)
         if self.rewriter is not None:
             query = await self.rewriter.query(text, turn.earlier, deadline=deadline)
         retrieved = await self.retriever.search(query, k=self.max_results, deadline=deadline)
         # What only the client claims was said opens no conversation: it would switch the judgement off.
         remembers = bool(turn.earlier) and not turn.is_claimed
         hits = self.retriever.relevant(retrieved, question=text, in_conversation=remembers)
-        turn = replace(turn, hits=hits).without(retrieved.missing)
+        best = max((hit.similarity for hit in retrieved.hits), default=None)
+        turn = replace(turn, hits=hits, similarity=best, vector=retrieved.vector, build=retrieved.build)
+        turn = turn.without(retrieved.missing)
         yield turn
         yield Sources(hits, turn.cache)
 
         citations, rest = Citations(hits), ""
         if hits:
-            prompt = self.prompts.write(text, history=turn.earlier, hits=hits)
+            prompt = self.prompts.write(text, history=turn.earlier, hits=hits, selection=selection)
             with Stage("model"):
                 async with aclosing(self._ask(prompt, deadline, stream=stream)) as pieces:
                     async for piece in pieces:

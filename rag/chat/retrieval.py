@@ -43,6 +43,10 @@ class Retrieved:
     missing: Missing | None = None
     on_topic: bool = True
     """False where even the best ones have nothing to do with it: see `rag.search.relevance`."""
+    vector: np.ndarray | None = None
+    """The question's, float32 [dimensions]; None where it could not be had."""
+    build: str = ""
+    """The id of the build that was searched."""
 
 
 class Retriever:
@@ -88,7 +92,7 @@ class Retriever:
                 loop, by_words = asyncio.get_running_loop(), await asyncio.wrap_future(beside)
                 hits, on_topic = await loop.run_in_executor(threads, _find, build, query, vector, k, by_words)
         self._metrics.searched(embed_s=embedding.seconds, search_s=searching.seconds)
-        return Retrieved(hits, missing, on_topic)
+        return Retrieved(hits, missing, on_topic, vector, build.id)
 
     def relevant(self, retrieved: Retrieved, *, question: str, in_conversation: bool) -> list[Hit]:
         """The hits that may go into a prompt, within its budget; none where the question is off-topic.

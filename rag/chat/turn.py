@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import numpy as np
 
 from rag.chat.escalation import Reason, reason_for
 from rag.types import Completion, Generated, Hit, Message, Missing
@@ -10,6 +13,24 @@ from rag.types import Completion, Generated, Hit, Message, Missing
 Outcome = Literal["answered", "quoted", "nothing_found", "filtered", "failed", "left"]
 CacheResult = Literal["hit", "miss"]
 CUT_SHORT = Missing("length", "answer cut short: it reached the longest length allowed")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """Where on the site a question is asked: what the client says, and so data like the question itself."""
+
+    url: str
+    title: str = ""
+    selection: str = ""
+    """What the visitor has marked there."""
+
+    @property
+    def path(self) -> str:
+        """The address's path alone: what stands after it may name a visitor."""
+        try:
+            return urlsplit(self.url).path[:200]
+        except ValueError:
+            return ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +47,12 @@ class Question:
     kept: Sequence[Message] | None = None
     """What stays of the conversation when its last answer is asked for again; the rest is forgotten once the new one is
     complete. None: nothing is asked for again."""
+    page: Page | None = None
+
+    @property
+    def selection(self) -> str:
+        """What the visitor has marked on the page; empty where nothing is."""
+        return self.page.selection.strip() if self.page else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +66,11 @@ class Turn:
     """Whether only the client says so."""
     hits: Sequence[Hit] = ()
     """What the answer may be made from."""
+    similarity: float | None = None
+    """Cosine of the best passage, used or not."""
+    vector: np.ndarray | None = None
+    """The question's, float32 [dimensions]."""
+    build: str = ""
     cited: int = 0
     text: str = ""
     missing: tuple[Missing, ...] = ()

@@ -9,7 +9,7 @@ from fastapi.responses import StreamingResponse
 
 from rag.access import callers
 from rag.chat.pipeline import Delta, Done, Event, Sources
-from rag.chat.turn import Question
+from rag.chat.turn import Page, Question
 from rag.deadline import Deadline
 from rag.errors import InvalidRequest, RagError
 from rag.http import bodies, problems, streams
@@ -63,7 +63,11 @@ def ask(question: Question, *, services: Services, stream: bool) -> AsyncGenerat
 def _asked(body: ChatRequest) -> Question:
     claimed = [Message(turn.role, turn.content) for turn in body.history]
     session_id = body.session_id or callers.new_session_id()
-    return Question(text=body.message, session_id=session_id, is_new=body.session_id is None, claimed=claimed)
+    told = body.page
+    page = Page(url=told.url, title=told.title, selection=told.selection) if told else None
+    return Question(
+        text=body.message, session_id=session_id, is_new=body.session_id is None, claimed=claimed, page=page
+    )  # fmt: skip
 
 
 class _SiteEvents:

@@ -83,6 +83,14 @@ class ClaimedMessage(BaseModel):
     timestamp: StrictStr | StrictInt | StrictFloat | None = None
 
 
+class PageContext(BaseModel):
+    """The page that the visitor is on."""
+
+    url: str = Field(max_length=2000, pattern=NO_NUL)
+    title: str = Field("", max_length=500, pattern=NO_NUL)
+    selection: str = Field("", max_length=2000, pattern=NO_NUL, description="what the visitor has marked there")
+
+
 class ChatRequest(BaseModel):
     message: Question = Field(
         description="the question, at most MAX_MESSAGE_LENGTH characters", examples=["How do I reset my password?"]
@@ -91,6 +99,7 @@ class ChatRequest(BaseModel):
     history: list[ClaimedMessage] = Field(
         default_factory=list, max_length=200, description="restores a conversation that the server does not know"
     )
+    page: PageContext | None = Field(None, description="where on the site the question is asked")
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 from rag.http import bodies, problems
 from rag.http.admission import AdmittedRoute, rule
 from rag.http.services import WithServices
-from rag.stores.feedback import Feedback
+from rag.stores.sqlite.feedback import Feedback
 from rag.types import Message
 
 router = APIRouter(route_class=AdmittedRoute)
@@ -47,8 +47,11 @@ async def give(body: FeedbackRequest, services: WithServices) -> Response:
         said = Feedback(rating=body.rating, reason=body.reason, question=question, answer=answer)
         await services.feedback.add(said, session_id=body.session_id)
         services.metrics.rated(body.rating)
-        if body.rating == "down" and services.chat.cache is not None:
-            await services.chat.cache.evict(question, services.index.build)
+        if body.rating == "down":
+            if services.chat.cache is not None:
+                await services.chat.cache.evict(question, services.index.build)
+            if services.chat.log is not None:
+                await services.chat.log.disliked(body.session_id, question, body.reason)
     return Response(status_code=204)
 
 

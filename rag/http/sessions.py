@@ -35,8 +35,11 @@ async def history(session_id: SessionId, services: WithServices) -> bodies.Histo
 @router.delete("/sessions/{session_id}", summary="Forget a conversation", responses=problems.described(422, 429, 503))
 @rule(limit="delete", scope="chat")
 async def delete(session_id: SessionId, services: WithServices) -> bodies.Deleted:
+    asked = [turn.content for turn in await services.conversations.history(session_id) if turn.role == "user"]
     await services.conversations.delete(session_id)
     await services.feedback.forget(session_id)
+    if services.chat.log is not None:
+        await services.chat.log.forget(session_id, asked)
     return bodies.Deleted(message="The conversation is forgotten.")
 
 

@@ -216,7 +216,7 @@ def _log_file(path: Path) -> Iterator[Finding]:
 
 
 def _redis(url: str) -> Iterator[Finding]:
-    from rag.stores import redis_link  # Redis' client is loaded only where it is wanted
+    from rag.stores.redis import link as redis_link  # Redis' client is loaded only where it is wanted
 
     try:
         version = redis_link.probe(url)

@@ -155,3 +155,94 @@ class Answers(Protocol):
         """Forgets the answer, and keeps none under this key for as long as answers live."""
 
     async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoggedQuestion:
+    """One question, without who asked it."""
+
+    question: str
+    words: str
+    """The question without what does not count; equal ones are the same question."""
+    outcome: str
+    language: str
+    page: str = ""
+    """The path of the page that the visitor was on."""
+    similarity: float | None = None
+    """Cosine of the best passage."""
+    seconds: float = 0.0
+    tokens: int = 0
+    build: str = ""
+    vector: bytes | None = None
+    """The question's, float16."""
+    about: bytes | None = None
+    """Names one question of one conversation; None where there is none to go on with."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuestionFilter:
+    """Which questions are wanted."""
+
+    days: int
+    outcome: str = ""
+    language: str = ""
+    page: str = ""
+    gaps: bool = False
+    """Only those that were not answered, or whose answer was disliked."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuestionGroup:
+    """The same question, however often it was asked."""
+
+    question: str
+    count: int
+    last_at: str
+    """ISO 8601 in UTC, to the minute."""
+    unanswered: int
+    disliked: int
+    language: str
+    page: str
+    similarity: float | None
+    outcome: str
+    build: str
+    """The latest one that it was asked of."""
+    reason: str
+    """What one of those said who disliked the answer."""
+    vector: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """Figures of one day in UTC."""
+
+    day: str
+    figures: Mapping[str, int]
+    degraded_minutes: int
+
+
+class QuestionStore(Protocol):
+    """What every store of questions does. Each method raises StateUnavailable when the store does not answer."""
+
+    async def write(
+        self, entries: Sequence[LoggedQuestion], *, figures: Mapping[str, int], cited: Mapping[str, int], degraded: bool
+    ) -> None:
+        """Adds questions, and figures to those of today. `cited` counts pages; `degraded`: this minute was one in which
+        an answer had to do without something.
+        """
+
+    async def dislike(self, entry: LoggedQuestion, *, reason: str) -> None:
+        """Marks the question that `entry.about` names; adds it where it is not kept."""
+
+    async def forget(self, abouts: Sequence[bytes]) -> None: ...
+
+    async def groups(self, wanted: QuestionFilter, *, limit: int) -> list[QuestionGroup]:
+        """The most frequent ones first."""
+
+    async def days(self, count: int) -> list[Day]:
+        """The last `count` days on which anything was asked, oldest first."""
+
+    async def cited(self, count: int) -> dict[str, int]:
+        """How often pages were cited in the last `count` days, the most cited first."""
+
+    async def close(self) -> None: ...

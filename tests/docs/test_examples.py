@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from rag.stores.feedback import Feedback, FeedbackStore
-from rag.stores.sqlite_conversations import SqliteConversations
-from rag.stores.sqlite_file import Clocks
+from rag.stores.sqlite.conversations import SqliteConversations
+from rag.stores.sqlite.feedback import Feedback, FeedbackStore
+from rag.stores.sqlite.file import Clocks
 from rag.types import Message
 from tests.docs.documents import blocks, name_of, pages
 from tests.docs.transcripts import Step, Transcript, steps

@@ -368,7 +368,7 @@ def test_the_wall_clock_is_read_only_where_a_date_is_shown() -> None:
     # A running server cannot be given another clock here; that nothing counts by it is seen in the code, and
     # tests/unit hold that conversations and limits count by a clock that does not jump.
     allowed = {
-        "rag/stores/sqlite_file.py",  # hands the clock out, and names a boot
+        "rag/stores/sqlite/file.py",  # hands the clock out, and names a boot
         "rag/search/builds.py",  # names builds
         "rag/ops/backup_archive.py",  # names and dates backups
         "rag/http/bodies.py",  # `timestamp` of answers

@@ -10,7 +10,7 @@ from rag.access.admission import Admission
 from rag.access.authentication import authenticator
 from rag.access.limits import RateLimits, sqlite_storage_uri
 from rag.settings import Settings
-from rag.stores.sqlite_file import Clocks
+from rag.stores.sqlite.file import Clocks
 from rag.telemetry.metrics import Metrics
 
 

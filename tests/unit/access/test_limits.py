@@ -15,7 +15,7 @@ import pytest
 
 from rag.access.limits import LimitExceeded, RateLimits, SqliteStorage, sqlite_storage_uri
 from rag.errors import ConfigError, StateUnavailable
-from rag.stores.sqlite_file import Clocks
+from rag.stores.sqlite.file import Clocks
 from tests.support.waiting import REPOSITORY, wait_until
 
 DAY_S = 86_400.0

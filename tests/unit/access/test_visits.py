@@ -20,7 +20,7 @@ from rag.access import visits
 from rag.access.limits import RateLimits, sqlite_storage_uri
 from rag.access.visits import Origins, Proofs, Visits
 from rag.errors import Forbidden, ProofRequired
-from rag.stores.sqlite_file import Clocks
+from rag.stores.sqlite.file import Clocks
 from tests.support.altcha import solved
 from tests.support.tokens import b64
 from tests.support.waiting import REPOSITORY

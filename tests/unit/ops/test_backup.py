@@ -17,9 +17,9 @@ from rag.errors import BuildDamaged, BuildMissing
 from rag.ops import backup_archive
 from rag.ops.backup_archive import BackupRefused, archives, create, prune, restore, verify
 from rag.search import builds
-from rag.stores.feedback import Feedback, FeedbackStore
-from rag.stores.sqlite_conversations import SqliteConversations
-from rag.stores.sqlite_file import Clocks
+from rag.stores.sqlite.conversations import SqliteConversations
+from rag.stores.sqlite.feedback import Feedback, FeedbackStore
+from rag.stores.sqlite.file import Clocks
 from rag.types import Message
 from tests.support.server import run_module
 

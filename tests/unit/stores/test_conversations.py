@@ -20,10 +20,10 @@ import pytest
 
 from rag.deadline import STREAM_LENGTH_S
 from rag.errors import StateUnavailable
-from rag.stores import sqlite_conversations
 from rag.stores.protocols import DELETION_KNOWN_S, Conversations
-from rag.stores.sqlite_conversations import SqliteConversations
-from rag.stores.sqlite_file import Clocks
+from rag.stores.sqlite import conversations as sqlite_conversations
+from rag.stores.sqlite.conversations import SqliteConversations
+from rag.stores.sqlite.file import Clocks
 from rag.types import Message
 from tests.support.waiting import REPOSITORY
 

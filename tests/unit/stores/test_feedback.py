@@ -8,8 +8,8 @@ from typing import Any
 import apsw
 import pytest
 
-from rag.stores.feedback import Feedback, FeedbackStore
-from rag.stores.sqlite_file import Clocks
+from rag.stores.sqlite.feedback import Feedback, FeedbackStore
+from rag.stores.sqlite.file import Clocks
 
 
 def thumb(rating: Any = "up", answer: str = "From nine to six.") -> Feedback:

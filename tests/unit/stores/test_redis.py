@@ -19,9 +19,9 @@ from rag.errors import ConfigError, StateUnavailable
 from rag.ops import preflight
 from rag.settings import Settings
 from rag.stores.protocols import DELETION_KNOWN_S, Conversations
-from rag.stores.redis_conversations import RedisConversations
-from rag.stores.redis_limits import redis_storage_uri
-from rag.stores.sqlite_file import Clocks
+from rag.stores.redis.conversations import RedisConversations
+from rag.stores.redis.limits import redis_storage_uri
+from rag.stores.sqlite.file import Clocks
 from rag.types import Message
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import REPOSITORY

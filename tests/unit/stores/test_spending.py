@@ -10,9 +10,9 @@ import pytest
 
 from rag.errors import StateUnavailable
 from rag.stores.protocols import Claim, Settlement, Spending
-from rag.stores.redis_spending import RedisSpending
-from rag.stores.sqlite_file import Clocks
-from rag.stores.sqlite_spending import SqliteSpending
+from rag.stores.redis.spending import RedisSpending
+from rag.stores.sqlite.file import Clocks
+from rag.stores.sqlite.spending import SqliteSpending
 from tests.support.redis_server import RedisServer
 
 Story = Callable[[Spending], Awaitable[None]]

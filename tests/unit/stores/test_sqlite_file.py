@@ -12,7 +12,7 @@ import apsw
 import pytest
 
 from rag.errors import StateUnavailable
-from rag.stores.sqlite_file import Clocks, StateFile
+from rag.stores.sqlite.file import Clocks, StateFile
 from tests.support.waiting import REPOSITORY
 
 DAY_S = 86_400.0

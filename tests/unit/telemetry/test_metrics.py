@@ -18,7 +18,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from rag import calls
 from rag.calls import Refused, Throttled, TooSlow, Unanswered
 from rag.errors import ContentFiltered, UpstreamError, UpstreamTimeout
-from rag.http import metrics as routes_metrics
+from rag.http.owner import metrics as routes_metrics
 from rag.http.services import Services
 from rag.telemetry import metric_files
 from rag.telemetry.metrics import Metrics, Now

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from rag.stores.sqlite_file import Clocks, StateFile
+from rag.stores.sqlite.file import Clocks, StateFile
 
 KEPT = 10_000
 """Entries; beyond them the oldest go, so that nobody can fill the disk with thumbs."""

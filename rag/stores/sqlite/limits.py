@@ -8,7 +8,7 @@ from pathlib import Path
 from limits.storage import MovingWindowSupport, Storage
 
 from rag.errors import StateUnavailable
-from rag.stores.sqlite_file import Clocks, StateFile
+from rag.stores.sqlite.file import Clocks, StateFile
 
 _SCHEME = "rag-sqlite"
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from redis import Redis
 
 from rag.stores.protocols import KEPT_FROM, Look
-from rag.stores.redis_link import FAILURES, connection_options, unavailable
+from rag.stores.redis.link import FAILURES, connection_options, unavailable
 
 _Result = TypeVar("_Result")
 

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from redis import Redis
 
 from rag.stores.protocols import DAY_S, SITE, Claim, Settlement, Spent
-from rag.stores.redis_link import FAILURES, connection_options, unavailable
+from rag.stores.redis.link import FAILURES, connection_options, unavailable
 
 _Result = TypeVar("_Result")
 
@@ -75,7 +75,7 @@ return redis.call('SADD', 'rag:announced:' .. today, ARGV[2])
 
 
 class RedisSpending:
-    """The blocking client in one thread, for the reason that `redis_conversations` gives."""
+    """The blocking client in one thread, for the reason that `conversations` gives."""
 
     def __init__(self, *, url: str) -> None:
         self._url = url

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rag.stores.protocols import KEPT_FROM, Look
-from rag.stores.sqlite_file import Clocks, StateFile
+from rag.stores.sqlite.file import Clocks, StateFile
 
 _Result = TypeVar("_Result")
 

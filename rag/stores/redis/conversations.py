@@ -27,7 +27,7 @@ from redis import BlockingConnectionPool, Redis
 
 from rag.errors import StateUnavailable
 from rag.stores.protocols import DELETION_KNOWN_S, ConversationStats
-from rag.stores.redis_link import FAILURES, SILENCE, connection_options, shown, unavailable
+from rag.stores.redis.link import FAILURES, SILENCE, connection_options, shown, unavailable
 from rag.types import Message
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from typing import TypeVar
 import apsw
 
 from rag.stores.protocols import DAY_S, SITE, Claim, Settlement, Spent
-from rag.stores.sqlite_file import Clocks, StateFile
+from rag.stores.sqlite.file import Clocks, StateFile
 
 _Result = TypeVar("_Result")
 

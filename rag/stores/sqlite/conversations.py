@@ -17,7 +17,7 @@ import apsw
 
 from rag.errors import StateUnavailable
 from rag.stores.protocols import DELETION_KNOWN_S, ConversationStats
-from rag.stores.sqlite_file import Clocks, StateFile
+from rag.stores.sqlite.file import Clocks, StateFile
 from rag.types import Message
 
 _Result = TypeVar("_Result")

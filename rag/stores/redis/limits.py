@@ -8,8 +8,8 @@ from typing import Any
 
 from limits.storage import RedisStorage
 
-from rag.stores.redis_link import FAILURES, connection_options, unavailable
-from rag.stores.sqlite_file import Clocks
+from rag.stores.redis.link import FAILURES, connection_options, unavailable
+from rag.stores.sqlite.file import Clocks
 
 _MARK = "rag-"
 

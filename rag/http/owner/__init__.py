@@ -1,0 +1,1 @@
+"""What the owner reads: figures for Prometheus, and the page about questions, gaps and costs."""

@@ -1,0 +1,177 @@
+"""The owner's page and its data, as JSON or CSV: what visitors ask, what is not answered, what it costs; and the index.
+
+The page itself holds nothing: whoever opens it types a key with the scope admin, and each of the data's addresses asks
+for that.
+"""
+
+import asyncio
+import csv
+import io
+from dataclasses import asdict
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Response
+from fastapi.responses import FileResponse, JSONResponse
+from pydantic import BaseModel, Field
+
+from rag.chat.owner.gaps import find_gaps
+from rag.chat.owner.question_log import COUNTED
+from rag.errors import Conflict, IndexUnavailable, NotFound
+from rag.http import bodies, problems
+from rag.http.admission import AdmittedRoute, rule
+from rag.http.owner import rebuild
+from rag.http.services import Services, WithServices
+from rag.http.site import STATIC
+from rag.search import builds
+from rag.stores.protocols import Day, QuestionFilter, QuestionStore
+
+router = APIRouter(route_class=AdmittedRoute)
+
+Days = Annotated[int, Query(ge=1, le=400, description="how many days back")]
+Format = Annotated[Literal["json", "csv"], Query()]
+FORMS: dict[int | str, dict[str, Any]] = {200: {"content": {"application/json": {}, "text/csv": {}}}}
+ADMIN_ERRORS = problems.described(401, 403, 404, 422, 429, 503)
+
+
+@router.get("/admin", include_in_schema=False)
+@rule(exists_for_admins=True)
+async def page() -> FileResponse:
+    return FileResponse(STATIC / "admin.html", headers={"Cache-Control": "no-cache"})
+
+
+@router.get("/admin/usage", summary="Questions, tokens and outages by day", responses={**FORMS, **ADMIN_ERRORS},
+            response_class=JSONResponse)  # fmt: skip
+@rule(scope="admin")
+async def usage(services: WithServices, days: Days = 30, format: Format = "json") -> Response:
+    log = _store(services)
+    by_day = [_day(day, services) for day in await log.days(days)]
+    if format == "csv":
+        return _csv(by_day)
+    build, cited = services.index.build, await log.cited(days)
+    budget = await services.budgets.state() if services.budgets else None
+    known: dict[str, str] = {}
+    try:
+        known = await asyncio.to_thread(lambda: {one.url: one.title for one in build.passages()})
+        about: dict[str, Any] = {
+            "id": build.id, "passages": build.count, "documents": build.manifest.get("documents"),
+            "created_at": build.manifest.get("created_at"),
+            "kept": await asyncio.to_thread(builds.kept_ids, services.settings.vector_db_path),
+        }  # fmt: skip
+    except IndexUnavailable:
+        about = {"id": "", "passages": 0}
+    return JSONResponse({
+        "days": by_day, "build": about, "timestamp": bodies.now(), "site_name": services.settings.site_name,
+        "budget": {"spent": budget[0], "limit": budget[1], "currency": _currency(services)} if budget else None,
+        "cited": [{"url": url, "title": known.get(url, ""), "times": times} for url, times in cited.items()],
+        "never_cited": [{"url": url, "title": title} for url, title in known.items() if url not in cited],
+        "question_log": services.settings.question_log,
+    })  # fmt: skip
+
+
+@router.get("/admin/questions", summary="What visitors ask, the most frequent first",
+            responses={**FORMS, **ADMIN_ERRORS}, response_class=JSONResponse)  # fmt: skip
+@rule(scope="admin")
+async def questions(
+    services: WithServices, days: Days = 30, outcome: str = "", language: str = "", page: str = "",
+    gaps: bool = False, limit: Annotated[int, Query(ge=1, le=1000)] = 200, format: Format = "json",
+) -> Response:  # fmt: skip
+    wanted = QuestionFilter(days=days, outcome=outcome, language=language, page=page, gaps=gaps)
+    rows = [
+        {name: value for name, value in asdict(group).items() if name not in ("vector", "build")}
+        for group in await _store(services).groups(wanted, limit=limit)
+    ]
+    return _csv(rows) if format == "csv" else JSONResponse({"questions": rows})
+
+
+@router.get("/admin/gaps", summary="What the site does not answer, and what is the matter with each",
+            responses={**FORMS, **ADMIN_ERRORS}, response_class=JSONResponse)  # fmt: skip
+@rule(scope="admin")
+async def gaps(services: WithServices, days: Days = 30, format: Format = "json") -> Response:
+    rows = [asdict(gap) for gap in await find_gaps(_store(services), services.retriever, days=days)]
+    return _csv(rows) if format == "csv" else JSONResponse({"gaps": rows})
+
+
+class BuildProgress(BaseModel):
+    state: Literal["never", "running", "done", "failed"]
+    said: str = Field(description="the last lines of the build's output")
+
+
+@router.post("/admin/build", status_code=202, summary="Build the index again, as it was built last",
+             responses={**problems.described(409), **ADMIN_ERRORS})  # fmt: skip
+@rule(scope="admin")
+async def build(services: WithServices) -> BuildProgress:
+    await asyncio.to_thread(rebuild.start, services.index.build, state_dir=services.settings.state_dir)
+    return await build_progress(services)
+
+
+@router.get("/admin/build", summary="What the rebuild is doing", responses=ADMIN_ERRORS)
+@rule(scope="admin")
+async def build_progress(services: WithServices) -> BuildProgress:
+    now = await asyncio.to_thread(rebuild.progress, state_dir=services.settings.state_dir)
+    return BuildProgress(state=now.state, said=now.said)
+
+
+class RollbackRequest(BaseModel):
+    build: str | None = Field(None, pattern=r"^[0-9A-Za-z-]{1,64}$", description="absent: the one before the live one")
+
+
+class RolledBack(BaseModel):
+    build: str
+
+
+@router.post("/admin/rollback", summary="Make an earlier build live",
+             responses={**problems.described(409), **ADMIN_ERRORS})  # fmt: skip
+@rule(scope="admin")
+async def rollback(services: WithServices, body: RollbackRequest | None = None) -> RolledBack:
+    wanted = body.build if body else None
+    try:
+        return RolledBack(build=await asyncio.to_thread(builds.rollback, services.settings.vector_db_path, wanted))
+    except IndexUnavailable as error:
+        raise Conflict(
+            str(error), detail="There is no such build that is sound, or none before the live one."
+        ) from None
+
+
+def _store(services: Services) -> QuestionStore:
+    if services.chat.log is None:
+        raise NotFound("no questions are logged")
+    return services.chat.log.store
+
+
+def _day(day: Day, services: Services) -> dict[str, Any]:
+    figures, settings = day.figures, services.settings
+    asked = figures.get("questions", 0)
+    prompt, completion = figures.get("prompt_tokens", 0), figures.get("completion_tokens", 0)
+    cost = None
+    if settings.price_input is not None and settings.price_output is not None:
+        cost = round((prompt * settings.price_input + completion * settings.price_output) / 1e6, 6)
+    timed = figures.get("first_tokens", 0)
+    answered = figures.get("answered", 0) - figures.get("uncited", 0)
+    return {
+        "day": day.day, "questions": asked, **{name: figures.get(name, 0) for name in COUNTED},
+        "uncited": figures.get("uncited", 0), "cache_hits": figures.get("cache_hits", 0),
+        "answered_share": round(answered / asked, 4) if asked else None,
+        "prompt_tokens": prompt, "completion_tokens": completion, "cost": cost,
+        "first_token_ms": round(figures.get("first_token_ms", 0) / timed) if timed else None,
+        "degraded_minutes": day.degraded_minutes,
+    }  # fmt: skip
+
+
+def _currency(services: Services) -> str:
+    site = services.settings.budget_site
+    return site.currency if site else ""
+
+
+def _csv(rows: list[dict[str, Any]]) -> Response:
+    """The rows as a table. A text that a spreadsheet would take for a formula gets an apostrophe before it."""
+    written = io.StringIO()
+    if rows:
+        writer = csv.DictWriter(written, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows({name: _harmless(value) for name, value in row.items()} for row in rows)
+    return Response(written.getvalue(), media_type="text/csv; charset=utf-8")
+
+
+def _harmless(value: Any) -> Any:
+    text = " | ".join(map(str, value)) if isinstance(value, list) else value
+    return f"'{text}" if isinstance(text, str) and text.startswith(("=", "+", "-", "@", "\t", "\r")) else text

@@ -1,0 +1,1 @@
+"""Stores for several machines: one Redis that they share."""

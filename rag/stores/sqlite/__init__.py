@@ -1,0 +1,1 @@
+"""Stores for one machine: SQLite files that its worker processes share."""

@@ -1,0 +1,192 @@
+"""What visitors asked, without who asked, and figures of each day, in one SQLite file.
+
+questions    one row a question that is kept
+figures      sums by day: how many questions, what became of them, tokens, times
+cited        how often an answer of a day cited a page
+degraded     the minutes in which an answer had to do without something
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rag.stores.protocols import DAY_S, Day, LoggedQuestion, QuestionFilter, QuestionGroup
+from rag.stores.sqlite.file import Clocks, StateFile
+
+_Result = TypeVar("_Result")
+
+FIGURES_KEPT_DAYS = 400
+_MIGRATIONS = (
+    """
+    CREATE TABLE questions (
+        number INTEGER PRIMARY KEY,
+        day INTEGER NOT NULL,       -- days since 1970 in UTC
+        at REAL NOT NULL,           -- to the minute
+        question TEXT NOT NULL,
+        words TEXT NOT NULL,        -- the question without what does not count; equal ones are one question
+        outcome TEXT NOT NULL,
+        language TEXT NOT NULL,
+        page TEXT NOT NULL,
+        similarity REAL,
+        seconds REAL NOT NULL,
+        tokens INTEGER NOT NULL,
+        build TEXT NOT NULL,
+        rating TEXT NOT NULL DEFAULT '',
+        reason TEXT NOT NULL DEFAULT '',
+        vector BLOB,                -- float16, of those that were not answered
+        about BLOB                  -- one question of one conversation
+    );
+    CREATE INDEX questions_by_words ON questions (words, day, outcome, rating);
+    CREATE INDEX questions_by_day ON questions (day);
+    CREATE INDEX questions_about ON questions (about) WHERE about IS NOT NULL;
+    CREATE TABLE figures (day INTEGER NOT NULL, what TEXT NOT NULL, amount INTEGER NOT NULL, PRIMARY KEY (day, what))
+        WITHOUT ROWID;
+    CREATE TABLE cited (day INTEGER NOT NULL, url TEXT NOT NULL, times INTEGER NOT NULL, PRIMARY KEY (day, url))
+        WITHOUT ROWID;
+    CREATE TABLE degraded (minute INTEGER PRIMARY KEY);
+    CREATE TABLE pruning (one INTEGER PRIMARY KEY CHECK (one = 1), day INTEGER NOT NULL);
+    INSERT INTO pruning VALUES (1, 0);
+    """,
+)
+_INSERT = """
+INSERT INTO questions
+    (day, at, question, words, outcome, language, page, similarity, seconds, tokens, build, vector, about)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+_GROUPS = """
+SELECT max(question), count(*), max(at), sum(outcome IN ('nothing_found', 'uncited', 'quoted')), sum(rating = 'down'),
+       max(language), max(page), avg(similarity), max(vector), max(reason), max(outcome), max(build)
+FROM questions WHERE {where} GROUP BY words ORDER BY count(*) DESC, max(at) DESC LIMIT ?
+"""
+
+
+class SqliteQuestions:
+    """One thread of each process owns the connection. Questions are kept for `days` days."""
+
+    def __init__(self, *, path: Path, clocks: Clocks, days: float) -> None:
+        self._file = StateFile(
+            path=path, migrations=_MIGRATIONS, newest_sql="SELECT max(at) FROM questions",
+            synchronous="NORMAL", busy_timeout_ms=2_000, clocks=clocks, overwrites_deleted=True,
+        )  # fmt: skip
+        self._days = days
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="questions")
+
+    async def write(
+        self, entries: Sequence[LoggedQuestion], *, figures: Mapping[str, int], cited: Mapping[str, int], degraded: bool
+    ) -> None:
+        await self._in_thread(lambda: self._write(entries, figures, cited, degraded))
+
+    async def dislike(self, entry: LoggedQuestion, *, reason: str) -> None:
+        await self._in_thread(lambda: self._dislike(entry, reason))
+
+    async def forget(self, abouts: Sequence[bytes]) -> None:
+        await self._in_thread(lambda: self._forget(abouts))
+
+    async def groups(self, wanted: QuestionFilter, *, limit: int) -> list[QuestionGroup]:
+        return await self._in_thread(lambda: self._groups(wanted, limit))
+
+    async def days(self, count: int) -> list[Day]:
+        return await self._in_thread(lambda: self._figures(count))
+
+    async def cited(self, count: int) -> dict[str, int]:
+        return await self._in_thread(lambda: self._cited(count))
+
+    async def close(self) -> None:
+        await self._in_thread(self._file.close)
+        self._thread.shutdown(wait=False)
+
+    async def _in_thread(self, work: Callable[[], _Result]) -> _Result:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    def _write(
+        self, entries: Sequence[LoggedQuestion], figures: Mapping[str, int], cited: Mapping[str, int], degraded: bool
+    ) -> None:
+        with self._file.transaction() as connection:
+            now = self._file.now_s()
+            day, minute = int(now // DAY_S), int(now // 60)
+            connection.executemany(_INSERT, [_row(entry, day, minute * 60.0) for entry in entries])
+            connection.executemany(
+                "INSERT INTO figures VALUES (?, ?, ?) "
+                "ON CONFLICT (day, what) DO UPDATE SET amount = amount + excluded.amount",
+                [(day, what, amount) for what, amount in figures.items() if amount],
+            )
+            connection.executemany(
+                "INSERT INTO cited VALUES (?, ?, ?) "
+                "ON CONFLICT (day, url) DO UPDATE SET times = times + excluded.times",
+                [(day, url, times) for url, times in cited.items()],
+            )
+            if degraded:
+                connection.execute("INSERT INTO degraded VALUES (?) ON CONFLICT DO NOTHING", (minute,))
+            connection.execute("UPDATE pruning SET day = ? WHERE day < ?", (day, day))
+            if connection.changes():
+                connection.execute("DELETE FROM questions WHERE day <= ?", (day - self._days,))
+                connection.execute("DELETE FROM figures WHERE day <= ?", (day - FIGURES_KEPT_DAYS,))
+                connection.execute("DELETE FROM cited WHERE day <= ?", (day - FIGURES_KEPT_DAYS,))
+                connection.execute("DELETE FROM degraded WHERE minute <= ?", ((day - FIGURES_KEPT_DAYS) * 1440,))
+
+    def _dislike(self, entry: LoggedQuestion, reason: str) -> None:
+        with self._file.transaction() as connection:
+            marked = "UPDATE questions SET rating = 'down', reason = ? WHERE about = ?"
+            connection.execute(marked, (reason, entry.about))
+            if not connection.changes():
+                now = self._file.now_s()
+                connection.execute(_INSERT, _row(entry, int(now // DAY_S), now // 60 * 60.0))
+                connection.execute(marked, (reason, entry.about))
+
+    def _forget(self, abouts: Sequence[bytes]) -> None:
+        with self._file.transaction() as connection:
+            connection.executemany("DELETE FROM questions WHERE about = ?", [(one,) for one in abouts])
+        self._file.empty_log()
+
+    def _groups(self, wanted: QuestionFilter, limit: int) -> list[QuestionGroup]:
+        today = int(self._file.now_s() // DAY_S)
+        conditions: list[tuple[str, Any]] = [("day > ?", today - wanted.days)]
+        if wanted.gaps:
+            conditions.append(("(outcome IN ('nothing_found', 'uncited', 'quoted') OR rating = ?)", "down"))
+        conditions += [(f"{name} = ?", value) for name, value in (
+            ("outcome", wanted.outcome), ("language", wanted.language), ("page", wanted.page),
+        ) if value]  # fmt: skip
+        where = " AND ".join(condition for condition, _ in conditions)
+        rows = self._file.read(_GROUPS.format(where=where), (*(value for _, value in conditions), limit))
+        return [
+            QuestionGroup(
+                question=row[0], count=row[1], last_at=self._date(row[2]), unanswered=row[3], disliked=row[4],
+                language=row[5], page=row[6], similarity=row[7], vector=row[8], reason=row[9], outcome=row[10],
+                build=row[11],
+            )
+            for row in rows
+        ]  # fmt: skip
+
+    def _figures(self, count: int) -> list[Day]:
+        first = int(self._file.now_s() // DAY_S) - count
+        found: dict[int, dict[str, int]] = {}
+        for day, what, amount in self._file.read("SELECT day, what, amount FROM figures WHERE day > ?", (first,)):
+            found.setdefault(day, {})[what] = amount
+        minutes = dict(
+            self._file.read(
+                "SELECT minute / 1440, count(*) FROM degraded WHERE minute / 1440 > ? GROUP BY minute / 1440", (first,)
+            )
+        )
+        return [
+            Day(datetime.fromtimestamp(day * DAY_S, UTC).date().isoformat(), figures, minutes.get(day, 0))
+            for day, figures in sorted(found.items())
+        ]
+
+    def _cited(self, count: int) -> dict[str, int]:
+        first = int(self._file.now_s() // DAY_S) - count
+        return dict(
+            self._file.read("SELECT url, sum(times) FROM cited WHERE day > ? GROUP BY url ORDER BY 2 DESC", (first,))
+        )
+
+    def _date(self, steady_s: float) -> str:
+        return datetime.fromtimestamp(self._file.to_wall_s(steady_s), UTC).isoformat(timespec="minutes")
+
+
+def _row(entry: LoggedQuestion, day: int, at: float) -> tuple[Any, ...]:
+    return (
+        day, at, entry.question, entry.words, entry.outcome, entry.language, entry.page, entry.similarity,
+        entry.seconds, entry.tokens, entry.build, entry.vector, entry.about,
+    )  # fmt: skip
