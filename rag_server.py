@@ -27,6 +27,7 @@ from rag.access.limits import RateLimits
 from rag.calls import UNMETERED
 from rag.chat.answer_cache import AnswerCache, fingerprint
 from rag.chat.follow_ups import Rewriter
+from rag.chat.owner.handoff import Handoffs
 from rag.chat.owner.question_log import Mode, QuestionLog
 from rag.chat.pipeline import Chat
 from rag.chat.prompt import INSTRUCTIONS, PromptWriter
@@ -37,6 +38,7 @@ from rag.http import (  # fmt: skip
     answers,
     bodies,
     feedback,
+    handoff,
     middleware,
     problems,
     reference,
@@ -46,7 +48,7 @@ from rag.http import (  # fmt: skip
 from rag.http.dialects import ai_sdk, openai, shared  # fmt: skip
 from rag.http.owner import admin, metrics
 from rag.http.services import Services
-from rag.llm.http_client import fetched
+from rag.llm.http_client import fetched, posted
 from rag.llm.opening import open_models
 from rag.search.live import LiveIndex
 from rag.settings import Settings
@@ -78,6 +80,7 @@ def create_app(settings: Settings, *, metrics_folder: Path | None = None) -> Fas
         "chat": settings.rate_limit_chat, "search": settings.rate_limit_search, "health": settings.rate_limit_health,
         "delete": DELETIONS, **dict([WRONG_CREDENTIALS]),
         **({} if settings.browser_sessions == "off" else dict([visits.NEW_VISITS])),
+        **(dict([handoff.HANDOFFS]) if settings.takes_handoffs else {}),
     }  # fmt: skip
     counts.expect(
         endpoints=[] if settings.demo else [
@@ -127,6 +130,8 @@ def create_app(settings: Settings, *, metrics_folder: Path | None = None) -> Fas
         app.include_router(demo_pages.router)
     if visitors is not None:
         app.include_router(sessions.visits)
+    if settings.takes_handoffs:
+        app.include_router(handoff.router)
     app.mount("/static", StaticFiles(directory=site.STATIC), name="static")
 
     def describe(document: dict[str, Any]) -> None:
@@ -189,6 +194,11 @@ async def open_services(
         # The model that quotes words no queries.
         rewriter=Rewriter(model=model) if settings.query_rewrite == "model" and not settings.demo else None,
     )  # fmt: skip
+    handoffs = None
+    if settings.takes_handoffs:
+        handoffs = Handoffs(outbox=opening.outbox(settings), settings=settings, post=partial(posted, timeout_s=5.0))
+        stack.push_async_callback(handoffs.close)
+        await _in_background(stack, handoffs.deliver_forever)
     await _in_background(stack, index.watch)
 
     async def prune() -> None:
@@ -207,7 +217,7 @@ async def open_services(
     return Services(
         settings=settings, index=index, retriever=retriever, chat=chat, model=model, embedder=embedder,
         conversations=conversations, feedback=thumbs, rate_limits=rate_limits, metrics=counts,
-        texts=load_texts(settings.texts_file), visits=visitors, budgets=budgets,
+        texts=load_texts(settings.texts_file), visits=visitors, budgets=budgets, handoffs=handoffs,
     )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from indexer import arguments, completeness, evaluate, finding, site, sources
 from indexer.build import Embedder, Summary, build
 from indexer.excluding import Exclusions
-from indexer.fetching import Fetcher, is_public
+from indexer.fetching import Fetcher
 from indexer.terminal import ProgressBar, build_lines, hit_lines, score_lines
 from rag.deadline import Deadline
 from rag.errors import ConfigError, IndexUnavailable, RagError, UpstreamError
@@ -23,6 +23,7 @@ from rag.llm.client import Upstream
 from rag.llm.embedded import LocalEmbedder
 from rag.llm.http_client import http_client
 from rag.llm.resilience import RetryBudget
+from rag.public_addresses import is_public
 from rag.search import builds
 from rag.search.hybrid import Build, open_build
 from rag.settings import Settings

@@ -6,7 +6,6 @@ address that was checked; a redirect is a new page with all of that again. Proxi
 """
 
 import http.client
-import ipaddress
 import socket
 import ssl
 import threading
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from urllib.parse import quote, urljoin, urlsplit
 
 from rag.errors import SourceUnreadable
+from rag.public_addresses import Address, resolved
 
 USER_AGENT = "rag-server-indexer"
 MAX_REDIRECTS = 5
@@ -26,10 +26,7 @@ TIMEOUT_S = 30.0
 CHUNK_BYTES = 64 * 1024
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolve = Callable[[str, int], list[Address]]
-
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 class PageUnavailable(SourceUnreadable):
@@ -52,32 +49,6 @@ class Page:
     robots_tag: str
     """The `X-Robots-Tag`, in lower case."""
     body: bytes
-
-
-_SPECIAL = [
-    ipaddress.ip_network(network)
-    # Azure's platform, protocol assignments, and site-local: a public look, but no open internet behind it.
-    for network in ("168.63.129.16/32", "192.0.0.0/24", "192.88.99.0/24", "fec0::/10", "2001::/23", "5f00::/16")
-]
-
-
-def is_public(address: Address) -> bool:
-    """Whether the address is one of the open internet, for what it embeds too (mapped, 6to4, Teredo, NAT64)."""
-    if isinstance(address, ipaddress.IPv6Address):
-        if address in _NAT64:
-            return is_public(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
-        if address.ipv4_mapped is not None:
-            return is_public(address.ipv4_mapped)
-        if any(inner is not None and not is_public(inner) for inner in (address.sixtofour, *(address.teredo or ()))):
-            return False
-    special = any(address in network for network in _SPECIAL if network.version == address.version)
-    return address.is_global and not special and not address.is_multicast and not address.is_reserved
-
-
-def resolved(host: str, port: int) -> list[Address]:
-    """Every address of a name, in the system's order. Raises OSError."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
 
 
 class Fetcher:

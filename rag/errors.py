@@ -154,6 +154,13 @@ class Conflict(RagError):
     detail = "This cannot be done now."
 
 
+class StorageFull(RagError):
+    status = 507
+    code = "storage_full"
+    title = "Storage full"
+    detail = "There is no room for this at the moment. Please try again later."
+
+
 class ProofRequired(RagError):
     status = 428
     code = "proof_required"

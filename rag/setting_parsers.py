@@ -1,5 +1,6 @@
 """How the text of a setting becomes a value. Each parser raises `ValueError` with what is allowed, and nothing else."""
 
+import base64
 import ipaddress
 import re
 from collections.abc import Callable
@@ -126,6 +127,33 @@ def budget(value: str) -> Budget:
     if found is None or not float(found[1]) or (not found[2] and "." in found[1]):
         raise ValueError("tokens or money a day, such as 500000/day or 5.00USD/day")
     return Budget(float(found[1]), (found[2] or "").upper())
+
+
+def webhook_secret(value: str) -> str:
+    try:
+        key = base64.b64decode(value.removeprefix("whsec_"), validate=True)
+    except ValueError:
+        key = b""
+    if not 24 <= len(key) <= 64:
+        raise ValueError("whsec_ and 24 to 64 bytes in base64, such as openssl rand -base64 32 makes")
+    return value
+
+
+def smtp_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("smtp", "smtps", "smtp+starttls") or not parts.hostname:
+        raise ValueError("an address such as smtp+starttls://USER:PASSWORD@mail.example.com:587")
+    return value
+
+
+def mail_address(value: str) -> str:
+    if not re.fullmatch(r"[^\s@<>,;]+@[^\s@<>,;]+", value):
+        raise ValueError("one mail address, such as help@example.com")
+    return value
+
+
+def contact(value: str) -> str:
+    return mail_address(value.removeprefix("mailto:")) and value if value.startswith("mailto:") else web_address(value)
 
 
 def proxies(value: str) -> str:

@@ -75,7 +75,7 @@ class Settings(SettingsTable):
         named = dict(values.get("otel_resource_attributes", ())).get("service.name", "rag-server")
         settings = cls(**{"otel_service_name": named, **values})
         faults += settings._endpoint_faults("CHAT") + settings._endpoint_faults("EMBEDDINGS")
-        faults += settings._access_faults() + settings._budget_faults()
+        faults += settings._access_faults() + settings._budget_faults() + settings._escalation_faults()
         if faults:
             raise ConfigError(faults)
         return settings
@@ -123,7 +123,15 @@ class Settings(SettingsTable):
         """Every value that must never leave the process."""
         passwords = parse.passwords(self.redis_url)
         signing = (*self.jwt_secret_keys, *self.browser_session_secrets)
-        others = (self.admin_api_key, self.redis_url, *passwords, *signing, *(value for _, value in self.otel_headers))
+        mail = (self.escalation_webhook_secret, self.smtp_url, *parse.passwords(self.smtp_url))
+        others = (
+            self.admin_api_key,
+            self.redis_url,
+            *passwords,
+            *mail,
+            *signing,
+            *(value for _, value in self.otel_headers),
+        )
         return (*self.chat_api_keys, *self.embeddings_api_keys, *filter(None, others))
 
     def missing(self, *kinds: str) -> list[str]:
@@ -191,3 +199,15 @@ class Settings(SettingsTable):
         if len(set(in_money.values())) > 1:
             return [f"BUDGET_{name}: allowed is one currency for all, that of the prices" for name in in_money]
         return []
+
+    def _escalation_faults(self) -> list[str]:
+        if self.escalation_email and not self.smtp_url:
+            return ["ESCALATION_EMAIL: allowed is this with SMTP_URL"]
+        if self.escalation_webhook_url and not self.escalation_webhook_secret:
+            return ["ESCALATION_WEBHOOK_URL: allowed is this with ESCALATION_WEBHOOK_SECRET"]
+        return []
+
+    @property
+    def takes_handoffs(self) -> bool:
+        """Whether visitors' messages can reach somebody."""
+        return bool(self.escalation_webhook_url or self.escalation_email)

@@ -141,6 +141,18 @@ class SettingsTable:
         "questions that are kept for the owner: off, gaps (those not answered well) or all")
     question_log_days: int = setting("QUESTION_LOG_DAYS", parse.number(int, 1, 3650), 30, "days that they are kept")
 
+    # A way to a person
+    escalation_url: str = setting("ESCALATION_URL", parse.contact, "",
+        "a page or mailto: address that the chat leads to where a person can help better")
+    escalation_webhook_url: str = setting("ESCALATION_WEBHOOK_URL", parse.web_address, "",
+        "gets visitors' messages as signed webhooks")
+    escalation_webhook_secret: str = setting("ESCALATION_WEBHOOK_SECRET", parse.webhook_secret, "",
+        "signs them: whsec_ and base64", secret=True)
+    escalation_email: str = setting("ESCALATION_EMAIL", parse.mail_address, "", "gets visitors' messages by mail")
+    smtp_url: str = setting("SMTP_URL", parse.smtp_url, "", "the mail server that sends them", secret=True)
+    escalation_allow_private: bool = setting("ESCALATION_ALLOW_PRIVATE", parse.flag, False,
+        "whether the webhook may be on loopback or a private network")
+
     # The site's voice
     site_name: str = setting("SITE_NAME", str, "RAG Server", "the site's name, as visitors know it")
     site_url: str = setting("SITE_URL", parse.site_url, "", "the site's address; --site-url of the indexer wins")

@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 from rag.access.budgets import Budgets
 from rag.access.limits import RateLimits
 from rag.access.visits import Visits
+from rag.chat.owner.handoff import Handoffs
 from rag.chat.pipeline import Chat
 from rag.chat.retrieval import Retriever
 from rag.chat.texts import Texts
@@ -38,6 +39,8 @@ class Services:
     """None where pages get no tokens for their visitors."""
     budgets: Budgets | None
     """None where spending has no limit."""
+    handoffs: Handoffs | None
+    """None where visitors' messages can reach nobody."""
 
 
 async def _services(request: Request) -> Services:

@@ -98,6 +98,8 @@ async def widget_config(services: WithServices, language: str = "") -> dict[str,
         "ai_notice": settings.ai_notice,
         "privacy_url": settings.privacy_url or None,
     }
+    if settings.takes_handoffs or settings.escalation_url:
+        config["handoff"] = {"form": settings.takes_handoffs, "url": settings.escalation_url or None}
     if language:
         config["texts"] = services.texts.get(language, services.texts[DEFAULT_LANGUAGE])
     return config if services.visits is None else {**config, "visits": True}

@@ -1,7 +1,7 @@
 """The way to a model's endpoint: a pool of connections, and the bytes that come back. Knows no meaning of either."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
@@ -36,6 +36,17 @@ async def fetched(url: str, *, timeout_s: float, largest_bytes: int) -> bytes:
             if len(body) > largest_bytes:
                 raise ValueError(f"{url} answers more than {largest_bytes} bytes")
         return bytes(body)
+
+
+async def posted(url: str, content: bytes, headers: Mapping[str, str], *, timeout_s: float) -> int:
+    """The status that an address answers to a POST, over a connection of its own; redirects are not followed.
+
+    Raises what the transport does, and `TimeoutError`.
+    """
+    async with asyncio.timeout(timeout_s), http_client(connections=1) as client:
+        response = await client.send(httpx.Request("POST", url, content=content, headers=dict(headers)), stream=True)
+        await response.aclose()
+        return response.status_code
 
 
 class _DirectClient(httpx.AsyncClient):

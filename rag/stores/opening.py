@@ -7,6 +7,7 @@ from rag.stores.protocols import Answers, Conversations, QuestionStore, Spending
 from rag.stores.sqlite.conversations import SqliteConversations
 from rag.stores.sqlite.file import Clocks
 from rag.stores.sqlite.limits import sqlite_storage_uri
+from rag.stores.sqlite.outbox import Outbox
 
 # A client of a network's store is imported where it is wanted: Redis' costs each worker 6 MB and 0.15 s of its start.
 
@@ -61,3 +62,8 @@ def questions(settings: Settings) -> QuestionStore:
     return SqliteQuestions(
         path=settings.state_dir / "questions.sqlite3", clocks=Clocks.system(), days=settings.question_log_days
     )
+
+
+def outbox(settings: Settings) -> Outbox:
+    """On each machine its own, with Redis too: what a server takes it delivers."""
+    return Outbox(path=settings.state_dir / "outbox.sqlite3", clocks=Clocks.system())

@@ -9,8 +9,9 @@ from http.server import BaseHTTPRequestHandler
 
 import pytest
 
-from indexer.fetching import Address, Fetcher, PageUnavailable, cleaned, is_public, joined, unpacked
+from indexer.fetching import Fetcher, PageUnavailable, cleaned, joined, unpacked
 from rag.errors import SourceUnreadable
+from rag.public_addresses import Address, is_public
 from tests.indexer.loopback import Loopback, moved, page, serving
 
 LIMIT = 100_000

@@ -10,7 +10,7 @@ const [widgetFolder, widgetFile, chromium] = process.argv.slice(2);
 const require = createRequire(`${widgetFolder}/package.json`);
 const playwright = require("playwright-core");
 const axe = require.resolve("axe-core/axe.min.js");
-const groups = ["asking", "safety", "states", "surroundings", "real", "visits", "owner"];
+const groups = ["asking", "safety", "states", "surroundings", "real", "visits", "owner", "handoff"];
 const modules = await Promise.all(
   groups.map((name) => import(fileURLToPath(new URL(`./cases_${name}.mjs`, import.meta.url)))),
 );

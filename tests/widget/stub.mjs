@@ -27,6 +27,7 @@ export class Stub {
   asked = [];
   rated = [];
   forgotten = [];
+  handedOff = [];
   paths = [];
   takesFeedback = true;
   cors = false;
@@ -102,6 +103,11 @@ export class Stub {
       this.rated.push(body);
       return response.writeHead(204).end();
     }
+    if (pathname === "/handoff") {
+      this.handedOff.push(await bodyOf(request));
+      if (this.handedOff.length === 1) return problem(response, 429, "rate_limited", "Too many requests.");
+      return json(response, 202, { reference: "H-7K2M4Q" });
+    }
     if (pathname === "/chat/stream") {
       const body = await bodyOf(request);
       this.asked.push(body);
@@ -141,9 +147,9 @@ class Answer {
     return this;
   }
 
-  done({ response = this.text, sources = this.sources, degraded = null, degraded_codes } = {}) {
+  done({ response = this.text, sources = this.sources, degraded = null, degraded_codes, escalation = null } = {}) {
     this.remember(response);
-    this.response.end(spelled("done", { response, sources, degraded, degraded_codes, timestamp: "2026-01-01T00:00:00.000Z" }));
+    this.response.end(spelled("done", { response, sources, degraded, degraded_codes, escalation, timestamp: "2026-01-01T00:00:00.000Z" }));
   }
 
   remember(text) {
@@ -156,10 +162,10 @@ class Answer {
   }
 
   /** All of it at once; `size` is how many characters a piece has. */
-  whole(text, sources = SOURCES, { size = 7, degraded = null, degraded_codes } = {}) {
+  whole(text, sources = SOURCES, { size = 7, degraded = null, degraded_codes, escalation = null } = {}) {
     this.begin(sources);
     for (let at = 0; at < text.length; at += size) this.say(text.slice(at, at + size));
-    this.done({ degraded, degraded_codes });
+    this.done({ degraded, degraded_codes, escalation });
   }
 }
 

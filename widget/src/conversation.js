@@ -98,7 +98,7 @@ export class Conversation extends EventTarget {
     this.#changed(turn);
     this.#tell("question", { question });
     try {
-      const body = { message: question, session_id: this.#memory.sessionId ?? undefined, history };
+      const body = { message: question, session_id: this.#memory.sessionId ?? undefined, history, page: here() };
       for await (const { name, data } of this.#server.ask(body, halt.signal)) this.#apply(turn, name, data);
       this.#memory.keepSources(turn.text, turn.sources);
       this.#memory.touch();
@@ -193,6 +193,14 @@ export class Conversation extends EventTarget {
     }
   }
 
+  /** Asks for a person. Returns the reference; throws `Problem`. */
+  async handOff(body) {
+    const session = this.#memory.sessionId ?? hex(crypto.getRandomValues(new Uint8Array(16)));
+    const reference = await this.#server.handoff({ ...body, session_id: session, page: here() });
+    this.#tell("handoff", { reference });
+    return reference;
+  }
+
   #apply(turn, name, data) {
     if (name === "session") this.#memory.sessionId = data.session_id;
     if (name === "sources") turn.found = turn.sources = data;
@@ -204,6 +212,7 @@ export class Conversation extends EventTarget {
     if (name === "done") {
       Object.assign(turn, { text: data.response, sources: data.sources, degraded: data.degraded, state: "done" });
       turn.degradedCodes = data.degraded_codes ?? [];
+      turn.escalation = data.escalation ?? null;
     } else {
       this.#changed(turn);
     }
@@ -230,6 +239,15 @@ export class Conversation extends EventTarget {
   #changed(turn = null) {
     this.dispatchEvent(new CustomEvent("change", { detail: turn }));
   }
+}
+
+function hex(bytes) {
+  return [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** The page that the visitor is on, without what stands after its path: that may name a person. */
+function here() {
+  return { url: `${location.origin}${location.pathname}`, title: document.title.slice(0, 500) };
 }
 
 function answerPlace(said, text) {

@@ -43,7 +43,7 @@ async function panelFor(settings, onclose) {
 
 /** The page may count, or answer in its own way: what happens is told to it as events of `document`. */
 function told(conversation) {
-  for (const name of ["question", "answer", "feedback"]) {
+  for (const name of ["question", "answer", "feedback", "handoff"]) {
     conversation.addEventListener(name, ({ detail }) =>
       document.dispatchEvent(new CustomEvent(`ragchat:${name}`, { detail })),
     );

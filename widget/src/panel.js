@@ -1,6 +1,7 @@
 // The chat itself: messages and the field below them. Lives in the page or in the launcher's dialog, and knows neither.
 
 import { el, icon, iconButton } from "./dom.js";
+import { handoffForm } from "./handoff.js";
 import { pointTo, safeHref } from "./links.js";
 import { TurnView } from "./turn.js";
 
@@ -15,6 +16,7 @@ export class Panel {
   #frame = 0;
   #following = true;
   #asking = false;
+  #handoff = null;
   #parts;
 
   /** `config` is a promise of the server's own settings; `onclose` puts a close button into the header. */
@@ -47,7 +49,8 @@ export class Panel {
     const undo = el("button", { class: "pill", type: "button", onclick: () => this.#undo() }, t("undo"));
     const began = el("p", { class: "note", hidden: true }, icon("info"), el("span", {}, t("began")), undo);
     const turns = el("div");
-    log.append(began, hello, unread, turns);
+    const person = el("div", { class: "turn", hidden: true });
+    log.append(began, hello, unread, turns, person);
     const field = el("textarea", {
       rows: "1",
       dir: "auto",
@@ -63,7 +66,7 @@ export class Panel {
     const live = el("div", { class: "hidden", "aria-live": "polite", "aria-atomic": "true" });
     const fresh = iconButton("fresh", t("fresh"), () => this.#restart());
     const close = onclose && iconButton("close", t("close"), onclose);
-    this.#parts = { title: name, log, hello, unread, turns, field, send, latest, live, fresh, notice, began };
+    this.#parts = { title: name, log, hello, unread, turns, field, send, latest, live, fresh, notice, began, person };
     this.node = el(
       "section",
       { class: "panel", "aria-labelledby": "title" },
@@ -91,8 +94,11 @@ export class Panel {
     new ResizeObserver(() => this.#following && (log.scrollTop = log.scrollHeight)).observe(log);
   }
 
-  #greet({ site_name: site, suggested_questions: suggested, ai_notice: notice = "on", privacy_url: privacy }) {
+  #greet(config) {
+    const { site_name: site, suggested_questions: suggested, ai_notice: notice = "on", privacy_url: privacy } = config;
+    this.#handoff = config.handoff ?? null;
     this.#warn(notice, privacy);
+    for (const view of this.#views.values()) view.update(this.#conversation.takesFeedback);
     const { title, greeting, suggestions } = this.#settings;
     const t = this.#t;
     this.#parts.title.textContent = title ?? site ?? t("title");
@@ -113,8 +119,39 @@ export class Panel {
     const href = privacy && safeHref(privacy, this.#settings.base);
     const link = href && el("a", { target: "_blank", rel: "noopener" }, this.#t("privacy"));
     if (link) pointTo(link, href);
-    this.#parts.notice.replaceChildren(words, words && link ? " " : "", link || "");
-    this.#parts.notice.hidden = !words && !link;
+    const said = [words, link, this.#person(this.#t("person"), "plain")].filter(Boolean);
+    this.#parts.notice.replaceChildren(...said.flatMap((one, place) => (place ? [" ", one] : [one])));
+    this.#parts.notice.hidden = !said.length;
+  }
+
+  /** What leads to a person: a button for the form, else a link; null where the site has no such way. */
+  #person(label, kind = "pill") {
+    if (!this.#handoff) return null;
+    if (this.#handoff.form) return el("button", { class: kind, type: "button", onclick: () => this.#askPerson() }, label);
+    const href = safeHref(this.#handoff.url, this.#settings.base);
+    const link = href && el("a", { class: kind, target: "_blank", rel: "noopener" }, label);
+    if (link) pointTo(link, href);
+    return link;
+  }
+
+  #askPerson() {
+    const { person } = this.#parts;
+    const close = () => {
+      person.hidden = true;
+      person.replaceChildren();
+      this.focus();
+    };
+    const form = handoffForm({
+      t: this.#t,
+      hasTurns: this.#conversation.turns.some(({ state }) => state === "done"),
+      send: (body) => this.#conversation.handOff(body),
+      close,
+      say: (words) => this.#say(words),
+    });
+    person.replaceChildren(form);
+    person.hidden = false;
+    form.querySelector("input").focus();
+    form.scrollIntoView({ block: "nearest" });
   }
 
   #ask(text) {
@@ -190,6 +227,7 @@ export class Panel {
         return taken;
       },
       say: (words) => this.#say(words),
+      person: (label) => this.#person(label),
     };
     for (const [turn, view] of this.#views) {
       if (turns.includes(turn)) continue;

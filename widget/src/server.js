@@ -25,7 +25,7 @@ export class Server {
     this.#visits = this.#visit.kept;
   }
 
-  /** `{site_name, suggested_questions, demo, ai_notice, privacy_url, texts?, visits?}`; texts of `language`, if given. */
+  /** `{site_name, suggested_questions, demo, ai_notice, privacy_url, handoff?, texts?, visits?}`; texts of `language`. */
   async config(language) {
     const config = await (await this.#request(CONFIG, {}, language ? `?language=${language}` : "")).json();
     this.#visits = Boolean(config.visits);
@@ -45,6 +45,11 @@ export class Server {
 
   async feedback(body) {
     await this.#request("feedback", { ...posted(body), keepalive: true }); // The page may be closing.
+  }
+
+  /** Asks for a person. Returns the reference. */
+  async handoff(body) {
+    return (await (await this.#request("handoff", posted(body))).json()).reference;
   }
 
   /** The events of an answer. Throws `Problem` when it cannot be asked, breaks off, or falls silent. */

@@ -20,13 +20,14 @@ export class TurnView {
   #trouble = el("div");
   #actions;
   #reason = el("div");
+  #person = el("div");
   #timer = 0;
   #left = () => {};
   #finished = false;
   #shownSources = null;
   #shownTrouble = null;
 
-  /** `acts` has retry(turn), rate(turn, rating, reason) and say(text). */
+  /** `acts` has retry(turn), rate(turn, rating, reason), say(text) and person(label): a button, or null. */
   constructor(turn, { t, base }, acts) {
     this.turn = turn;
     this.#t = t;
@@ -46,6 +47,7 @@ export class TurnView {
       this.#trouble,
       this.#actions,
       this.#reason,
+      this.#person,
     );
     this.node = el("div", { class: "turn" }, answer);
     if (turn.question !== null) {
@@ -66,6 +68,13 @@ export class TurnView {
     this.#note.lastChild.textContent = degraded;
     this.#showTrouble();
     this.#showActions(takesFeedback);
+    this.#offerPerson();
+  }
+
+  /** A way to a person, where one could help better than this answer. */
+  #offerPerson() {
+    const offered = this.turn.state === "done" && this.turn.escalation && this.#acts.person(this.#t("person"));
+    if (offered && !this.#person.childNodes.length) this.#person.append(offered);
   }
 
   /** What the answer lacks, in the visitor's words where its codes are known. */

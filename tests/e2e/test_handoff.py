@@ -1,0 +1,171 @@
+"""A way to a person: by mail and by webhook, through failures and kills, and never to where it must not go."""
+
+import base64
+import hashlib
+import hmac
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.conftest import StartServer
+from tests.support.receivers import mail_server, webhook
+from tests.support.server import RagServer
+from tests.support.small_site import FACTS, OFF_TOPIC
+from tests.support.waiting import wait_until
+
+KEY = b"0123456789abcdef0123456789abcdef"
+SECRET = "whsec_" + base64.b64encode(KEY).decode()
+VISITOR = "ada.lovelace@example.org"
+
+
+def ask_for_a_person(server: RagServer, **more: Any) -> httpx.Response:
+    body = {"session_id": "a-session-of-a-visitor", "email": VISITOR, "message": "Please call.", **more}
+    return httpx.post(f"{server.base_url}/handoff", json=body, timeout=20, trust_env=False)
+
+
+def stored(server: RagServer) -> bytes:
+    return b"".join(file.read_bytes() for file in Path(server.folder, "state").glob("outbox.sqlite3*"))
+
+
+def test_a_message_arrives_by_mail_and_by_webhook_after_failures_and_leaves_nothing(start_server: StartServer) -> None:
+    with mail_server(failing=1) as mail, webhook(answers=[503]) as hook:
+        server = start_server(
+            workers=2, ESCALATION_EMAIL="help@brinewell.example", SMTP_URL=mail.url, ESCALATION_WEBHOOK_URL=hook.url,
+            ESCALATION_WEBHOOK_SECRET=SECRET, ESCALATION_ALLOW_PRIVATE="true",
+        )  # fmt: skip
+        chat = httpx.post(f"{server.base_url}/chat", json={"message": FACTS[0].question}, timeout=20, trust_env=False)
+        answer = ask_for_a_person(
+            server, session_id=chat.json()["session_id"], include_conversation=True, message="Line one\nLine two"
+        )
+        assert answer.status_code == 202
+        reference = answer.json()["reference"]
+        wait_until(lambda: mail.got and len(hook.got) == 2, 30, "both have arrived", interval_s=0.2)
+
+        [message] = mail.got
+        assert (message["To"], message["From"], message["Reply-To"]) == (*["help@brinewell.example"] * 2, VISITOR)
+        assert reference in message["Subject"]
+        text = message.get_payload(decode=True)
+        assert isinstance(text, bytes)
+        assert all(words in text.decode() for words in ("Line two", FACTS[0].question, chat.json()["response"][:20]))
+
+        (first, body), (headers, again) = hook.got
+        assert body == again
+        assert first["webhook-id"] == headers["webhook-id"]
+        signed = b".".join((headers["webhook-id"].encode(), headers["webhook-timestamp"].encode(), body))
+        expected = base64.b64encode(hmac.digest(KEY, signed, hashlib.sha256)).decode()
+        assert headers["webhook-signature"] == f"v1,{expected}"
+        told = json.loads(body)
+        assert (told["type"], told["data"]["reference"], told["data"]["email"]) == (
+            "handoff.requested",
+            reference,
+            VISITOR,
+        )
+        assert [turn["role"] for turn in told["data"]["conversation"]] == ["user", "assistant"]
+        wait_until(lambda: VISITOR.encode() not in stored(server), 10, "nothing of it is left")
+        assert VISITOR not in server.output
+
+
+def test_kills_during_delivery_lose_nothing_and_repeat_only_under_the_same_id(start_server: StartServer) -> None:
+    with webhook(answers=[500] * 12) as hook:
+        server = start_server(
+            workers=2,
+            ESCALATION_WEBHOOK_URL=hook.url,
+            ESCALATION_WEBHOOK_SECRET=SECRET,
+            ESCALATION_ALLOW_PRIVATE="true",
+        )
+        references = []
+        for number in range(6):
+            answer = ask_for_a_person(server, message=f"message {number}") if number < 3 else None
+            references += [answer.json()["reference"]] if answer else []
+            seen = len(hook.got)
+            wait_until(lambda seen=seen: len(hook.got) > seen or len(hook.got) >= 12, 40, "a try")  # type: ignore[misc]
+            os.kill(server.worker_pids()[0], signal.SIGKILL)
+            wait_until(lambda: len(server.worker_pids()) == 2, 20, "both workers are back")
+        hook.answers.clear()
+
+        def arrived() -> bool:
+            taken = [json.loads(body)["data"]["reference"] for _, body in hook.got[-40:]]
+            return set(references) <= set(taken) and VISITOR.encode() not in stored(server)
+
+        wait_until(arrived, 90, "all have arrived", interval_s=0.5)
+        ids = {json.loads(body)["data"]["reference"]: headers["webhook-id"] for headers, body in hook.got}
+        for headers, body in hook.got:
+            assert headers["webhook-id"] == ids[json.loads(body)["data"]["reference"]]
+
+
+@pytest.mark.parametrize("status", [302, 410])
+def test_no_redirect_is_followed_and_who_is_gone_gets_no_more(start_server: StartServer, status: int) -> None:
+    with webhook(answers=[status] * 3) as hook:
+        server = start_server(
+            workers=1,
+            ESCALATION_WEBHOOK_URL=hook.url,
+            ESCALATION_WEBHOOK_SECRET=SECRET,
+            ESCALATION_ALLOW_PRIVATE="true",
+        )
+        assert ask_for_a_person(server).status_code == 202
+        words = "handoff given up" if status == 410 else "handoff not delivered, tried again"
+        wait_until(lambda: words in server.output, 15, words)
+        assert len(hook.got) == 1
+
+
+def test_a_webhook_on_a_private_network_is_refused_unless_allowed(start_server: StartServer) -> None:
+    with webhook() as hook:
+        server = start_server(workers=1, ESCALATION_WEBHOOK_URL=hook.url, ESCALATION_WEBHOOK_SECRET=SECRET)
+        assert ask_for_a_person(server).status_code == 202
+        wait_until(lambda: "handoff given up" in server.output, 15, "it is given up")
+        assert hook.got == []
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"email": "ada"}, {"email": "ada@example.org\nBcc: all@example.org"}, {"email": "a@b.example, c@d.example"},
+        {"message": " "}, {"message": "x" * 4001}, {"include_conversation": True}, {"session_id": "short"},
+        {"include_conversation": "yes"},
+    ],
+)  # fmt: skip
+def test_what_cannot_be_answered_is_refused(person: RagServer, wrong: dict[str, Any]) -> None:
+    assert ask_for_a_person(person, **wrong).status_code == 422
+
+
+def test_a_visitor_may_ask_three_times_an_hour(start_server: StartServer) -> None:
+    with webhook() as hook:
+        server = start_server(
+            workers=2, ESCALATION_WEBHOOK_URL=hook.url, ESCALATION_WEBHOOK_SECRET=SECRET,
+            ESCALATION_ALLOW_PRIVATE="true", RATE_LIMIT_CHAT="20/minute",
+        )  # fmt: skip
+        assert [ask_for_a_person(server).status_code for _ in range(5)] == [202] * 3 + [429] * 2
+
+
+def test_answers_say_when_a_person_could_help(person: RagServer) -> None:
+    def escalation(message: str) -> Any:
+        answer = httpx.post(f"{person.base_url}/chat", json={"message": message}, timeout=20, trust_env=False)
+        return answer.json()["escalation"]
+
+    assert escalation(OFF_TOPIC) == {"reason": "nothing_found"}
+    assert escalation("Can I talk to a human about the warranty?") == {"reason": "asked"}
+    assert escalation(FACTS[0].question) is None
+    config = httpx.get(f"{person.base_url}/widget/config", trust_env=False).json()
+    assert config["handoff"] == {"form": True, "url": "mailto:help@brinewell.example"}
+
+
+def test_without_a_way_there_is_no_route(server: RagServer) -> None:
+    assert ask_for_a_person(server).status_code == 404
+    assert "handoff" not in httpx.get(f"{server.base_url}/widget/config", trust_env=False).json()
+
+
+@pytest.fixture(scope="module")
+def person(site_build: Path, azure_process: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    settings = {
+        **azure_process.environment, "VECTOR_DB_PATH": str(site_build), "RATE_LIMIT_ENABLED": "false",
+        "ESCALATION_EMAIL": "help@brinewell.example", "SMTP_URL": "smtp://127.0.0.1:9", "ENABLE_CACHING": "false",
+        "ESCALATION_URL": "mailto:help@brinewell.example",
+    }  # fmt: skip
+    azure_process.heal()
+    with RagServer.start(settings, tmp_path_factory.mktemp("person"), workers=1) as running:
+        yield running
