@@ -17,7 +17,8 @@ from indexer.excluding import Exclusions
 from indexer.fetching import Fetcher
 from indexer.terminal import ProgressBar, build_lines, hit_lines, score_lines
 from rag.deadline import Deadline
-from rag.errors import ConfigError, IndexUnavailable, RagError, UpstreamError
+from rag.errors import ConfigError, IndexUnavailable, RagError, UpstreamError, UpstreamRejected
+from rag.llm import model_quirks
 from rag.llm.azure import AzureEmbedder
 from rag.llm.client import Upstream
 from rag.llm.embedded import LocalEmbedder
@@ -67,6 +68,8 @@ async def _build(options: argparse.Namespace, settings: Settings, root: Path) ->
         crawled = (crawl.documents() for crawl in crawls)
         documents = chain(skipped, bar.over("reading", reading, len(files)), *crawled)
         async with _embedder(settings) as embedder:
+            # Before the first file is read: an hour of reading should not end at a mistaken key.
+            await embedder.embed(["probe"], deadline=Deadline(QUESTION_TIMEOUT_S))
 
             async def accept(made: Build) -> None:
                 if crawls and not (options.yes or options.clean):
@@ -208,7 +211,9 @@ def main(argv: Sequence[str]) -> int:
     except BlockingIOError:
         print("another build is running here; wait for it, or stop it", file=sys.stderr)
     except UpstreamError as error:
-        print(f"embeddings failed for good: {error}; the live build is untouched", file=sys.stderr)
+        what = "refused our request" if isinstance(error, UpstreamRejected) else "cannot be reached"
+        print(f"the embedding model {what}: {error}; the live build is untouched", file=sys.stderr)
+        print(f"→ {model_quirks.remedy(error, 'EMBEDDINGS')}", file=sys.stderr)
     except (RagError, OSError) as error:
         print(str(error), file=sys.stderr)
     except KeyboardInterrupt:

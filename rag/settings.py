@@ -106,12 +106,12 @@ class Settings(SettingsTable):
     @property
     def chat_endpoints(self) -> tuple[Endpoint, ...]:
         """Where answers come from, in the order given."""
-        return self._endpoints(self.chat_urls, self.chat_api_keys, self.chat_models)
+        return self._endpoints("CHAT", self.chat_urls, self.chat_api_keys, self.chat_models)
 
     @property
     def embeddings_endpoints(self) -> tuple[Endpoint, ...]:
         """Where vectors come from, in the order given."""
-        return self._endpoints(self.embeddings_urls, self.embeddings_api_keys, self.embeddings_models)
+        return self._endpoints("EMBEDDINGS", self.embeddings_urls, self.embeddings_api_keys, self.embeddings_models)
 
     @property
     def keys_file(self) -> Path:
@@ -146,12 +146,14 @@ class Settings(SettingsTable):
                     lines.append(f"AZURE_OPENAI_{kind}_{shown} is not set: {remedy}")
         return lines
 
-    def _endpoints(self, urls: tuple[str, ...], keys: tuple[str, ...], models: tuple[str, ...]) -> tuple[Endpoint, ...]:
+    def _endpoints(
+        self, kind: parse.Kind, urls: tuple[str, ...], keys: tuple[str, ...], models: tuple[str, ...]
+    ) -> tuple[Endpoint, ...]:
         def one_of(values: tuple[str, ...], place: int) -> str:
             return (values[0] if len(values) == 1 else values[place]) if values else ""
 
         return tuple(
-            Endpoint(url, one_of(keys, place), one_of(models, place), self._bearer(url))
+            Endpoint(parse.completed(url, kind), one_of(keys, place), one_of(models, place), self._bearer(url))
             for place, url in enumerate(urls)
         )
 
@@ -162,9 +164,14 @@ class Settings(SettingsTable):
         azure = host.endswith((".azure.com", ".azure.us", ".azure.cn")) or path.startswith("/openai/")
         return not azure
 
-    def _endpoint_faults(self, kind: str) -> list[str]:
+    def _endpoint_faults(self, kind: parse.Kind) -> list[str]:
         urls = getattr(self, f"{kind.lower()}_urls")
         faults = []
+        for url in urls:
+            try:
+                parse.completed(url, kind)
+            except ValueError as error:
+                faults.append(f"AZURE_OPENAI_{kind}_ENDPOINT={url!r}: allowed is {error}")
         for part, shown in (("api_keys", "API_KEY"), ("models", "MODEL")):
             count = len(getattr(self, f"{kind.lower()}_{part}"))
             if urls and count not in (0, 1, len(urls)):

@@ -19,7 +19,7 @@ from rag.calls import UNMETERED, UNOBSERVED, CallObserver, Meter, Refused, Throt
 from rag.deadline import Clock, Deadline
 from rag.errors import ContentFiltered, UpstreamError, UpstreamTimeout
 from rag.llm import model_quirks
-from rag.llm.http_client import BILL, bill_of, read_body, take_bill
+from rag.llm.http_client import BILL, bill_of, read_body, reason_of, take_bill
 from rag.llm.resilience import Breaker, RetryBudget, RetryShare, full_jitter, retry_after_s
 from rag.llm.target import Target
 from rag.types import Endpoint
@@ -147,7 +147,7 @@ class Upstream:
                 raise (UpstreamTimeout(private) if timeout_s == remaining_s else TooSlow(private)) from None
             except (httpx.HTTPError, aiohttp.ClientError) as error:
                 settle = breaker.failed
-                raise Unanswered(f"{target.endpoint.name}: {type(error).__name__}") from None
+                raise Unanswered(f"{target.endpoint.name}: {reason_of(error)}") from None
             except Unanswered:
                 # Throttling counts too: else an outage that looks like it would cost two calls for every question.
                 settle = breaker.failed
@@ -218,6 +218,7 @@ class Upstream:
             code, param = model_quirks.read(await read_body(response, limit=MAX_ERROR_BYTES))
         except (httpx.HTTPError, aiohttp.ClientError, Unanswered):
             code = param = ""
+        code = "" if code == str(status) else code
         private = " ".join(filter(None, [f"{target.endpoint.name}: HTTP {status}", code, param]))
         if bill := bill_of(response):
             bill.refused(read_the_prompt=status == 408 or "content_filter" in code)

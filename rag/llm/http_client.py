@@ -1,7 +1,9 @@
 """The way to a model's endpoint: a pool of connections, and the bytes that come back. Knows no meaning of either."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+import socket
+import ssl
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
@@ -10,6 +12,8 @@ from httpx_aiohttp import AiohttpTransport
 
 from rag.calls import Bill, Unanswered
 
+NO_HOST, NOT_LISTENING, BAD_CERTIFICATE, SILENT = "no such host", "connection refused", "its certificate", "no answer"
+"""What kept a request from being answered."""
 BILL = "rag.bill"
 """Where a response carries its bill."""
 
@@ -93,3 +97,27 @@ async def read_body(response: httpx.Response, *, limit: int) -> bytes:
     finally:
         await response.aclose()
     return bytes(body)
+
+
+def reason_of(error: BaseException) -> str:
+    """What kept a request from being answered: a host's name, a port, a certificate; else the error's own name."""
+    for cause in _causes(error):
+        if isinstance(cause, socket.gaierror):
+            return NO_HOST
+        if isinstance(cause, ssl.SSLError):
+            return f"{BAD_CERTIFICATE} is not accepted ({getattr(cause, 'verify_message', '') or cause.reason})"
+        if isinstance(cause, ConnectionRefusedError):
+            return f"{NOT_LISTENING}: nothing listens there"
+    return type(error).__name__
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and what it came from. Errors that are raised again may form a circle."""
+    seen: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in seen:
+        seen.append(cause)
+        yield cause
+        if (inner := getattr(cause, "os_error", None)) is not None:
+            yield inner
+        cause = cause.__cause__ or cause.__context__

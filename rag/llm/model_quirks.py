@@ -9,6 +9,10 @@ from typing import Any
 
 import orjson
 
+from rag.calls import Refused
+from rag.errors import UpstreamError, UpstreamRejected
+from rag.llm.http_client import BAD_CERTIFICATE, NO_HOST, NOT_LISTENING
+
 SUCCESSORS = {"max_tokens": "max_completion_tokens"}
 """What a parameter is called where its old name is refused; Azure's versions before 2024-09 know the old one alone."""
 DISPENSABLE = frozenset({"temperature"})
@@ -21,6 +25,12 @@ ENDPOINT_CODES = frozenset(
     {"unsupported_parameter", "unsupported_value", "model_not_found", "deploymentnotfound", "operationnotsupported"}
 )
 """Except with one of these codes: they would be the same for every question."""
+
+
+SETTING_OF = {
+    "temperature": "CHAT_TEMPERATURE", "max_tokens": "CHAT_MAX_TOKENS", "max_completion_tokens": "CHAT_MAX_TOKENS",
+}  # fmt: skip
+"""Which setting a parameter's value comes from."""
 
 
 def read(body: bytes) -> tuple[str, str]:
@@ -63,3 +73,30 @@ class RequestOptions:
     def _spelled(self, body: dict[str, Any], *, without: frozenset[str]) -> dict[str, Any]:
         renamed = {old: new for old, new in SUCCESSORS.items() if old in self._refused}
         return {renamed.get(name, name): value for name, value in body.items() if name not in without}
+
+
+def remedy(error: UpstreamError, kind: str) -> str:
+    """What to change. `kind` is `CHAT` or `EMBEDDINGS`."""
+    address, key = f"AZURE_OPENAI_{kind}_ENDPOINT", f"AZURE_OPENAI_{kind}_API_KEY"
+    said, status = str(error), error.http_status
+    if isinstance(error, Refused) and error.param in SETTING_OF:
+        return f"set {SETTING_OF[error.param]} to a value that the model takes"
+    if status == 401:
+        return f"compare {key} with what the service shows; for Azure it is the key of this very resource"
+    if status == 403:
+        return (
+            "let this machine's address through the service's network rules, and give the key the right to call models"
+        )
+    if status == 404:
+        return f"compare the deployment's or model's name and the api-version in {address} with what the service shows"
+    if status in QUESTION_STATUSES:
+        return f"compare the model and the api-version in {address} with what is offered there: it takes other requests"
+    if isinstance(error, UpstreamRejected):
+        return f"compare {address} and {key} with what the service shows"
+    if NO_HOST in said:
+        return f"correct the host's name in {address}, or this machine's DNS"
+    if NOT_LISTENING in said:
+        return f"start the service, or correct the port in {address}"
+    if BAD_CERTIFICATE in said:
+        return f"correct {address}, or let this machine trust the certificate"
+    return "look whether the service runs, and whether this machine may reach it (firewall, proxy)"

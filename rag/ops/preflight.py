@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from rag.calls import Refused
 from rag.errors import IndexUnavailable, StateUnavailable, UpstreamError, UpstreamRejected
 from rag.llm import model_quirks
 from rag.ops import access_checks, wording_checks
@@ -38,10 +37,6 @@ GRPC_PORT = 4317
 ChatProbe = Callable[[Settings, Endpoint], None]
 """Asks one endpoint's chat model one word. Raises `UpstreamError`."""
 
-SETTING_OF = {
-    "temperature": "CHAT_TEMPERATURE", "max_tokens": "CHAT_MAX_TOKENS", "max_completion_tokens": "CHAT_MAX_TOKENS",
-}  # fmt: skip
-"""Which setting a parameter's value comes from."""
 REBUILD = "python -m indexer build SOURCE"
 
 
@@ -74,10 +69,10 @@ def check_all(
         *map(_setting, faults),
         *_misspelt(settings),
         *_packages(),
-        *_models(settings, faulty),
+        *_models(settings, faulty, asked=probe_chat is not None),
         *(() if probe_chat is None or settings.demo or settings.missing("CHAT") else _chat(settings, probe_chat)),
         *(Finding(*found) for found in wording_checks.findings(settings)),
-        *_index(settings, None if running else probe),
+        *_index(settings, None if running else probe, strict=probe_chat is not None),
         *_state(settings),
         *(Finding(*found) for found in access_checks.findings(settings)),
         *(() if settings.log_file is None else _log_file(settings.log_file)),
@@ -119,69 +114,64 @@ def _chat(settings: Settings, probe_chat: ChatProbe) -> Iterator[Finding]:
     for endpoint in settings.chat_endpoints:
         try:
             probe_chat(settings, endpoint)
-        except UpstreamRejected as error:
-            yield Finding("fault", "chat", f"our request was refused: {error}", _remedy(error, "CHAT"))
-        except UpstreamError:
-            meanwhile = "until one answers, passages are quoted"
-            yield Finding("warning", "chat", f"{endpoint.name} cannot be reached at the moment; {meanwhile}")
+        except UpstreamError as error:
+            yield _unusable("chat", error, endpoint.name)
         else:
             yield Finding("ok", "chat", f"{endpoint.name} answers")
 
 
-def _remedy(error: UpstreamRejected, kind: str) -> str:
-    """What to change after a refusal: only where its reason is not known is the key named too."""
-    address = f"AZURE_OPENAI_{kind}_ENDPOINT"
-    if isinstance(error, Refused):
-        if setting := SETTING_OF.get(error.param):
-            return f"set {setting} to a value that the model takes"
-        if error.http_status in model_quirks.QUESTION_STATUSES:
-            return f"compare the model and the api-version in {address} with what Azure offers: it takes other requests"
-        if error.http_status == 404:
-            return f"compare the deployment's name and the api-version in {address} with what Azure shows"
-    return f"compare {address} and _API_KEY with what Azure shows"
+def _unusable(subject: str, error: UpstreamError, name: str) -> Finding:
+    """Why a model that was asked did not answer."""
+    remedy = model_quirks.remedy(error, subject.upper())
+    if isinstance(error, UpstreamRejected):
+        return Finding("fault", subject, f"our request was refused: {error}", remedy)
+    return Finding("fault", subject, f"cannot be reached: {str(error) or name}", remedy)
 
 
-def _models(settings: Settings, faulty: set[str]) -> Iterator[Finding]:
+def _models(settings: Settings, faulty: set[str], *, asked: bool) -> Iterator[Finding]:
+    """What is missing; and where the chat model is not `asked`, which one it will be."""
     missing = [line for line in settings.missing("CHAT", "EMBEDDINGS") if line.split()[0] not in faulty]
     for line in missing:
         what, _, remedy = line.partition(": ")
         yield Finding("fault", "models", what, remedy)
     if settings.demo:
         yield Finding("ok", "models", "embedded, without key or network: answers quote the best passages")
-    elif not missing:
-        names = [endpoint.name for endpoint in (*settings.chat_endpoints, *settings.embeddings_endpoints)]
-        yield Finding("ok", "models", " · ".join(names))
+    elif not missing and not asked:
+        names = [endpoint.name for endpoint in settings.chat_endpoints]
+        yield Finding("ok", "chat", f"{' · '.join(names)} is set; --check asks it")
 
 
-def _index(settings: Settings, probe: Probe | None) -> Iterator[Finding]:
+def _index(settings: Settings, probe: Probe | None, *, strict: bool) -> Iterator[Finding]:
     """The live build, the model that made its vectors, and one answer of that model where `probe` is given."""
     endpoints = () if settings.demo else settings.embeddings_endpoints
+    dimensions = None
     try:
         build = open_build(settings.vector_db_path, model=endpoints[0].model_name if endpoints else None)
     except IndexUnavailable as error:
         what, _, remedy = str(error).partition("; ")
         yield Finding("fault", "index", what, (remedy or REBUILD).removeprefix("run: "))
-        return
-    documents = build.manifest.get("documents", "?")
-    yield Finding("ok", "index", f"{build.count:,} passages of {documents} documents, build {build.id}")
-    if endpoints and probe is not None:
-        yield _embeddings(settings, probe, build.dimensions)
+    else:
+        documents = build.manifest.get("documents", "?")
+        dimensions = build.dimensions
+        yield Finding("ok", "index", f"{build.count:,} passages of {documents} documents, build {build.id}")
+    if endpoints and probe is not None and not settings.missing("EMBEDDINGS"):
+        yield _embeddings(settings, probe, dimensions, strict=strict)
 
 
-def _embeddings(settings: Settings, probe: Probe, dimensions: int) -> Finding:
+def _embeddings(settings: Settings, probe: Probe, dimensions: int | None, *, strict: bool) -> Finding:
     name = settings.embeddings_endpoints[0].name
     try:
         answered = probe(settings)
-    except UpstreamRejected as error:
-        return Finding("fault", "embeddings", f"our request was refused: {error}", _remedy(error, "EMBEDDINGS"))
-    except UpstreamError:
+    except UpstreamError as error:
+        if strict or isinstance(error, UpstreamRejected):
+            return _unusable("embeddings", error, name)
         # Azure's bad hour must not keep a restarted server from starting.
-        until = "until it answers, search is lexical alone"
-        return Finding("warning", "embeddings", f"{name} cannot be reached at the moment; {until}")
-    if answered != dimensions:
+        sentence = f"cannot be reached at the moment: {error}; until it answers, search is lexical alone"
+        return Finding("warning", "embeddings", sentence, model_quirks.remedy(error, "EMBEDDINGS"))
+    if dimensions is not None and answered != dimensions:
         remedy = f"{REBUILD} --clean, or set the model that the index was made with"
         return Finding("fault", "embeddings", f"{name} gives {answered} dimensions, the index has {dimensions}", remedy)
-    return Finding("ok", "embeddings", f"{name} answers in {dimensions} dimensions")
+    return Finding("ok", "embeddings", f"{name} answers in {answered} dimensions")
 
 
 def _state(settings: Settings) -> Iterator[Finding]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.conftest import StartServer
 from tests.support.azure import AzureEmulator
 from tests.support.server import RagServer, run_module
 from tests.support.waiting import REPOSITORY, free_port, wait_until
@@ -167,15 +168,88 @@ def test_a_model_that_reasons_passes_and_one_that_refuses_a_value_of_ours_is_a_f
     assert "CHAT_MAX_TOKENS" in remedy
 
 
-def test_a_model_that_is_down_only_warns_because_the_server_can_serve_without(
-    sound: dict[str, str], tmp_path: Path
+def moved(address: str, where: str) -> str:
+    """The address of the emulator, at another host and port."""
+    return re.sub(r"//127\.0\.0\.1:\d+", f"//{where}", address)
+
+
+@pytest.mark.parametrize("kind", ["CHAT", "EMBEDDINGS"])
+@pytest.mark.parametrize(
+    ("where", "said", "remedy"),
+    [
+        (None, "connection refused: nothing listens there", "start the service, or correct the port"),
+        ("no-such-host.invalid", "no such host", "correct the host's name"),
+    ],
+)
+def test_a_check_tells_why_a_model_cannot_be_reached(
+    sound: dict[str, str], tmp_path: Path, kind: str, where: str | None, said: str, remedy: str
 ) -> None:
-    port = free_port()
-    gone = re.sub(r"//127\.0\.0\.1:\d+", f"//127.0.0.1:{port}", sound["AZURE_OPENAI_EMBEDDINGS_ENDPOINT"])
-    assert str(port) in gone
-    done = check({**sound, "AZURE_OPENAI_EMBEDDINGS_ENDPOINT": gone}, tmp_path)
+    name = f"AZURE_OPENAI_{kind}_ENDPOINT"
+    done = check({**sound, name: moved(sound[name], where or f"127.0.0.1:{free_port()}")}, tmp_path)
+    assert done.returncode == 1, done.stdout
+    [(what, how)] = faults_in(done.stdout)
+    assert said in what
+    assert remedy in how
+    assert name in how
+
+
+def test_a_model_that_is_silent_a_wrong_key_and_a_wrong_name_are_told_apart(
+    sound: dict[str, str], azure: AzureEmulator, tmp_path: Path
+) -> None:
+    wrong_key = check({**sound, "AZURE_OPENAI_CHAT_API_KEY": "wrong"}, tmp_path)
+    [(what, how)] = faults_in(wrong_key.stdout)
+    assert what.endswith("HTTP 401")
+    assert "compare AZURE_OPENAI_CHAT_API_KEY" in how
+    missing = check({**sound, "AZURE_OPENAI_CHAT_ENDPOINT": azure.chat_url_of("missing")}, tmp_path)
+    [(what, how)] = faults_in(missing.stdout)
+    assert "HTTP 404 DeploymentNotFound" in what
+    assert "the deployment's or model's name" in how
+    azure.fail("slow_headers", target="chat", seconds=60)
+    [(what, how)] = faults_in(check(sound, tmp_path).stdout)
+    assert "no answer within" in what
+    assert "look whether the service runs" in how
+
+
+@pytest.mark.parametrize(
+    ("chat", "said"),
+    [
+        ("{embeddings}", "this one is for AZURE_OPENAI_EMBEDDINGS_ENDPOINT"),
+        ("{base}/openai/deployments/emulated-chat/chat/completions", "with its api-version"),
+        ("https://NAME.openai.azure.com", "the address of a deployment"),
+        ("http://127.0.0.1:1", "the whole address"),
+    ],
+)
+def test_an_address_that_cannot_work_is_a_fault_that_says_what_can(
+    sound: dict[str, str], azure: AzureEmulator, tmp_path: Path, chat: str, said: str
+) -> None:
+    address = chat.format(embeddings=azure.embeddings_url, base=azure.base_url)
+    done = check({**sound, "AZURE_OPENAI_CHAT_ENDPOINT": address}, tmp_path)
+    assert done.returncode == 1
+    assert said in done.stdout
+    assert "AZURE_OPENAI_CHAT_ENDPOINT=" in done.stdout
+
+
+@pytest.mark.parametrize("base", ["/v1", "/v1/", "/openai/v1"])
+def test_a_base_address_is_completed(sound: dict[str, str], azure: AzureEmulator, tmp_path: Path, base: str) -> None:
+    done = check(
+        {
+            **sound, "AZURE_OPENAI_CHAT_ENDPOINT": azure.base_url + base, "AZURE_OPENAI_CHAT_MODEL": "gpt",
+            "AZURE_OPENAI_EMBEDDINGS_ENDPOINT": azure.base_url + base,
+            "AZURE_OPENAI_EMBEDDINGS_MODEL": "emulated-embeddings",
+        },
+        tmp_path,
+    )  # fmt: skip
     assert done.returncode == 0, done.stdout
-    assert re.search(r"^  ! embeddings .*cannot be reached", done.stdout, re.MULTILINE)
+    assert azure.requests("chat")[-1]["route"] == f"{base.rstrip('/')}/chat/completions"
+
+
+def test_a_start_only_warns_of_a_model_that_is_down_because_the_server_can_serve_without(
+    start_server: StartServer, azure: AzureEmulator
+) -> None:
+    gone = moved(azure.embeddings_url, f"127.0.0.1:{free_port()}")
+    server = start_server(AZURE_OPENAI_EMBEDDINGS_ENDPOINT=gone, workers=1)
+    assert re.search(r"^  ! embeddings .*cannot be reached at the moment", server.output, re.MULTILINE)
+    assert re.search(r"^  ✓ chat .*is set; --check asks it$", server.output, re.MULTILINE)
 
 
 def test_by_hand_gunicorn_names_every_wrong_setting_too(tmp_path: Path) -> None:

@@ -43,9 +43,9 @@ def given(tmp_path: Path) -> Given:
 
     def settings(**overrides: Any) -> Settings:
         working: dict[str, Any] = {
-            "chat_urls": ("https://here.openai.azure.com/openai/deployments/gpt-4o/chat/completions",),
+            "chat_urls": ("https://here.openai.azure.com/openai/deployments/gpt-4o/chat/completions?api-version=1",),
             "chat_api_keys": ("key",),
-            "embeddings_urls": (f"https://here.openai.azure.com/openai/deployments/{MODEL}/embeddings",),
+            "embeddings_urls": (f"https://here.openai.azure.com/openai/deployments/{MODEL}/embeddings?api-version=1",),
             "embeddings_api_keys": ("key",),
             "vector_db_path": root,
             "state_dir": tmp_path / "state",
@@ -72,7 +72,7 @@ def found(
 def test_a_sound_installation_has_no_fault(given: Given) -> None:
     findings = found(given())
     assert {finding.state for finding in findings.values()} == {"ok"}
-    assert findings.keys() == {"models", "index", "embeddings", "state", "port"}
+    assert findings.keys() == {"chat", "index", "embeddings", "state", "port"}
     assert "1 passages of 1 documents" in findings["index"].sentence
 
 
@@ -147,7 +147,7 @@ def test_a_running_server_is_asked_neither_for_its_port_nor_for_the_network(give
         raise AssertionError("a reload must not wait for the network")
 
     findings = found(given(), running=True, probe=unasked)
-    assert findings.keys() == {"models", "index", "state"}
+    assert findings.keys() == {"chat", "index", "state"}
 
 
 def test_a_port_in_use_is_a_fault(given: Given) -> None:
@@ -217,11 +217,13 @@ def raising(error: Exception) -> preflight.ChatProbe:
     return probe
 
 
-def test_a_chat_model_that_refuses_our_key_is_a_fault_and_one_that_is_down_a_warning(given: Given) -> None:
+def test_a_chat_model_that_refuses_our_key_or_is_down_is_a_fault_of_the_check(given: Given) -> None:
     refused = checked(given(), raising(UpstreamRejected("here/gpt-4o: HTTP 401")))["chat"]
     assert (refused.state, "HTTP 401" in refused.sentence) == ("fault", True)
     assert "AZURE_OPENAI_CHAT_ENDPOINT" in refused.remedy
-    assert checked(given(), raising(UpstreamError("down")))["chat"].state == "warning"
+    down = checked(given(), raising(UpstreamError("here/gpt-4o: no such host")))["chat"]
+    assert (down.state, down.sentence) == ("fault", "cannot be reached: here/gpt-4o: no such host")
+    assert down.remedy.startswith("correct the host's name in AZURE_OPENAI_CHAT_ENDPOINT")
     assert checked(given(), lambda settings, endpoint: None)["chat"].state == "ok"
 
 
@@ -231,7 +233,7 @@ def test_a_chat_model_that_refuses_our_key_is_a_fault_and_one_that_is_down_a_war
         (400, "unsupported_value", "temperature", "CHAT_TEMPERATURE"),
         (400, "invalid_value", "max_completion_tokens", "CHAT_MAX_TOKENS"),
         (400, "OperationNotSupported", "", "the model and the api-version"),
-        (404, "DeploymentNotFound", "", "the deployment's name"),
+        (404, "DeploymentNotFound", "", "the deployment's or model's name"),
         (401, "401", "", "_API_KEY"),
     ],
 )
@@ -247,7 +249,8 @@ def test_the_remedy_of_a_refusal_names_what_was_refused(
 
 def test_every_chat_model_is_asked_by_itself(given: Given) -> None:
     urls = tuple(
-        f"https://{place}.openai.azure.com/openai/deployments/gpt/chat/completions" for place in ("east", "west")
+        f"https://{place}.openai.azure.com/openai/deployments/gpt/chat/completions?api-version=1"
+        for place in ("east", "west")
     )
 
     def probe(settings: Settings, endpoint: Endpoint) -> None:
