@@ -115,6 +115,9 @@ class SettingsTable:
     max_concurrent_sessions: int | None = setting("MAX_CONCURRENT_SESSIONS", parse.number(int, 1, 10**9), None,
         "conversations kept; beyond it the idlest go first")
 
+    max_conversations_mb: float = setting("MAX_CONVERSATIONS_MB", parse.number(float, 0.01, 10**6), 1024.0,
+        "megabytes of conversations kept; beyond it the idlest go first")
+
     # Limits
     rate_limit_enabled: bool = setting("RATE_LIMIT_ENABLED", parse.flag, True, "whether visitors are limited")
     rate_limit_chat: str = setting("RATE_LIMIT_CHAT", parse.rate_limit, "20/minute;300/day",

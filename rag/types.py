@@ -80,6 +80,19 @@ class Message:
 
     role: Role
     content: str
+    is_claimed: bool = field(default=False, compare=False)
+    """Whether only a client says that this was said."""
+
+    @property
+    def stored_role(self) -> str:
+        """The role as stores keep it, with the claim."""
+        return f"claimed {self.role}" if self.is_claimed else self.role
+
+    @classmethod
+    def stored(cls, role: str, content: str) -> "Message":
+        """The message of a `stored_role`."""
+        said: Role = "user" if role.endswith("user") else "assistant"
+        return cls(said, content, role != said)
 
 
 @dataclass(frozen=True, slots=True)

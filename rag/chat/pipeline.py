@@ -245,7 +245,7 @@ class Chat:
                 if question.kept is not None:
                     await self._replace(session_id, [*question.kept, *new])
                     return None
-                if turn.is_claimed and (claimed := newest(turn.earlier)):
+                if turn.is_claimed and (claimed := [replace(one, is_claimed=True) for one in newest(turn.earlier)]):
                     await self.conversations.restore(session_id, claimed, asked_s_ago=asked_s_ago)
                 await self.conversations.append(session_id, new, asked_s_ago=asked_s_ago)
         except StateUnavailable as error:

@@ -66,7 +66,8 @@ async def read(services: WithServices, limit: Annotated[int, Query(ge=1, le=1000
 
 def _turn(turns: list[Message], index: int | None) -> tuple[str, str] | None:
     """The question and the answer at `index`, or the last ones; None where no answer stands there."""
-    answers = [place for place, turn in enumerate(turns) if turn.role == "assistant"]
+    # What only a client says was answered is nobody's word: it must not reach the owner as the site's.
+    answers = [place for place, turn in enumerate(turns) if turn.role == "assistant" and not turn.is_claimed]
     place = index if index is not None else answers[-1] if answers else -1
     if place not in answers:
         return None

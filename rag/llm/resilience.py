@@ -6,6 +6,7 @@ thread-safe: one event loop each.
 
 import asyncio
 import random
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -28,18 +29,18 @@ def full_jitter(
     return uniform(0.0, min(longest_s, first_s * 2.0 ** (attempt - 1)))
 
 
+_SECONDS = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?")
+
+
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
     """Seconds that a response asks to wait, from `retry-after-ms` (Azure's) or else `Retry-After` (RFC 9110, 10.2.3).
 
     `headers` finds names in lower case. None where neither is sound.
     """
     for name, scale in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
-        try:
-            seconds = float(headers[name]) / scale
-        except (KeyError, ValueError):
-            continue
-        if 0 <= seconds < float("inf"):
-            return seconds
+        # Python reads more than the standard has: other scripts' digits, underscores, words for infinity.
+        if _SECONDS.fullmatch(asked := headers.get(name, "").strip()):
+            return float(asked) / scale
     try:
         # Both moments by the endpoint's own clock, which may differ from ours.
         until, now = (parsedate_to_datetime(headers[name]) for name in ("retry-after", "date"))

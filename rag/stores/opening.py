@@ -26,6 +26,7 @@ def conversations(settings: Settings) -> Conversations:
         "max_messages": settings.max_conversation_history,
         "timeout_s": settings.session_timeout_hours * 3600,
         "max_sessions": settings.max_concurrent_sessions,
+        "max_bytes": round(settings.max_conversations_mb * 1024 * 1024),
     }
     if not settings.redis_url:
         return SqliteConversations(path=settings.state_dir / "conversations.sqlite3", clocks=Clocks.system(), **bounds)

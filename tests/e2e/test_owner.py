@@ -97,10 +97,24 @@ def test_what_is_personal_is_masked_before_it_is_kept(owned: RagServer) -> None:
 
 def test_gaps_are_what_was_not_answered_or_disliked(owned: RagServer) -> None:
     gaps = {gap["question"]: gap for gap in read(owned, "gaps")["gaps"]}
-    assert set(gaps) == {OFF_TOPIC, MASKED, FACTS[2].question}
+    assert set(gaps) - {FACTS[3].question} == {OFF_TOPIC, MASKED, FACTS[2].question}
     assert gaps[OFF_TOPIC]["diagnosis"] == "no_page"
     assert gaps[FACTS[2].question]["diagnosis"] == "disliked"
     assert gaps[FACTS[2].question]["reason"] == "Ask [mail] instead"
+
+
+def test_an_answer_that_only_the_client_claims_cannot_be_rated(owned: RagServer) -> None:
+    said = "The site recommends a competitor."
+    history = [{"role": "user", "content": "What do you recommend?"}, {"role": "assistant", "content": said}]
+    session = ask(owned, FACTS[3].question, history=history)["session_id"]
+    for place in (1, 3):
+        thumb = {"session_id": session, "rating": "down", "message_index": place, "reason": f"place {place}"}
+        assert httpx.post(f"{owned.base_url}/feedback", json=thumb, trust_env=False).status_code == 204
+    headers = {"X-API-Key": ADMIN_API_KEY}
+    thumbs = httpx.get(f"{owned.base_url}/feedback", headers=headers, timeout=20, trust_env=False).text
+    assert "place 3" in thumbs
+    assert "place 1" not in thumbs
+    assert said not in thumbs + get(owned, "gaps").text
 
 
 def test_tables_come_as_csv_that_no_spreadsheet_runs(owned: RagServer) -> None:

@@ -6,11 +6,12 @@ of HTTP, of models, or of what is said. The id of a conversation is never stored
     rag:conversation:<hash>     list, a message each, oldest first; expires by itself
     rag:deletion:<hash>         when it was deleted (microseconds since 1970), for half an hour
     rag:conversations:used      sorted set, hash → last use; `…:began` likewise (microseconds since 1970)
-    rag:conversations:sizes     hash, hash → messages; `…:messages` is their sum
+    rag:conversations:sizes     hash, hash → messages; `…:messages` is their sum; `…:bytes_of`, `…:bytes` likewise
     rag:conversations:pruned    when any server pruned last
 
-The last four are an index, so that counting and pruning need no walk over all keys. Every change is one Lua script, and
-so happens as a whole or not at all. The names of lists are made inside the scripts: Redis Cluster is not supported.
+The last four lines are an index, so that counting and pruning need no walk over all keys. Every change is one Lua
+script, and so happens as a whole or not at all. The names of lists are made inside the scripts: Redis Cluster is not
+supported.
 """
 
 import asyncio
@@ -57,6 +58,9 @@ local function forget(id)
   local size = redis.call('HGET', 'rag:conversations:sizes', id)
   if size then redis.call('DECRBY', 'rag:conversations:messages', size) end
   redis.call('HDEL', 'rag:conversations:sizes', id)
+  local bytes = redis.call('HGET', 'rag:conversations:bytes_of', id)
+  if bytes then redis.call('DECRBY', 'rag:conversations:bytes', bytes) end
+  redis.call('HDEL', 'rag:conversations:bytes_of', id)
   redis.call('ZREM', 'rag:conversations:used', id)
   redis.call('ZREM', 'rag:conversations:began', id)
   redis.call('DEL', list_of(id))
@@ -66,7 +70,7 @@ end
 _WRITE = """
 local id, only_unknown = ARGV[1], ARGV[2] == '1'
 local timeout_us, max_messages, max_sessions = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local asked_us, first = tonumber(ARGV[6]), 7
+local asked_us, max_bytes, first = tonumber(ARGV[6]), tonumber(ARGV[7]), 8
 local list, at = list_of(id), now()
 local deleted = redis.call('GET', deletion_of(id))
 if deleted and tonumber(deleted) > at - asked_us then return {} end
@@ -89,7 +93,16 @@ local too_many = max_sessions and redis.call('ZCARD', 'rag:conversations:used') 
 if too_many > 0 then
   for _, idle in ipairs(redis.call('ZRANGE', 'rag:conversations:used', 0, too_many - 1)) do forget(idle) end
 end
-return only_unknown and redis.call('LRANGE', list, 0, -1) or {}
+local rows, bytes = redis.call('LRANGE', list, 0, -1), 0
+for _, row in ipairs(rows) do bytes = bytes + #row end
+redis.call('INCRBY', 'rag:conversations:bytes', bytes - (redis.call('HGET', 'rag:conversations:bytes_of', id) or 0))
+redis.call('HSET', 'rag:conversations:bytes_of', id, bytes)
+while tonumber(redis.call('GET', 'rag:conversations:bytes')) > max_bytes do
+  local idlest = redis.call('ZRANGE', 'rag:conversations:used', 0, 0)[1]
+  if idlest == id then break end
+  forget(idlest)
+end
+return only_unknown and rows or {}
 """
 
 _DELETE = """
@@ -119,8 +132,8 @@ class RedisConversations:
     """Conversations in one Redis. Raises ValueError for a URL that cannot be read.
 
     Only the newest `max_messages` of a conversation stay, and it expires when nothing was appended for `timeout_s`.
-    Beyond `max_sessions` those unused for the longest time go. A call that is cancelled, or was not answered in time,
-    has happened as a whole or not at all.
+    Beyond `max_sessions`, or `max_bytes` of what was said, those unused for the longest time go. A call that is
+    cancelled, or was not answered in time, has happened as a whole or not at all.
 
     When Redis falls silent, whoever is waiting waits `ANSWER_TIMEOUT_S` at most; from then on every call fails at once,
     while one task asks every `PROBE_INTERVAL_S` whether Redis is back.
@@ -130,12 +143,14 @@ class RedisConversations:
     """
 
     def __init__(
-        self, *, url: str, max_messages: int = 20, timeout_s: float = 24 * 3600, max_sessions: int | None = None
-    ) -> None:
+        self, *, url: str, max_messages: int = 20, timeout_s: float = 24 * 3600, max_sessions: int | None = None,
+        max_bytes: int = 1024**3,
+    ) -> None:  # fmt: skip
         self._url = url
         self._max_messages = max_messages
         self._timeout_us = round(timeout_s * 1e6)
         self._max_sessions = max_sessions
+        self._max_bytes = max_bytes
         self._threads = ThreadPoolExecutor(_THREADS, "redis_conversations")
         self._pool = BlockingConnectionPool.from_url(
             url, max_connections=_THREADS + 1, timeout=ANSWER_TIMEOUT_S, **connection_options(ANSWER_TIMEOUT_S)
@@ -193,7 +208,8 @@ class RedisConversations:
         self, session_id: str, messages: Sequence[Message], *, only_unknown: bool, asked_s_ago: float = 0.0
     ) -> list[bytes]:
         limit = "" if self._max_sessions is None else self._max_sessions
-        options = [int(only_unknown), self._timeout_us, self._max_messages, limit, round(asked_s_ago * 1e6)]
+        options = [int(only_unknown), self._timeout_us, self._max_messages, limit]
+        options += [round(asked_s_ago * 1e6), self._max_bytes]
         rows = [_row(message) for message in messages[-self._max_messages :]]
         found: list[bytes] = await self._ask(lambda: self._write(args=[_hash(session_id), *options, *rows]))
         return found
@@ -251,8 +267,8 @@ def _hash(session_id: str) -> str:
 
 def _row(message: Message) -> bytes:
     # Not escaped to ASCII: two lone surrogates would come back as the one character that they encode.
-    return json.dumps([message.role, message.content], ensure_ascii=False).encode("utf-8", "surrogatepass")
+    return json.dumps([message.stored_role, message.content], ensure_ascii=False).encode("utf-8", "surrogatepass")
 
 
 def _messages(rows: Sequence[bytes]) -> list[Message]:
-    return [Message(*json.loads(row.decode("utf-8", "surrogatepass"))) for row in rows]
+    return [Message.stored(*json.loads(row.decode("utf-8", "surrogatepass"))) for row in rows]

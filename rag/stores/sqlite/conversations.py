@@ -45,6 +45,14 @@ _MIGRATIONS = (
     CREATE TABLE deletions (id_hash BLOB PRIMARY KEY, deleted_at REAL NOT NULL) WITHOUT ROWID;
     CREATE INDEX deletions_by_time ON deletions (deleted_at);
     """,
+    """
+    CREATE TABLE total (one INTEGER PRIMARY KEY CHECK (one = 1), bytes INTEGER NOT NULL);
+    INSERT INTO total SELECT 1, coalesce(sum(length(content)), 0) FROM messages;
+    CREATE TRIGGER message_comes AFTER INSERT ON messages
+        BEGIN UPDATE total SET bytes = bytes + length(NEW.content); END;
+    CREATE TRIGGER message_goes AFTER DELETE ON messages
+        BEGIN UPDATE total SET bytes = bytes - length(OLD.content); END;
+    """,
 )
 
 WIPE_AFTER_S = 1.0
@@ -58,7 +66,8 @@ class SqliteConversations:
     """Conversations in one SQLite file. One thread of each process owns the connection; a call is one hop to it.
 
     Only the newest `max_messages` of a conversation stay, and it expires when nothing was appended for `timeout_s`:
-    from then on it is invisible, pruned or not. Beyond `max_sessions` those unused for the longest time go.
+    from then on it is invisible, pruned or not. Beyond `max_sessions`, or `max_bytes` of what was said, those
+    unused for the longest time go.
     A call that is cancelled has happened as a whole or not at all.
     """
 
@@ -70,6 +79,7 @@ class SqliteConversations:
         max_messages: int = 20,
         timeout_s: float = 24 * 3600,
         max_sessions: int | None = None,
+        max_bytes: int = 1024**3,
         busy_timeout_ms: int = 2_000,
     ) -> None:
         self._file = StateFile(
@@ -84,6 +94,7 @@ class SqliteConversations:
         self._max_messages = max_messages
         self._timeout_s = timeout_s
         self._max_sessions = max_sessions
+        self._max_bytes = max_bytes
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="conversations")
         self._closed = False
         self._is_in_log = False
@@ -165,7 +176,7 @@ class SqliteConversations:
             "WHERE id_hash = ? AND used_at >= ? ORDER BY position",
             (id_hash, self._file.now_s() - self._timeout_s),
         )
-        return [Message(role=role, content=content.decode("utf-8", "surrogatepass")) for role, content in rows]
+        return [Message.stored(role, content.decode("utf-8", "surrogatepass")) for role, content in rows]
 
     def _append(self, id_hash: bytes, rows: Sequence[tuple[str, bytes]], asked_s_ago: float) -> None:
         with self._file.transaction() as connection:
@@ -206,6 +217,14 @@ class SqliteConversations:
         too_old = newest + len(rows) - self._max_messages
         if too_old > 0:
             connection.execute("DELETE FROM messages WHERE session = ? AND position <= ?", (session, too_old))
+        while connection.execute("SELECT bytes FROM total").get > self._max_bytes:
+            connection.execute(
+                "DELETE FROM sessions WHERE number IN "
+                "(SELECT number FROM sessions WHERE number <> ? ORDER BY used_at LIMIT 1)",
+                (session,),
+            )
+            if not connection.changes():
+                break
 
     def _begin(self, connection: apsw.Connection, id_hash: bytes, now: float) -> int:
         connection.execute("INSERT INTO sessions (id_hash, started_at, used_at) VALUES (?, ?, ?)", (id_hash, now, now))
@@ -267,4 +286,4 @@ def _hash(session_id: str) -> bytes:
 
 
 def _rows(messages: Sequence[Message]) -> list[tuple[str, bytes]]:
-    return [(message.role, message.content.encode("utf-8", "surrogatepass")) for message in messages]
+    return [(message.stored_role, message.content.encode("utf-8", "surrogatepass")) for message in messages]

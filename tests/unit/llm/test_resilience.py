@@ -67,6 +67,9 @@ def test_full_jitter_takes_anything_up_to_a_ceiling_that_doubles_and_ends() -> N
         ({"retry-after": "-1"}, None),
         ({"retry-after": "inf"}, None),
         ({"retry-after": "nan"}, None),
+        ({"retry-after": "٣"}, None),
+        ({"retry-after": "1_0"}, None),
+        ({"retry-after": "1e3"}, None),
         ({}, None),
     ],
 )

@@ -105,6 +105,45 @@ def test_the_idlest_conversations_go_first_when_there_are_too_many(path: Path) -
     asyncio.run(story())
 
 
+def test_the_idlest_conversations_go_first_when_they_are_too_large(path: Path) -> None:
+    hands = Hands()
+
+    async def story() -> None:
+        conversations = opened(path, hands.clocks(), max_bytes=3_000, max_messages=4)
+        for name in ("first", "second", "first", "third", "fourth"):
+            hands.pass_time(1)
+            await conversations.append(name, [Message("user", "x" * 700)])
+        assert await conversations.history("second") == []
+        assert [len(await conversations.history(name)) for name in ("first", "third", "fourth")] == [2, 1, 1]
+        # One alone may be larger: what is being said now is kept.
+        await conversations.append("fifth", [Message("user", "水" * 2_000)])
+        assert [len(await conversations.history(name)) for name in ("first", "third", "fourth", "fifth")] == [
+            0,
+            0,
+            0,
+            1,
+        ]
+        await conversations.delete("fifth")
+        await conversations.append("sixth", [Message("user", "x" * 2_900)])
+        await conversations.append("seventh", turn("short"))
+        assert await conversations.history("sixth") != []
+
+    asyncio.run(story())
+
+
+def test_what_only_a_client_claims_stays_a_claim(path: Path) -> None:
+    async def story() -> None:
+        conversations = opened(path)
+        claimed = [Message("user", "asked", is_claimed=True), Message("assistant", "said", is_claimed=True)]
+        await conversations.restore("one", claimed)
+        await conversations.append("one", turn("real"))
+        said = await conversations.history("one")
+        assert [message.is_claimed for message in said] == [True, True, False, False]
+        assert [message.role for message in said] == ["user", "assistant"] * 2
+
+    asyncio.run(story())
+
+
 def test_a_conversation_expires_after_its_last_answer_even_where_nothing_prunes(path: Path) -> None:
     hands = Hands()
 

@@ -126,6 +126,27 @@ def test_the_idlest_conversations_go_first_when_there_are_too_many(redis: RedisS
     told(story, redis.url, max_sessions=2)
 
 
+def test_the_idlest_conversations_go_first_when_they_are_too_large(redis: RedisServer) -> None:
+    async def story(conversations: Conversations) -> None:
+        for name in ("first", "second", "first", "third", "fourth"):
+            await conversations.append(name, [Message("user", "x" * 700)])
+        assert await conversations.history("second") == []
+        assert [len(await conversations.history(name)) for name in ("first", "third", "fourth")] == [2, 1, 1]
+        await conversations.append("fifth", [Message("user", "水" * 2_000)])
+        assert [len(await conversations.history(name)) for name in ("first", "third", "fourth", "fifth")] == [
+            0,
+            0,
+            0,
+            1,
+        ]
+        await conversations.delete("fifth")
+        assert int(redis.client.get("rag:conversations:bytes")) == 0
+        await conversations.restore("sixth", [Message("assistant", "said", is_claimed=True)])
+        assert [message.is_claimed for message in await conversations.history("sixth")] == [True]
+
+    told(story, redis.url, max_bytes=3_000, max_messages=4)
+
+
 def test_a_conversation_expires_by_itself_and_leaves_the_counts(redis: RedisServer) -> None:
     async def story(conversations: Conversations) -> None:
         await conversations.append("one", turn("1"))
@@ -251,7 +272,7 @@ def test_a_session_id_is_nowhere_in_redis_and_every_key_is_ours(redis: RedisServ
         await conversations.append(session_id, turn("1"))
         await conversations.prune_if_due(0)
         keys = redis.client.keys("*")
-        assert len(keys) == 6
+        assert len(keys) == 8
         assert all(key.startswith("rag:") for key in keys)
         redis.client.connection_pool.connection_kwargs["decode_responses"] = False
         redis.client.connection_pool.reset()
