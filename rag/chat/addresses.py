@@ -10,9 +10,16 @@ from rag.types import Hit
 
 OPENINGS = ("https://", "http://", "ftp://", "www.")
 """What readers of Markdown make a link by themselves."""
+# What begins another address ends one, and so do two tildes: readers do not agree there.
+_CHARS = r"(?:(?!(?:https?:|ftp:)?//|~~|www\.)[^\s<>\"'`\[\])}|\\])"
 URL = re.compile(
-    r"(?:https?|ftp)://\[[0-9a-f:.]+\][^\s<>\"'`\])}|\\]*|(?:(?:https?|ftp)://|www\.)[^\s<>\"'`\])}|\\]+", re.IGNORECASE
+    rf"(?:https?|ftp)://\[[0-9a-f:.]+\]{_CHARS}*|(?:(?:https?|ftp)://(?:www\.)?|www\.){_CHARS}+", re.IGNORECASE
 )
+URL_BEGUN = re.compile(r"(?:https?|ftp)://\[[0-9a-f:.]*\Z", re.IGNORECASE)
+"""One whose host is a number of IPv6, as far as it has arrived."""
+OPENING = re.compile("|".join(map(re.escape, OPENINGS)), re.IGNORECASE)
+_RELATIVE = re.compile(r"//(?=[^\s/]*[\w-]\.[\w-])")
+_RELATIVE_BEGUN = re.compile(r"/(?:/[^\s/]*)?\Z")
 CLOSING_MARKS = ".,;:!?*_"
 """They end a sentence, or words in bold, and no address."""
 _HARMLESS = re.compile(
@@ -23,6 +30,17 @@ _FRAGMENT = re.compile(r"[\w.~:=,%&+-]*", re.ASCII)
 _PARTS = re.compile(r"(?:([a-z]+)://|(?=www\.))([^/?#]*)([^#]*)(?:#(.*))?", re.IGNORECASE | re.DOTALL)
 
 
+def relative(text: str, at: int, *, before: str, final: bool) -> tuple[str, int] | None:
+    """What is shown for slashes at this place, and how many characters that settles; None where more has to arrive.
+
+    An address without its scheme, which some readers link too, gets a blank; a comment and a path stay as they are.
+    """
+    if not final and _RELATIVE_BEGUN.match(text, at):
+        return None
+    led = _RELATIVE.match(text, at) and not (before.isalnum() or before in ("_", ":", "/"))
+    return ("// ", 2) if led else ("/", 1)
+
+
 class Addresses:
     """What may be linked to: origin and path stand in a passage, a fragment holds nothing that begins an address."""
 
@@ -30,20 +48,46 @@ class Addresses:
         self._hits = hits
         # Most answers hold no link, and then no passage has to be searched for addresses.
         self._known: set[str] | None = None
+        self._origins: set[str] = set()
 
     def allow(self, url: str) -> bool:
-        if self._known is None:
-            named = (url for hit in self._hits for url in (hit.passage.url, *URL.findall(hit.passage.text)))
-            self._known = {_plain(url) for url in named} - {""}
+        known = self._named()
         parts = _PARTS.fullmatch(url)
         if parts is None:
             # A path of the same site, as passages without an address have it.
             address, _, fragment = url.partition("#")
-            return address in self._known and _FRAGMENT.fullmatch(fragment) is not None
+            return address in known and _FRAGMENT.fullmatch(fragment) is not None
         if "://" in parts[3] or not _FRAGMENT.fullmatch(parts[4] or ""):
             return False
         web = (parts[1] or "http").lower() in ("http", "https")
-        return _plain(url) in self._known or (web and _HARMLESS.fullmatch(parts[2].lower()) is not None)
+        return _plain(url) in known or (web and _HARMLESS.fullmatch(parts[2].lower()) is not None)
+
+    def defused(self, code: str) -> str:
+        """Code with a blank in each address of an unknown origin, so that who takes it for prose links none.
+
+        Other paths of a known origin stay: code is made up from what the passages say of an interface.
+        """
+
+        def shown(found: re.Match[str]) -> str:
+            url = found[0]
+            if self.allow(url.rstrip(CLOSING_MARKS)) or _origin(url) in self._origins:
+                return url
+            return OPENING.sub(r"\g<0> ", url, count=1)
+
+        self._named()
+        return URL.sub(shown, code)
+
+    def _named(self) -> set[str]:
+        if self._known is None:
+            named = [url for hit in self._hits for url in (hit.passage.url, *URL.findall(hit.passage.text))]
+            self._known = {_plain(url) for url in named} - {""}
+            self._origins = {_origin(url) for url in named} - {""}
+        return self._known
+
+
+def _origin(url: str) -> str:
+    parts = _PARTS.fullmatch(url)
+    return parts[2].lower() if parts and parts[2].isascii() and "@" not in parts[2] else ""
 
 
 def _plain(url: str) -> str:

@@ -9,12 +9,10 @@ import re
 from collections.abc import Sequence
 
 from rag.chat import markdown_patterns as patterns
-from rag.chat.addresses import CLOSING_MARKS, OPENINGS, URL, Addresses
+from rag.chat.addresses import CLOSING_MARKS, OPENINGS, URL, URL_BEGUN, Addresses, relative
 from rag.chat.code_blocks import CodeBlocks
 from rag.types import Hit
 
-HELD_CHARS = 2_000
-"""Of an unfinished link or code span that may wait for its end; beyond that it is taken for plain text."""
 LINK_REMOVED = "(link removed)"
 
 _Step = tuple[str, int] | None
@@ -48,11 +46,11 @@ class Citations:
         """Text that is settled after `piece`; what may still become a citation, a link or code waits."""
         self._waiting += piece
         # However the pieces are cut, each construct is judged only when all of it is there.
-        return self._settle(final=len(self._waiting) > HELD_CHARS)
+        return self._settle(final=len(self._waiting) > patterns.HELD_CHARS)
 
     def end(self) -> str:
-        """The rest."""
-        return self._settle(final=True)
+        """The rest, and what closes code that was left open."""
+        return self._settle(final=True) + self._blocks.closing()
 
     def sorted(self, hits: Sequence[Hit]) -> tuple[Hit, ...]:
         """The hits by their numbers in the text, those that were not cited after them."""
@@ -65,12 +63,16 @@ class Citations:
         while at < len(text):
             if self._is_line_new and not self._begin_line(text, at, final):
                 break
-            if self._blocks.kind == "code":
-                until = end if (end := text.find("\n", at)) >= 0 else len(text)
+            is_code = self._blocks.kind == "code"
+            if is_code:
+                until = patterns.whole_words(text, at, final)
+                if until == at and text[at] != "\n":
+                    break
             else:
                 until = begin.start() if (begin := patterns.BEGIN.search(text, at)) else len(text)
             if until > at:
                 shown, taken = text[at:until], until - at
+                shown = self._addresses.defused(shown) if is_code else shown
             elif text[at] == "\n":
                 shown, taken, self._is_line_new = "\n", 1, True
             else:
@@ -105,13 +107,18 @@ class Citations:
     def _apart(self, step: tuple[str, int], text: str, at: int, final: bool) -> _Step:
         """The same step, kept from making something new of what stands before and after it."""
         shown, after = step[0], text[at + step[1] : at + step[1] + 2]
-        if not final and after in ("", ".", ":") and (not shown or patterns.PART.match(shown[-1]) or shown[-1] in "`~"):
+        joins = not shown or patterns.PART.match(shown[-1]) or shown[-1] in "`~"
+        if not final and ((joins and after in ("", ".", ":")) or (shown.endswith("]") and after in ("", " "))):
             return None
         before, follows = self._shown[-1:], shown + after
         if self._line_begins and follows[:1] in patterns.OPENS_BLOCK:
             self._mistrust()
         lead = " " if patterns.grow_together(before, follows) else ""
         trail = " " if shown and patterns.grow_together(shown[-1], after) else ""
+        if shown.endswith("]") and after.lstrip().startswith("("):
+            trail = ","
+        if before == "]" and shown.lstrip().startswith("("):
+            lead = ","
         return f"{lead}{shown}{trail}", step[1]
 
     def _mistrust(self) -> None:
@@ -125,11 +132,13 @@ class Citations:
             case "[":
                 return self._bracket(text, at, final, image=False)
             case "]":
-                return self._closing(text, at, final)
+                return patterns.closing(text, at, final=final)
             case "<":
                 return self._angle(text, at, final)
             case "\\":
                 return self._escape(text, at, final)
+            case "/":
+                return relative(text, at, before=self._shown[-1:], final=final)
             case "!" | " " | "\t":
                 blanks = patterns.BLANKS.match(text, at)
                 after = blanks.end() if blanks else at + 1
@@ -163,7 +172,7 @@ class Citations:
             longer = any(len(inner) > ticks for inner in patterns.TICKS.findall(span[ticks:-ticks]))
             if not self._leads_elsewhere(span) or not (self._doubtful or self._glued or longer or "|" in span):
                 self._doubtful |= longer
-                return span, len(span)
+                return self._addresses.defused(span), len(span)
         self._doubtful = True
         return text[at:inside], ticks
 
@@ -210,7 +219,7 @@ class Citations:
             if defined is not None:
                 return "", defined.end() - at
         if patterns.cites(label[1], before=text[at - 1] if at else self._taken, count=self._count):
-            apart = self._closing(text, after - 1, final)
+            apart = patterns.closing(text, after - 1, final=final)
             return apart and (self._renumbered(label[1]) + apart[0][1:], after - at)
         return "[", 1
 
@@ -223,20 +232,6 @@ class Citations:
             return words
         # Without its title: in one, the chat on our pages would find links of their own.
         return f"[{words}](<{address}>)" if in_brackets else f"[{words}]({address})"
-
-    def _closing(self, text: str, at: int, final: bool) -> _Step:
-        """A bracket that closes no link that was seen; what follows is kept from making it one."""
-        if at + 1 == len(text) and not final:
-            return None
-        astray = patterns.ASTRAY.match(text, at)
-        if astray and astray.end() == len(text) and not final:
-            return None
-        if not astray and text.startswith("(", at + 1):
-            # For some readers an address goes on over any lines until it is closed.
-            astray = patterns.ENDLESS.match(text, at, at + HELD_CHARS)
-            if astray and astray.end() == len(text) and not final:
-                return None
-        return ("] " if astray else "]"), 1
 
     def _angle(self, text: str, at: int, final: bool) -> _Step:
         link = patterns.AUTOLINK.match(text, at)
@@ -253,12 +248,12 @@ class Citations:
         found = URL.match(text, at)
         if found is None:
             begun = text[at : at + 8].casefold()
-            may_be_one = any(opening.startswith(begun) for opening in OPENINGS) and not final
+            may_be_one = not final and (URL_BEGUN.match(text, at) or any(one.startswith(begun) for one in OPENINGS))
             if may_be_one:
                 return None
             # Some take for an address whatever follows, up to a blank.
             opening = next((one for one in OPENINGS if begun.startswith(one)), "")
-            odd = opening and text[at + len(opening) : at + len(opening) + 1].strip("< \t\n")
+            odd = opening and text[at + len(opening) : at + len(opening) + 1].strip()
             return (LINK_REMOVED, len(opening)) if odd else (text[at], 1)
         if found.end() == len(text) and not final:
             return None

@@ -16,6 +16,7 @@ _UNDECIDED = re.compile(r"[ \t>*+\-\d.)]*")
 _RUN = re.compile(r"`+|~+")
 _QUOTES = re.compile(r" {0,3}>(?: {0,3}>)* {0,3}")
 _BULLET = re.compile(r" {0,3}[-*+][ \t]+\S")
+_LANGUAGE = re.compile(r"[\w+#-]*")
 _CLOSES = re.compile(r"[ \t]*(`*|~*)[ \t]*")
 
 
@@ -48,6 +49,10 @@ class CodeBlocks:
         """Something may have changed where blocks begin."""
         self._astray = True
 
+    def closing(self) -> str:
+        """What closes the code that was left open at the margin: some readers take it for prose until then."""
+        return f"\n{self._fence}" if self._fence and not self._indent and not self._quoted else ""
+
     def begin(self, line: str, *, complete: bool, doubtful: bool = False, after_tick: bool = False) -> bool:
         """Judge a line, without its line break, by what has arrived of it; False where that is too little.
 
@@ -70,11 +75,12 @@ class CodeBlocks:
         if run := _RUN.match(rest):
             after = rest[run.end() :]
             ticks = run[0][0] == "`"
-            if not complete and (not after or (ticks and run.end() >= 3 and "`" not in after)):
+            if not complete and (not after or (run.end() >= 3 and "`" not in after)):
                 return False
             # A backtick further on makes it code within a line.
             if run.end() >= 3 and not (ticks and "`" in after):
-                self._open(before, run[0], doubtful)
+                # With more than one word behind it, it opens no code for some readers.
+                self._open(before, run[0], doubtful or (complete and not _LANGUAGE.fullmatch(after)))
                 return True
         self._prose(line, before, rest)
         return True
@@ -111,7 +117,7 @@ class CodeBlocks:
             return False
         self.kind, self.is_new_block = "code" if self._sure else "perhaps", self._sure
         indent = _width(inner[: len(inner) - len(inner.lstrip(" \t"))])
-        if closes and closes[1].startswith(self._fence):
+        if closes and closes[1].startswith(self._fence) and indent <= self._indent + 3:
             # Longer, further in or followed by blanks it closes for some readers and for others not.
             self._astray |= closes[1] != self._fence or inner[-1] in " \t" or indent != self._indent
             self._fence, self._after_blank = "", self._sure
@@ -119,8 +125,8 @@ class CodeBlocks:
         text = inner.strip(" \t")
         if self._fence[0] == "~" and text.startswith("```"):
             self._astray = True
-        if text and indent < self._indent:
-            # It may have ended the list's item, and the code with it.
+        if text.startswith(self._fence) or (text and indent < self._indent):
+            # For some readers it ends the code; or it has ended the list's item, and the code with it.
             self._mistrust()
         return True
 
