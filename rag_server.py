@@ -54,7 +54,6 @@ from rag.search.live import LiveIndex
 from rag.settings import Settings
 from rag.stores import opening
 from rag.stores.protocols import Conversations
-from rag.stores.sqlite.feedback import FeedbackStore
 from rag.stores.sqlite.file import Clocks
 from rag.telemetry.metrics import Metrics
 
@@ -89,15 +88,16 @@ def create_app(settings: Settings, *, metrics_folder: Path | None = None) -> Fas
         ],
         limits=sorted(limits),
     )  # fmt: skip
+    stores = opening.stores(settings)
     rate_limits = RateLimits(
         limits=limits,
-        storage_uri=opening.limits_uri(settings),
+        storage_uri=stores.limits_uri(),
         enabled=settings.rate_limit_enabled,
         clocks=Clocks.system(),
     )
-    visitors = visits.of_settings(settings, storage_uri=opening.limits_uri(settings))
+    visitors = visits.of_settings(settings, storage_uri=stores.limits_uri())
     known = authenticator(settings, visits=visitors, fetch=partial(fetched, timeout_s=3.0, largest_bytes=256 * 1024))
-    budgets = budgets_of(settings, partial(opening.spending, settings), counts)
+    budgets = budgets_of(settings, stores.spending, counts)
     admission = Admission(limits=rate_limits, metrics=counts, authenticator=known, budgets=budgets)
     tracing = _tracing(settings)
 
@@ -106,12 +106,13 @@ def create_app(settings: Settings, *, metrics_folder: Path | None = None) -> Fas
         async with AsyncExitStack() as stack:
             if tracing is not None:
                 await stack.enter_async_context(tracing)
+            stack.push_async_callback(stores.close)
             stack.push_async_callback(rate_limits.close)
             if visitors is not None:
                 stack.push_async_callback(visitors.close)
             if budgets is not None:
                 stack.push_async_callback(budgets.close)
-            services = await open_services(settings, rate_limits, counts, tracing, visitors, budgets, stack)
+            services = await open_services(settings, stores, rate_limits, counts, tracing, visitors, budgets, stack)
             _collect_seldom()
             yield {"services": services, "admission": admission}
 
@@ -162,16 +163,16 @@ def _around(settings: Settings) -> Iterator[tuple[Callable[..., ASGIApp], dict[s
 
 
 async def open_services(
-    settings: Settings, rate_limits: RateLimits, counts: Metrics, tracing: "Tracing | None",
+    settings: Settings, stores: opening.Stores, rate_limits: RateLimits, counts: Metrics, tracing: "Tracing | None",
     visitors: visits.Visits | None, budgets: Budgets | None, stack: AsyncExitStack,
 ) -> Services:  # fmt: skip
     """Open everything that answering needs; `stack` closes it in reverse order."""
     observer = tracing.observing(counts) if tracing else counts
     embedder, model = await open_models(settings, observer=observer, meter=budgets or UNMETERED, stack=stack)
     index = LiveIndex(root=settings.vector_db_path, model=embedder.name)
-    conversations = opening.conversations(settings)
+    conversations = stores.conversations()
     stack.push_async_callback(conversations.close)
-    thumbs = FeedbackStore(path=settings.state_dir / "feedback.sqlite3", clocks=Clocks.system())
+    thumbs = stores.feedback()
     stack.push_async_callback(thumbs.close)
     retriever = Retriever(index=index, embedder=embedder, threshold=settings.similarity_threshold, metrics=counts)
     stack.callback(retriever.close)
@@ -180,11 +181,11 @@ async def open_services(
     if settings.enable_caching and not settings.demo:
         shaped = fingerprint(settings, prompts.instructions)
         cache = AnswerCache(
-            answers=opening.answers(settings), fingerprint=shaped, longest_ask_s=2 * settings.request_timeout_s
+            answers=stores.answers(), fingerprint=shaped, longest_ask_s=2 * settings.request_timeout_s
         )
         stack.push_async_callback(cache.close)
         counts.expect(cache_results=("hit", "miss"))
-    questions = QuestionLog(store=opening.questions(settings), mode=cast("Mode", settings.question_log))
+    questions = QuestionLog(store=stores.questions(), mode=cast("Mode", settings.question_log))
     stack.push_async_callback(questions.close)
     await _in_background(stack, questions.write_forever)
     chat = Chat(
@@ -196,7 +197,7 @@ async def open_services(
     )  # fmt: skip
     handoffs = None
     if settings.takes_handoffs:
-        handoffs = Handoffs(outbox=opening.outbox(settings), settings=settings, post=partial(posted, timeout_s=5.0))
+        handoffs = Handoffs(outbox=stores.outbox(), settings=settings, post=partial(posted, timeout_s=5.0))
         stack.push_async_callback(handoffs.close)
         await _in_background(stack, handoffs.deliver_forever)
     await _in_background(stack, index.watch)
@@ -211,6 +212,7 @@ async def open_services(
         while True:
             await asyncio.sleep(MEASURE_MEMORY_EVERY_S)
             await asyncio.to_thread(counts.measure_memory)
+            counts.measure_connections(stores.connections())
 
     await _in_background(stack, measure)
     log.info("worker is ready", extra={"build": index.build.id, "passages": index.build.count})

@@ -238,10 +238,41 @@ def redis_url(value: str) -> str:
     return value
 
 
+_DATABASE_OPTIONS = {
+    "host", "target_session_attrs", "sslmode", "sslrootcert", "sslcert", "sslkey", "sslpassword", "channel_binding",
+    "gssencmode", "load_balance_hosts",
+}  # fmt: skip
+
+
+def database_url(value: str) -> str:
+    """An address of PostgreSQL; its time-outs are not the operator's to lengthen."""
+    try:
+        parts = urlsplit(value)
+        options = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
+    except ValueError:
+        parts, options = urlsplit(""), {}
+    # Several hosts, comma-separated, each with its port: the first that serves, and takes writes where that is asked.
+    hosts = parts.netloc.rpartition("@")[2].split(",")
+    sound = all(re.fullmatch(r"([\w.-]+|\[[\da-fA-F:.]+\])(:[1-9]\d{0,4})?", host) for host in hosts)
+    place = sound or (hosts == [""] and options.get("host", "").startswith("/"))
+    known = parts.scheme in ("postgresql", "postgres") and options.keys() <= _DATABASE_OPTIONS
+    if not place or not known or not re.fullmatch(r"/[^/]+", parts.path) or parts.fragment:
+        raise ValueError(
+            "postgresql://[USER[:PASSWORD]@]HOST[:PORT]/DATABASE[?sslmode=…], or with ?host=/FOLDER for a socket"
+        )
+    return value
+
+
+def shown_address(url: str) -> str:
+    """An address for logs and screens: no user, no password, no query."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
 def passwords(url: str) -> tuple[str, ...]:
     """The passwords in an address, as they are written and as they are meant."""
     parts = urlsplit(url)
-    written = [parts.password or "", *re.findall(r"(?:^|&)password=([^&]+)", parts.query)]
+    written = [parts.password or "", *re.findall(r"(?:^|&)(?:ssl)?password=([^&]+)", parts.query)]
     return tuple({form for password in written if password for form in (password, unquote(password))})
 
 

@@ -121,12 +121,13 @@ class Settings(SettingsTable):
     @property
     def secrets(self) -> tuple[str, ...]:
         """Every value that must never leave the process."""
-        passwords = parse.passwords(self.redis_url)
+        passwords = (*parse.passwords(self.redis_url), *parse.passwords(self.database_url))
         signing = (*self.jwt_secret_keys, *self.browser_session_secrets)
         mail = (self.escalation_webhook_secret, self.smtp_url, *parse.passwords(self.smtp_url))
         others = (
             self.admin_api_key,
             self.redis_url,
+            self.database_url,
             *passwords,
             *mail,
             *signing,
@@ -194,7 +195,7 @@ class Settings(SettingsTable):
                 faults.append("VISIT_PROOF: allowed is off while BROWSER_SESSIONS is off")
         elif not self.allowed_origins or "*" in self.allowed_origins:
             faults.append("BROWSER_SESSIONS: allowed is off, unless ALLOWED_ORIGINS lists the sites that it is for")
-        elif self.redis_url and not self.browser_session_secrets:
+        elif (self.redis_url or self.database_url) and not self.browser_session_secrets:
             faults.append("BROWSER_SESSIONS: allowed is off, unless all servers share one BROWSER_SESSION_SECRET")
         return faults
 

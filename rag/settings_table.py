@@ -104,6 +104,10 @@ class SettingsTable:
     state_dir: Path = setting("STATE_DIR", Path, Path("state"), "folder of conversations and rate limits")
     redis_url: str = setting("REDIS_URL", parse.redis_url, "", "keeps both for several servers, in place of STATE_DIR",
         secret=True)
+    database_url: str = setting("DATABASE_URL", parse.database_url, "",
+        "a PostgreSQL that keeps conversations, limits, feedback and spending for several servers", secret=True)
+    database_pool_size: int = setting("DATABASE_POOL_SIZE", parse.number(int, 1, 100), 5,
+        "its connections of each worker, beside one for the limits")
 
     # Conversations
     max_conversation_history: int = setting("MAX_CONVERSATION_HISTORY", parse.number(int, 2, 1000), 20,

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 from rag.http import bodies, problems
 from rag.http.admission import AdmittedRoute, rule
 from rag.http.services import WithServices
-from rag.stores.sqlite.feedback import Feedback
+from rag.stores.protocols import Feedback
 from rag.types import Message
 
 router = APIRouter(route_class=AdmittedRoute)

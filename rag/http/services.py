@@ -15,8 +15,7 @@ from rag.chat.texts import Texts
 from rag.protocols import ChatModel, Embedder
 from rag.search.live import LiveIndex
 from rag.settings import Settings
-from rag.stores.protocols import Conversations
-from rag.stores.sqlite.feedback import FeedbackStore
+from rag.stores.protocols import Conversations, FeedbackStore
 from rag.telemetry.metrics import Metrics
 
 

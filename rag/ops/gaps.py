@@ -73,7 +73,7 @@ def main(argv: Sequence[str]) -> int:
 async def _found(settings: Settings, days: int) -> list[Gap]:
     async with AsyncExitStack() as stack:
         embedder, _ = await open_models(settings, observer=UNOBSERVED, meter=UNMETERED, stack=stack)
-        store = opening.questions(settings)
+        store = opening.stores(settings).questions()
         stack.push_async_callback(store.close)
         retriever = Retriever(
             index=LiveIndex(root=settings.vector_db_path, model=embedder.name), embedder=embedder,

@@ -1,1 +1,1 @@
-"""Who said what, and everything else that outlives a request, in SQLite or Redis."""
+"""Who said what, and everything else that outlives a request, in SQLite, Redis or PostgreSQL."""

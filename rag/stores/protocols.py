@@ -1,12 +1,13 @@
 """What every store promises: of conversations, who said what, under an id that opens it; of spending, what was spent;
 of answers, which ones are kept.
 
-For one machine the stores are SQLite files, for several a Redis. Knows neither.
+For one machine the stores are SQLite files, for several a Redis or a PostgreSQL. Knows none of them.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol, TypedDict
+from typing import Final, Literal, Protocol, TypedDict
 
 from rag.types import Message
 
@@ -58,6 +59,42 @@ class Conversations(Protocol):
 
     async def check(self) -> None:
         """Raises StateUnavailable where nothing can be remembered now."""
+
+    async def close(self) -> None: ...
+
+
+FEEDBACK_KEPT: Final = 10_000
+"""Entries; beyond them the oldest go, so that nobody can fill the disk with thumbs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feedback:
+    """One visitor's word on one answer."""
+
+    rating: Literal["up", "down"]
+    reason: str
+    question: str
+    answer: str
+    given_at: str = ""
+    """ISO 8601 in UTC; set by the store."""
+
+
+def feedback_hash(*parts: str) -> bytes:
+    """Names a conversation, or one answer of it, among the feedback: not as among the conversations."""
+    return hashlib.sha256("\0".join(("feedback", *parts)).encode("utf-8", "surrogatepass")).digest()
+
+
+class FeedbackStore(Protocol):
+    """What every store of feedback does. Each method raises StateUnavailable when the store does not answer."""
+
+    async def add(self, feedback: Feedback, *, session_id: str) -> None:
+        """Keeps it in place of what was said of the same answer in the same conversation."""
+
+    async def forget(self, session_id: str) -> None:
+        """Removes all that was said in this conversation."""
+
+    async def newest(self, limit: int) -> list[Feedback]:
+        """At most `limit` entries, newest first."""
 
     async def close(self) -> None: ...
 

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from rag.stores.sqlite.conversations import SqliteConversations
-from rag.stores.sqlite.feedback import Feedback, FeedbackStore
+from rag.stores.protocols import Feedback
+from rag.stores.sqlite.feedback import SqliteFeedback
 from rag.stores.sqlite.file import Clocks
 from rag.types import Message
 from tests.docs.documents import blocks, name_of, pages
@@ -64,7 +65,7 @@ async def remember(state: Path) -> None:
     conversations = conversations_in(state / "conversations.sqlite3")
     await conversations.append(SESSION, SAID)
     await conversations.close()
-    thumbs = FeedbackStore(path=state / "feedback.sqlite3", clocks=Clocks.system())
+    thumbs = SqliteFeedback(path=state / "feedback.sqlite3", clocks=Clocks.system())
     await thumbs.add(
         Feedback(rating="up", reason="", question=SAID[0].content, answer=SAID[1].content), session_id=SESSION
     )

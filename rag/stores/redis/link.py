@@ -4,11 +4,11 @@ It must not know what is stored there.
 """
 
 from typing import Any
-from urllib.parse import urlsplit
 
 import redis
 
 from rag.errors import StateUnavailable
+from rag.setting_parsers import shown_address as shown
 
 CONNECT_TIMEOUT_S = 0.25
 """To open a connection. A Redis beside the server takes a millisecond; who waits longer waits for one that is gone."""
@@ -30,12 +30,6 @@ def connection_options(answer_timeout_s: float) -> dict[str, Any]:
         "socket_timeout": answer_timeout_s,
         "protocol": 2,  # saves a round trip of each new connection; nothing here needs RESP3
     }
-
-
-def shown(url: str) -> str:
-    """The address for logs and screens: no user, no password, no query."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def unavailable(url: str, error: BaseException) -> StateUnavailable:

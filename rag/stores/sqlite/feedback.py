@@ -6,17 +6,12 @@ that is given again replaces the one before, and a conversation that is deleted 
 """
 
 import asyncio
-import hashlib
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
 
+from rag.stores.protocols import FEEDBACK_KEPT, Feedback, feedback_hash
 from rag.stores.sqlite.file import Clocks, StateFile
-
-KEPT = 10_000
-"""Entries; beyond them the oldest go, so that nobody can fill the disk with thumbs."""
 
 _MIGRATIONS = (
     """
@@ -38,19 +33,7 @@ _MIGRATIONS = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Feedback:
-    """One visitor's word on one answer."""
-
-    rating: Literal["up", "down"]
-    reason: str
-    question: str
-    answer: str
-    given_at: str = ""
-    """ISO 8601 in UTC; set by the store."""
-
-
-class FeedbackStore:
+class SqliteFeedback:
     """Every method raises `StateUnavailable` when the file does not answer; none blocks the event loop."""
 
     def __init__(self, *, path: Path, clocks: Clocks) -> None:
@@ -61,15 +44,12 @@ class FeedbackStore:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="feedback")
 
     async def add(self, feedback: Feedback, *, session_id: str) -> None:
-        """Keeps it in place of what was said of the same answer in the same conversation."""
         await asyncio.get_running_loop().run_in_executor(self._thread, self._add, feedback, session_id)
 
     async def forget(self, session_id: str) -> None:
-        """Removes all that was said in this conversation."""
         await asyncio.get_running_loop().run_in_executor(self._thread, self._forget, session_id)
 
     async def newest(self, limit: int) -> list[Feedback]:
-        """At most `limit` entries, newest first."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._newest, limit)
 
     async def close(self) -> None:
@@ -78,19 +58,19 @@ class FeedbackStore:
 
     def _add(self, feedback: Feedback, session_id: str) -> None:
         said = (feedback.rating, feedback.reason, feedback.question, feedback.answer)
-        about = _hash(session_id, feedback.question, feedback.answer)
+        about = feedback_hash(session_id, feedback.question, feedback.answer)
         with self._file.transaction() as connection:
             connection.execute("DELETE FROM feedback WHERE about = ?", (about,))
             connection.execute(
                 "INSERT INTO feedback (given_at, rating, reason, question, answer, session, about) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (self._file.now_s(), *said, _hash(session_id), about),
+                (self._file.now_s(), *said, feedback_hash(session_id), about),
             )
-            connection.execute("DELETE FROM feedback WHERE number <= ?", (connection.last_insert_rowid() - KEPT,))
+            connection.execute("DELETE FROM feedback WHERE number <= ?", (connection.last_insert_rowid() - FEEDBACK_KEPT,))
 
     def _forget(self, session_id: str) -> None:
         with self._file.transaction() as connection:
-            connection.execute("DELETE FROM feedback WHERE session = ?", (_hash(session_id),))
+            connection.execute("DELETE FROM feedback WHERE session = ?", (feedback_hash(session_id),))
         self._file.empty_log()
 
     def _newest(self, limit: int) -> list[Feedback]:
@@ -104,7 +84,3 @@ class FeedbackStore:
 
     def _shown(self, steady_s: float) -> str:
         return datetime.fromtimestamp(self._file.to_wall_s(steady_s), UTC).isoformat(timespec="seconds")
-
-
-def _hash(*parts: str) -> bytes:
-    return hashlib.sha256("\0".join(("feedback", *parts)).encode("utf-8", "surrogatepass")).digest()

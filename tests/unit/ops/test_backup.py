@@ -18,7 +18,8 @@ from rag.ops import backup_archive
 from rag.ops.backup_archive import BackupRefused, archives, create, prune, restore, verify
 from rag.search import builds
 from rag.stores.sqlite.conversations import SqliteConversations
-from rag.stores.sqlite.feedback import Feedback, FeedbackStore
+from rag.stores.protocols import Feedback
+from rag.stores.sqlite.feedback import SqliteFeedback
 from rag.stores.sqlite.file import Clocks
 from rag.types import Message
 from tests.support.server import run_module
@@ -32,7 +33,7 @@ async def remember(state: Path, session: str, thumb: Feedback | None = None) -> 
     await conversations.append(session, SAID)
     await conversations.close()
     if thumb is not None:
-        thumbs = FeedbackStore(path=state / "feedback.sqlite3", clocks=Clocks.system())
+        thumbs = SqliteFeedback(path=state / "feedback.sqlite3", clocks=Clocks.system())
         await thumbs.add(thumb, session_id=session)
         await thumbs.close()
 
@@ -41,7 +42,7 @@ async def remembered(state: Path, session: str) -> tuple[list[Message], list[Fee
     conversations = SqliteConversations(path=state / "conversations.sqlite3", clocks=Clocks.system())
     history = await conversations.history(session)
     await conversations.close()
-    thumbs = FeedbackStore(path=state / "feedback.sqlite3", clocks=Clocks.system())
+    thumbs = SqliteFeedback(path=state / "feedback.sqlite3", clocks=Clocks.system())
     newest = await thumbs.newest(10)
     await thumbs.close()
     return history, newest

@@ -8,7 +8,8 @@ from typing import Any
 import apsw
 import pytest
 
-from rag.stores.sqlite.feedback import Feedback, FeedbackStore
+from rag.stores.protocols import Feedback
+from rag.stores.sqlite.feedback import SqliteFeedback
 from rag.stores.sqlite.file import Clocks
 
 
@@ -20,7 +21,7 @@ def run(path: Path, *steps: Any) -> list[tuple[str, str]]:
     """(rating, answer) of all rows, newest first, after these steps on a fresh store."""
 
     async def story() -> list[tuple[str, str]]:
-        store = FeedbackStore(path=path, clocks=Clocks.system())
+        store = SqliteFeedback(path=path, clocks=Clocks.system())
         try:
             for step in steps:
                 call: Coroutine[Any, Any, None] = step(store)

@@ -1,0 +1,1 @@
+"""Stores for several machines: one PostgreSQL that their servers share."""

@@ -1,0 +1,56 @@
+"""What visitors thought of an answer, for all servers that share one PostgreSQL. As in SQLite: see `sqlite.feedback`."""
+
+from datetime import UTC
+from typing import Final
+
+from rag.stores.postgres.link import Database
+from rag.stores.protocols import FEEDBACK_KEPT, Feedback, feedback_hash
+
+_ADD: Final = """
+WITH added AS (
+    INSERT INTO rag.feedback (given_at, rating, reason, question, answer, session, about)
+    VALUES (clock_timestamp(), %s, %s, %s, %s, %s, %s)
+    ON CONFLICT (about) DO UPDATE SET
+        number = DEFAULT, given_at = excluded.given_at, rating = excluded.rating, reason = excluded.reason
+    RETURNING number
+)
+DELETE FROM rag.feedback USING added WHERE feedback.number <= added.number - %s
+"""
+_NEWEST: Final = "SELECT rating, reason, question, answer, given_at FROM rag.feedback ORDER BY number DESC LIMIT %s"
+
+
+class PostgresFeedback:
+    """`Database` is the caller's to close."""
+
+    def __init__(self, *, database: Database) -> None:
+        self._database = database
+
+    async def add(self, feedback: Feedback, *, session_id: str) -> None:
+        words = (feedback.reason, feedback.question, feedback.answer)
+        about = feedback_hash(session_id, feedback.question, feedback.answer)
+        values = (feedback.rating, *map(_bytes, words), feedback_hash(session_id), about, FEEDBACK_KEPT)
+        await self._database.rows(_ADD, values)
+
+    async def forget(self, session_id: str) -> None:
+        await self._database.rows("DELETE FROM rag.feedback WHERE session = %s", (feedback_hash(session_id),))
+
+    async def newest(self, limit: int) -> list[Feedback]:
+        return [
+            Feedback(
+                rating=rating, reason=_text(reason), question=_text(question), answer=_text(answer),
+                given_at=given_at.astimezone(UTC).isoformat(timespec="seconds"),
+            )
+            for rating, reason, question, answer, given_at in await self._database.rows(_NEWEST, (limit,))
+        ]  # fmt: skip
+
+    async def close(self) -> None:
+        """Nothing to do: the database is shared."""
+
+
+def _bytes(words: str) -> bytes:
+    # As bytes, because lone surrogates and NULs have to come back as they were.
+    return words.encode("utf-8", "surrogatepass")
+
+
+def _text(words: bytes) -> str:
+    return words.decode("utf-8", "surrogatepass")

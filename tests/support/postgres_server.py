@@ -1,0 +1,211 @@
+"""A real PostgreSQL of a test's own, and a PgBouncer before it: nothing is synced to disk; it can be frozen and killed.
+
+PostgreSQL refuses to run as root: there it runs as the user that its package made.
+"""
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import psycopg
+
+from rag.stores.postgres.migrating import Schema
+from tests.support.waiting import free_port, wait_until
+
+NOT_INSTALLED = "is not installed; on Debian and Ubuntu: apt-get install postgresql pgbouncer"
+USER = "rag"
+
+
+@cache
+def _program(name: str) -> str:
+    found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
+    program = shutil.which(name) or shutil.which(name, path="/usr/sbin") or (str(found[-1]) if found else None)
+    if program is None:
+        raise RuntimeError(f"{name} {NOT_INSTALLED}")
+    return program
+
+
+def _somebody() -> dict[str, Any]:
+    """Arguments for a process of another user, where this one is root's."""
+    return {"user": "postgres", "group": "postgres", "extra_groups": []} if os.getuid() == 0 else {}
+
+
+def _folder() -> Path:
+    # Not the test's own, into which only its user may look.
+    folder = Path(tempfile.mkdtemp(prefix="rag-postgres-", dir="/tmp"))
+    if os.getuid() == 0:
+        owner = pwd.getpwnam("postgres")
+        os.chown(folder, owner.pw_uid, owner.pw_gid)
+    return folder
+
+
+class _Program:
+    """A program on loopback in a folder of its own. Ends with the block, whatever happened to it."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self._home = _folder()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Any:
+        try:
+            self.start()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.kill()
+        shutil.rmtree(self._home, ignore_errors=True)
+
+    def start(self) -> None:
+        raise NotImplementedError
+
+    def kill(self) -> None:
+        """At once, with all processes of its own."""
+        if self._process is not None:
+            for pid in self._pids():
+                with _gone_already():
+                    os.kill(pid, signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+    def freeze(self) -> None:
+        """It keeps its connections, and the system accepts new ones, but it answers nothing."""
+        for pid in self._pids():
+            os.kill(pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        for pid in self._pids():
+            os.kill(pid, signal.SIGCONT)
+
+    def connect(self, database: str = "postgres") -> "psycopg.Connection[Any]":
+        """For looking at what is stored, beside the code under test."""
+        url = f"postgresql://{USER}@127.0.0.1:{self.port}/{database}"
+        return psycopg.connect(url, autocommit=True, connect_timeout=2, prepare_threshold=None)
+
+    def _run(self, *command: str) -> None:
+        with (self._home / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, **_somebody()
+            )
+        wait_until(self._answers, 20, f"{command[0]} answers", interval_s=0.02)
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, (self._home / "log").read_text()
+        try:
+            self.connect().close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def _pids(self) -> list[int]:
+        """The first is the parent of the others, which have left its group."""
+        assert self._process is not None
+        first = self._process.pid
+        try:
+            children = Path(f"/proc/{first}/task/{first}/children").read_text().split()
+        except OSError:
+            children = []
+        return [first, *map(int, children)]
+
+
+@contextmanager
+def _gone_already() -> Iterator[None]:
+    try:
+        yield
+    except ProcessLookupError:
+        pass
+
+
+class PostgresServer(_Program):
+    """One PostgreSQL; `database()` gives a fresh database with the whole schema."""
+
+    def __init__(self, *options: str) -> None:
+        super().__init__()
+        self._options = options
+        self._databases = 0
+        self._template = False
+        made = [
+            _program("initdb"), "-D", str(self._home / "data"), "-U", USER, "--auth=trust", "--no-sync",
+            "--locale=C.UTF-8", "--encoding=UTF8", "--no-instructions",
+        ]  # fmt: skip
+        subprocess.run(made, check=True, stdout=subprocess.DEVNULL, cwd=self._home, **_somebody())
+
+    def start(self) -> None:
+        """Returns when it answers; what it knew before it still knows."""
+        given = (
+            "fsync=off", "full_page_writes=off", "listen_addresses=127.0.0.1", f"port={self.port}",
+            f"unix_socket_directories={self._home}", "shared_buffers=16MB", *self._options,
+        )  # fmt: skip
+        options = [part for one in given for part in ("-c", one)]
+        self._run(_program("postgres"), "-D", str(self._home / "data"), *options)
+
+    def stop(self) -> None:
+        """As an operator restarts it: connections are closed, nothing is lost."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGINT)
+        self._process.wait(20)
+        self._process = None
+
+    def url(self, name: str) -> str:
+        return f"postgresql://{USER}@127.0.0.1:{self.port}/{name}"
+
+    def empty_database(self) -> str:
+        """The address of a new database without any schema."""
+        return self._created("template1")
+
+    def database(self) -> str:
+        """The address of a new database with this release's schema."""
+        if not self._template:
+            with self.connect() as connection:
+                connection.execute("CREATE DATABASE migrated")
+            Schema(self.url("migrated")).migrate(lambda migration: None)
+            self._template = True
+        return self._created("migrated")
+
+    def _created(self, template: str) -> str:
+        self._databases += 1
+        name = f"test{self._databases}"
+        with self.connect() as connection:
+            connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy".encode())
+        return self.url(name)
+
+
+class PgBouncer(_Program):
+    """Transaction pooling, as before most hosted databases."""
+
+    def __init__(self, server: PostgresServer, *, pool_size: int = 4) -> None:
+        super().__init__()
+        self._server = server
+        self._pool_size = pool_size
+
+    def start(self) -> None:
+        users = self._home / "users.txt"
+        users.write_text(f'"{USER}" ""\n')
+        lines: Sequence[str] = (
+            "[databases]", f"* = host=127.0.0.1 port={self._server.port}", "[pgbouncer]", "listen_addr = 127.0.0.1",
+            f"listen_port = {self.port}", "auth_type = trust", f"auth_file = {users}", "pool_mode = transaction",
+            f"default_pool_size = {self._pool_size}", "max_client_conn = 200", "unix_socket_dir =",
+            "server_reset_query_always = 0",
+        )  # fmt: skip
+        config = self._home / "pgbouncer.ini"
+        config.write_text("\n".join(lines))
+        self._run(_program("pgbouncer"), str(config))
+
+    def url(self, url: str) -> str:
+        """The address through it of a database of its server."""
+        return url.replace(f":{self._server.port}/", f":{self.port}/")
