@@ -7,10 +7,11 @@ ARG PYTHON_IMAGE=python:3.12.12-slim-bookworm
 FROM ${PYTHON_IMAGE} AS packages
 ARG REQUIREMENTS=requirements-otel.txt
 WORKDIR /build
-COPY requirements-prod.txt requirements-otel.txt ./
+COPY requirements-prod.txt requirements-otel.txt requirements-postgres.txt ./
 # pip leaves when its work is done: nothing is installed into a server that runs.
 RUN python -m venv /opt/venv \
-    && /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check --only-binary :all: -r "$REQUIREMENTS" \
+    && /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check --only-binary :all: \
+       -r "$REQUIREMENTS" -r requirements-postgres.txt \
     && /opt/venv/bin/python -m pip uninstall --yes --quiet pip
 
 FROM ${PYTHON_IMAGE}

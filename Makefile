@@ -33,7 +33,8 @@ check: $(VENV)/dev ## Format, lint and types
 
 # What the tests run beside Python, each as command:package. As root it is installed, else the command is told.
 PROGRAMS := redis-server:redis-server prometheus:prometheus promtool:prometheus node:nodejs npm:npm chromium:chromium \
-  /usr/sbin/nginx:nginx openssl:openssl shellcheck:shellcheck wrk:wrk systemd-analyze:systemd
+  /usr/sbin/nginx:nginx openssl:openssl shellcheck:shellcheck wrk:wrk systemd-analyze:systemd \
+  /usr/sbin/pgbouncer:pgbouncer pg_dump:postgresql
 programs:
 	@missing=; \
 	for program in $(PROGRAMS); do \
@@ -121,7 +122,7 @@ $(VENV)/prod: requirements-prod.txt | $(BIN)/python
 	@$(PIP) -r requirements-prod.txt
 	@touch $@
 
-$(VENV)/dev: requirements-dev.txt requirements-otel.txt requirements-prod.txt | $(BIN)/python
+$(VENV)/dev: requirements-dev.txt requirements-otel.txt requirements-postgres.txt requirements-prod.txt | $(BIN)/python
 	@echo "· installing packages for the tests (once, about half a minute)"
 	@$(PIP) -r requirements-dev.txt
 	@touch $@ $(VENV)/prod

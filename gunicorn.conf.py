@@ -176,11 +176,15 @@ def _import_libraries() -> None:
     """
     for library in LIBRARIES:
         import_module(library)
-    if _settings.otel_endpoint:
+    for is_wanted, library, variable, kind in (
+        (_settings.otel_endpoint, "opentelemetry.exporter.otlp.proto.http.trace_exporter",
+         "OTEL_EXPORTER_OTLP_ENDPOINT", "otel"),
+        (_settings.database_url, "psycopg_pool", "DATABASE_URL", "postgres"),
+    ):  # fmt: skip
         try:
-            import_module("opentelemetry.exporter.otlp.proto.http.trace_exporter")
+            _ = is_wanted and import_module(library)
         except ModuleNotFoundError as missing:
-            what = f"OTEL_EXPORTER_OTLP_ENDPOINT is set, but {missing.name} is not installed; see requirements-otel.txt"
+            what = f"{variable} is set, but {missing.name} is not installed; see requirements-{kind}.txt"
             print("Nothing was started:", what, sep="\n  ", file=sys.stderr)
             raise SystemExit(1) from None
 

@@ -180,9 +180,7 @@ async def open_services(
     cache = None
     if settings.enable_caching and not settings.demo:
         shaped = fingerprint(settings, prompts.instructions)
-        cache = AnswerCache(
-            answers=stores.answers(), fingerprint=shaped, longest_ask_s=2 * settings.request_timeout_s
-        )
+        cache = AnswerCache(answers=stores.answers(), fingerprint=shaped, longest_ask_s=2 * settings.request_timeout_s)
         stack.push_async_callback(cache.close)
         counts.expect(cache_results=("hit", "miss"))
     questions = QuestionLog(store=stores.questions(), mode=cast("Mode", settings.question_log))

@@ -17,7 +17,7 @@
 set -euo pipefail
 
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-PARTS=(rag indexer docs rag_server.py run_production.py gunicorn.conf.py requirements-{prod,otel}.txt)
+PARTS=(rag indexer docs rag_server.py run_production.py gunicorn.conf.py requirements-{prod,otel,postgres}.txt)
 COMPOSE=(docker compose -f docker-compose.prod.yml)
 IMAGE=rag-server
 
@@ -77,7 +77,7 @@ PYTHON
 # --- systemd: releases in folders, /opt/rag-server is a link to one of them ----------------------------------------
 
 place_release() { # sets $release
-  local name packages=requirements-prod.txt
+  local name packages=()
   name=$(date -u +%Y%m%dT%H%M%S.%NZ)
   release=$releases/$name
   for part in "${PARTS[@]}"; do
@@ -94,9 +94,10 @@ place_release() { # sets $release
   else
     say "installing packages into $release"
     python3 -m venv "$release/.venv"
-    # Traces need packages of their own.
-    ! grep -q '^OTEL_EXPORTER_OTLP_ENDPOINT=.' "$settings" 2>/dev/null || packages=requirements-otel.txt
-    "$release/.venv/bin/pip" --disable-pip-version-check --quiet install -r "$release/$packages"
+    # Traces and PostgreSQL need packages of their own.
+    ! grep -q '^OTEL_EXPORTER_OTLP_ENDPOINT=.' "$settings" 2>/dev/null || packages+=(-r "$release/requirements-otel.txt")
+    ! grep -q '^DATABASE_URL=.' "$settings" 2>/dev/null || packages+=(-r "$release/requirements-postgres.txt")
+    "$release/.venv/bin/pip" --disable-pip-version-check --quiet install -r "$release/requirements-prod.txt" "${packages[@]}"
   fi
   # The service may not write here, so what can be compiled is compiled now.
   "$release/.venv/bin/python" -m compileall -q "$release/rag" "$release/indexer" || true

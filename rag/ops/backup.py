@@ -13,6 +13,7 @@ from typing import Any
 from rag.errors import ConfigError, IndexUnavailable, RagError
 from rag.ops.backup_archive import (
     CONVERSATIONS,
+    FEEDBACK,
     RATE_LIMITS,
     STATE_FILES,
     BackupRefused,
@@ -85,14 +86,18 @@ def _create(options: argparse.Namespace, settings: Settings) -> int:
 def _missing(manifest: dict[str, Any], settings: Settings) -> list[str]:
     """What a reader of the archive would look for and not find, in sentences."""
     lines = []
-    expected = [name for name in STATE_FILES if not (settings.redis_url and name == CONVERSATIONS)]
+    elsewhere = {CONVERSATIONS} if settings.redis_url or settings.database_url else set[str]()
+    elsewhere |= {FEEDBACK} if settings.database_url else set()
+    expected = [name for name in STATE_FILES if name not in elsewhere]
     absent = [name for name in expected if f"state/{name}" not in manifest["files"]]
     if absent:
         lines.append(
             f"WITHOUT {' and '.join(absent)}: not in {settings.state_dir.absolute()}. If the server keeps its state "
             "elsewhere, set STATE_DIR as it has it; with Docker Compose run this in the container (docs/recovery.md)"
         )
-    if settings.redis_url:
+    if settings.database_url:
+        lines.append("conversations and feedback are in PostgreSQL: back that up too, with pg_dump (docs/recovery.md)")
+    elif settings.redis_url:
         lines.append("conversations are in Redis: back that up too")
     return lines
 

@@ -35,7 +35,8 @@ from rag.search import builds
 FORMAT = 1
 """Rises when the archive changes its meaning; another one is refused."""
 CONVERSATIONS = "conversations.sqlite3"
-STATE_FILES = (CONVERSATIONS, "feedback.sqlite3")
+FEEDBACK = "feedback.sqlite3"
+STATE_FILES = (CONVERSATIONS, FEEDBACK)
 RATE_LIMITS = "rate_limits.sqlite3"
 """Minutes old at most, and worthless an hour later: only kept where it is asked for."""
 

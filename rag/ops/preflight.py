@@ -19,9 +19,11 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from rag.errors import IndexUnavailable, StateUnavailable, UpstreamError, UpstreamRejected
+from rag.errors import IndexUnavailable, UpstreamError, UpstreamRejected
 from rag.llm import model_quirks
-from rag.ops import access_checks, wording_checks
+from rag.ops import access_checks, store_checks, wording_checks
+from rag.llm import model_quirks
+from rag.ops import access_checks, store_checks, wording_checks
 from rag.search.hybrid import open_build
 from rag.settings import Settings, variable_of
 from rag.telemetry.log_file import lock_of
@@ -76,7 +78,7 @@ def check_all(
         *_state(settings),
         *(Finding(*found) for found in access_checks.findings(settings)),
         *(() if settings.log_file is None else _log_file(settings.log_file)),
-        *(() if running or not settings.redis_url else _redis(settings.redis_url)),
+        *(() if running else (Finding(*found) for found in store_checks.findings(settings))),
         *(_traces(settings.otel_endpoint, running=running) if settings.otel_endpoint else ()),
         *(() if running or faulty & {"HOST", "PORT"} else _port(settings, may_be_ours=probe_chat is not None)),
     ]
@@ -203,20 +205,6 @@ def _log_file(path: Path) -> Iterator[Finding]:
             yield Finding("warning", "log", f"{one} cannot be written: {os.strerror(reason)}", remedy)
             return
     yield Finding("ok", "log", f"{path} is writable")
-
-
-def _redis(url: str) -> Iterator[Finding]:
-    from rag.stores.redis import link as redis_link  # Redis' client is loaded only where it is wanted
-
-    try:
-        version = redis_link.probe(url)
-    except StateUnavailable as error:
-        # Redis' bad hour must not keep a restarted server from starting.
-        until = "until it answers, nothing is remembered and each worker limits for itself"
-        what, _, remedy = str(error).rpartition("; ")
-        yield Finding("warning", "redis", f"{what}; {until}", remedy)
-    else:
-        yield Finding("ok", "redis", f"{redis_link.shown(url)} answers, version {version}")
 
 
 def _traces(endpoint: str, *, running: bool) -> Iterator[Finding]:

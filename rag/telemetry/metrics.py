@@ -7,7 +7,7 @@ visitor sent: no words, no ids, no addresses; so the number of series is bounded
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +18,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily, InfoMetricFamily, 
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from rag import calls
-from rag.telemetry import metric_files
+from rag.telemetry import metric_files, process_memory
 from rag.types import DEGRADED_CODES
 
 log = logging.getLogger(__name__)
@@ -99,6 +99,9 @@ class Metrics:
         self._memory = self._gauge(
             "rag_memory_bytes", "Memory of all workers, what they share counted once (PSS), every 15 seconds"
         )
+        self._connections = self._gauge(
+            "rag_database_connections", "Connections to PostgreSQL: open, allowed, and at work at once in 15 s", "state"
+        )
         # A series that begins with its first event hides that event from rate() and increase().
         for series, known in (
             (self._answers, ANSWER_OUTCOMES), (self._degraded, DEGRADED_CODES), (self._feedback, RATINGS),
@@ -132,7 +135,12 @@ class Metrics:
 
     def measure_memory(self) -> None:
         """Look up this process's share of the memory; a few milliseconds of the kernel's time."""
-        self._memory.metric.set(_memory_bytes())
+        self._memory.metric.set(process_memory.in_bytes())
+
+    def measure_connections(self, connections: Mapping[str, int]) -> None:
+        """Of the pool that the stores share, by state; nothing where they share none."""
+        for state, number in connections.items():
+            self._connections[state].set(number)
 
     def request_ended(self, *, method: str, route: str, status: int, seconds: float) -> None:
         """`route` is a template, such as `/sessions/{session_id}`, or `unmatched`."""
@@ -278,21 +286,3 @@ def _looked_up(now: Now) -> list[Metric]:
     if now.sessions is not None:
         families.append(gauge("rag_sessions", "Conversations that are remembered", now.sessions))
     return families
-
-
-def _memory_bytes() -> int:
-    """The process's proportional share, or where the kernel does not count that, all that is resident."""
-    try:
-        for line in Path("/proc/self/smaps_rollup").read_text("ascii").splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        log.debug("the kernel does not tell shared memory apart")
-    return _resident_bytes()
-
-
-def _resident_bytes() -> int:
-    try:
-        return int(Path("/proc/self/statm").read_text("ascii").split()[1]) * 4096
-    except OSError:
-        return 0

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from rag.stores.sqlite.conversations import SqliteConversations
 from rag.stores.protocols import Feedback
+from rag.stores.sqlite.conversations import SqliteConversations
 from rag.stores.sqlite.feedback import SqliteFeedback
 from rag.stores.sqlite.file import Clocks
 from rag.types import Message

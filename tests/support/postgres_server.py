@@ -9,8 +9,8 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -77,7 +77,7 @@ class _Program:
         """At once, with all processes of its own."""
         if self._process is not None:
             for pid in self._pids():
-                with _gone_already():
+                with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             self._process.wait()
             self._process = None
@@ -121,14 +121,6 @@ class _Program:
         except OSError:
             children = []
         return [first, *map(int, children)]
-
-
-@contextmanager
-def _gone_already() -> Iterator[None]:
-    try:
-        yield
-    except ProcessLookupError:
-        pass
 
 
 class PostgresServer(_Program):

@@ -29,7 +29,9 @@ MOST_FILES_OF_A_ROOM = 13
 
 ONLY_IN = {
     "faiss": ["rag/search/"],
-    "redis": ["rag/stores/"],
+    "redis": ["rag/stores/redis/"],
+    "psycopg": ["rag/stores/postgres/"],
+    "psycopg_pool": ["rag/stores/postgres/"],
     "apsw": ["rag/stores/", "rag/ops/backup_archive.py"],
     "httpx": ["rag/llm/"],
     "httpx_aiohttp": ["rag/llm/"],
@@ -171,13 +173,14 @@ def test_no_file_has_a_name_that_says_nothing() -> None:
 
 
 def test_third_party_imports_are_only_those_that_the_requirements_name() -> None:
-    texts = [(ROOT / f"requirements-{kind}.txt").read_text(encoding="utf-8") for kind in ("prod", "otel")]
+    texts = [(ROOT / f"requirements-{kind}.txt").read_text(encoding="utf-8") for kind in ("prod", "otel", "postgres")]
     lines = [line for text in texts for line in text.split("# What the above need")[0].splitlines()]
     direct = {line.split("==")[0].lower() for line in lines if "==" in line}
     package_of = {
         "faiss": "faiss-cpu", "dotenv": "python-dotenv", "docx": "python-docx", "yaml": "pyyaml",
         "httpx_aiohttp": "httpx-aiohttp", "jwt": "pyjwt", "uvicorn_worker": "uvicorn-worker",
         "markdown_it": "markdown-it-py", "prometheus_client": "prometheus-client", "opentelemetry": "opentelemetry-sdk",
+        "psycopg_pool": "psycopg-pool",
         # FastAPI's own floor: it is pinned with it, and its types are part of FastAPI's interface.
         "starlette": "fastapi", "pydantic": "fastapi",
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""What visitors thought of an answer, for all servers that share one PostgreSQL. As in SQLite: see `sqlite.feedback`."""
+"""What visitors thought of an answer, for all servers that share one PostgreSQL; otherwise as in `sqlite.feedback`."""
 
 from datetime import UTC
 from typing import Final

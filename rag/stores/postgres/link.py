@@ -15,7 +15,7 @@ from psycopg.abc import PQGen
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
 from rag.errors import StateUnavailable
-from rag.setting_parsers import shown_address as shown
+from rag.setting_parsers import shown_address
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ def unavailable(url: str, error: BaseException) -> StateUnavailable:
     """The house's error for one of `FAILURES`."""
     reason = str(error).strip().replace("\n", " ")
     return StateUnavailable(
-        f"{shown(url)}: {type(error).__name__}: {reason}; check DATABASE_URL and that PostgreSQL runs"
+        f"{shown_address(url)}: {type(error).__name__}: {reason}; check DATABASE_URL and that PostgreSQL runs"
     )
 
 
@@ -81,7 +81,12 @@ def connected(url: str) -> Iterator[psycopg.Connection[Any]]:
 class _Bounded(psycopg.AsyncConnection[Any]):
     """Waits `ANSWER_TIMEOUT_S` for an answer, also of a server that is frozen. What has arrived is never late."""
 
-    async def wait(self, gen: PQGen[_Result], interval: float = 0.1, timeout: float | None = None) -> _Result:
+    async def wait(
+        self,
+        gen: PQGen[_Result],
+        interval: float = 0.1,
+        timeout: float | None = None,  # noqa: ASYNC109  as the base does
+    ) -> _Result:
         try:
             return await super().wait(gen, interval, timeout or ANSWER_TIMEOUT_S)
         except psycopg.OperationalError:
@@ -103,7 +108,7 @@ class Database:
         self._pool_size = pool_size
         self._pool: AsyncConnectionPool[_Bounded] | None = None
         self._opening = asyncio.Lock()
-        self._busy = 0
+        self._busy = self._busiest = 0
         self._running: set[asyncio.Future[Any]] = set()
         self._silent = False
         self._probe: asyncio.Task[None] | None = None
@@ -126,13 +131,13 @@ class Database:
         """Raises StateUnavailable where nothing can be written now."""
         [(is_replica,)] = await self.rows("SELECT current_setting('transaction_read_only')::boolean")
         if is_replica:
-            raise StateUnavailable(f"{shown(self._url)} is read-only; name the primary in DATABASE_URL")
+            raise StateUnavailable(f"{shown_address(self._url)} is read-only; name the primary in DATABASE_URL")
 
     def connections(self) -> dict[str, int]:
-        """How many connections carry a statement, are open, and may be opened; and who waits for one."""
+        """How many are open, how many may be, and how many were at work at once since this was asked last."""
         found: dict[str, int] = self._pool.get_stats() if self._pool is not None else {}
-        waiting = found.get("requests_waiting", 0)
-        return {"busy": self._busy, "open": found.get("pool_size", 0), "most": self._pool_size, "waiting": waiting}
+        busiest, self._busiest = self._busiest, self._busy
+        return {"busy": busiest, "open": found.get("pool_size", 0), "allowed": self._pool_size}
 
     async def close(self) -> None:
         if self._closed:
@@ -154,6 +159,7 @@ class Database:
             async with pool.connection() as connection:
                 self._refuse_while_silent()  # who stood in line meanwhile goes home, or the line would ask one by one
                 self._busy += 1
+                self._busiest = max(self._busiest, self._busy)
                 try:
                     cursor = await connection.execute(statement, values or None)
                     return await cursor.fetchall() if cursor.description else []
@@ -168,7 +174,7 @@ class Database:
 
     def _refuse_while_silent(self) -> None:
         if self._silent:
-            raise StateUnavailable(f"{shown(self._url)}: silent; nobody waits for it until it answers again")
+            raise StateUnavailable(f"{shown_address(self._url)}: silent; nobody waits for it until it answers again")
 
     async def _opened(self) -> AsyncConnectionPool[_Bounded]:
         self._refuse_while_silent()
@@ -200,7 +206,7 @@ class Database:
         fault = "is read-only; name the primary in DATABASE_URL" if is_replica else schema.fault(applied)
         if fault:
             self._fall_silent()
-            raise StateUnavailable(f"{shown(self._url)}: {fault}")
+            raise StateUnavailable(f"{shown_address(self._url)}: {fault}")
 
     def _fall_silent(self) -> None:
         self._silent = True
@@ -208,7 +214,7 @@ class Database:
             self._probe = asyncio.create_task(self._until_it_answers())
 
     async def _until_it_answers(self) -> None:
-        log.warning("PostgreSQL is silent", extra={"address": shown(self._url)})
+        log.warning("PostgreSQL is silent", extra={"address": shown_address(self._url)})
         await self._let_go()
         told = ""
         while self._silent:
@@ -222,7 +228,7 @@ class Database:
                 pass
             if self._silent:
                 await asyncio.sleep(PROBE_INTERVAL_S)
-        log.info("PostgreSQL answers again", extra={"address": shown(self._url)})
+        log.info("PostgreSQL answers again", extra={"address": shown_address(self._url)})
 
     async def _let_go(self) -> None:
         pool, self._pool = self._pool, None

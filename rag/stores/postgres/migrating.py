@@ -6,7 +6,8 @@ from typing import Any, Final
 import psycopg
 
 from rag.errors import StateUnavailable
-from rag.stores.postgres.link import connected, shown
+from rag.setting_parsers import shown_address
+from rag.stores.postgres.link import connected
 from rag.stores.postgres.schema import APPLIED, NO_SCHEMA, Applied, Migration, fault, migrations
 
 _LOCK: Final = "SELECT pg_advisory_xact_lock(hashtextextended('rag schema', 0))"
@@ -48,7 +49,7 @@ class Schema:
                     applied = applied_in(connection)
                     if migration.version <= len(applied):
                         if applied[migration.version - 1].sha256 != migration.sha256:
-                            raise StateUnavailable(f"{shown(self._url)}: {fault(applied, self.known)}")
+                            raise StateUnavailable(f"{shown_address(self._url)}: {fault(applied, self.known)}")
                         continue
                     connection.execute(migration.script.encode())
                     connection.execute(
@@ -66,7 +67,9 @@ class Schema:
             if not applied:
                 return None
             if applied[-1].version > len(self.known):
-                raise StateUnavailable(f"schema version {applied[-1].version} is not of this release; run the newer one")
+                raise StateUnavailable(
+                    f"schema version {applied[-1].version} is not of this release; run the newer one"
+                )
             newest = self.known[applied[-1].version - 1]
             if newest.loses and not may_lose:
                 raise StateUnavailable(f"undoing {newest.name} loses {newest.loses}; to do it all the same, add --yes")

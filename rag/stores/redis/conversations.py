@@ -27,8 +27,9 @@ from typing import Any, TypeVar
 from redis import BlockingConnectionPool, Redis
 
 from rag.errors import StateUnavailable
+from rag.setting_parsers import shown_address
 from rag.stores.protocols import DELETION_KNOWN_S, ConversationStats
-from rag.stores.redis.link import FAILURES, SILENCE, connection_options, shown, unavailable
+from rag.stores.redis.link import FAILURES, SILENCE, connection_options, unavailable
 from rag.types import Message
 
 log = logging.getLogger(__name__)
@@ -248,17 +249,17 @@ class RedisConversations:
 
     def _refuse_while_silent(self) -> None:
         if self._silent:
-            raise StateUnavailable(f"{shown(self._url)}: silent; nobody waits for it until it answers again")
+            raise StateUnavailable(f"{shown_address(self._url)}: silent; nobody waits for it until it answers again")
 
     async def _until_it_answers(self) -> None:
-        log.warning("Redis is silent", extra={"address": shown(self._url)})
+        log.warning("Redis is silent", extra={"address": shown_address(self._url)})
         while self._silent:
             await asyncio.sleep(PROBE_INTERVAL_S)
             # Connections from before the silence may be dead on the other side, and a visitor would find out.
             self._pool.disconnect(inuse_connections=False)
             with contextlib.suppress(*FAILURES):
                 self._silent = not await asyncio.to_thread(self._redis.ping)
-        log.info("Redis answers again", extra={"address": shown(self._url)})
+        log.info("Redis answers again", extra={"address": shown_address(self._url)})
 
 
 def _hash(session_id: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import redis
 
 from rag.errors import StateUnavailable
-from rag.setting_parsers import shown_address as shown
+from rag.setting_parsers import shown_address
 
 CONNECT_TIMEOUT_S = 0.25
 """To open a connection. A Redis beside the server takes a millisecond; who waits longer waits for one that is gone."""
@@ -34,7 +34,9 @@ def connection_options(answer_timeout_s: float) -> dict[str, Any]:
 
 def unavailable(url: str, error: BaseException) -> StateUnavailable:
     """The house's error for one of `FAILURES`."""
-    return StateUnavailable(f"{shown(url)}: {type(error).__name__}: {error}; check REDIS_URL and that Redis runs")
+    return StateUnavailable(
+        f"{shown_address(url)}: {type(error).__name__}: {error}; check REDIS_URL and that Redis runs"
+    )
 
 
 def probe(url: str) -> str:

@@ -22,7 +22,8 @@ from rag.types import Message
 
 _Result = TypeVar("_Result")
 
-_MIGRATIONS = (
+NEWEST_SQL = "SELECT max(used_at) FROM sessions"
+MIGRATIONS = (
     """
     CREATE TABLE sessions (
         number INTEGER PRIMARY KEY,
@@ -84,8 +85,8 @@ class SqliteConversations:
     ) -> None:
         self._file = StateFile(
             path=path,
-            migrations=_MIGRATIONS,
-            newest_sql="SELECT max(used_at) FROM sessions",
+            migrations=MIGRATIONS,
+            newest_sql=NEWEST_SQL,
             synchronous="NORMAL",
             busy_timeout_ms=busy_timeout_ms,
             clocks=clocks,

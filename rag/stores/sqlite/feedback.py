@@ -13,7 +13,8 @@ from pathlib import Path
 from rag.stores.protocols import FEEDBACK_KEPT, Feedback, feedback_hash
 from rag.stores.sqlite.file import Clocks, StateFile
 
-_MIGRATIONS = (
+NEWEST_SQL = "SELECT max(given_at) FROM feedback"
+MIGRATIONS = (
     """
     CREATE TABLE feedback (
         number INTEGER PRIMARY KEY,
@@ -38,7 +39,7 @@ class SqliteFeedback:
 
     def __init__(self, *, path: Path, clocks: Clocks) -> None:
         self._file = StateFile(
-            path=path, migrations=_MIGRATIONS, newest_sql="SELECT max(given_at) FROM feedback",
+            path=path, migrations=MIGRATIONS, newest_sql=NEWEST_SQL,
             synchronous="NORMAL", busy_timeout_ms=2_000, clocks=clocks, overwrites_deleted=True,
         )  # fmt: skip
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="feedback")
@@ -66,7 +67,9 @@ class SqliteFeedback:
                 "VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (self._file.now_s(), *said, feedback_hash(session_id), about),
             )
-            connection.execute("DELETE FROM feedback WHERE number <= ?", (connection.last_insert_rowid() - FEEDBACK_KEPT,))
+            connection.execute(
+                "DELETE FROM feedback WHERE number <= ?", (connection.last_insert_rowid() - FEEDBACK_KEPT,)
+            )
 
     def _forget(self, session_id: str) -> None:
         with self._file.transaction() as connection:

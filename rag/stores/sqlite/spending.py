@@ -14,7 +14,8 @@ from rag.stores.sqlite.file import Clocks, StateFile
 
 _Result = TypeVar("_Result")
 
-_MIGRATIONS = (
+NEWEST_SQL = "SELECT max(day) * 86400.0 FROM spending"
+MIGRATIONS = (
     """
     CREATE TABLE spending (
         day INTEGER NOT NULL,        -- days since 1970 in UTC
@@ -49,7 +50,7 @@ class SqliteSpending:
 
     def __init__(self, *, path: Path, clocks: Clocks) -> None:
         self._file = StateFile(
-            path=path, migrations=_MIGRATIONS, newest_sql="SELECT max(day) * 86400.0 FROM spending",
+            path=path, migrations=MIGRATIONS, newest_sql=NEWEST_SQL,
             synchronous="NORMAL", busy_timeout_ms=2_000, clocks=clocks,
         )  # fmt: skip
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spending")

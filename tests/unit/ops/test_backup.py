@@ -17,8 +17,8 @@ from rag.errors import BuildDamaged, BuildMissing
 from rag.ops import backup_archive
 from rag.ops.backup_archive import BackupRefused, archives, create, prune, restore, verify
 from rag.search import builds
-from rag.stores.sqlite.conversations import SqliteConversations
 from rag.stores.protocols import Feedback
+from rag.stores.sqlite.conversations import SqliteConversations
 from rag.stores.sqlite.feedback import SqliteFeedback
 from rag.stores.sqlite.file import Clocks
 from rag.types import Message

@@ -1,0 +1,73 @@
+"""What the check before the start says of the stores in the network: Redis, PostgreSQL.
+
+A bad hour of theirs is a warning, since it must not keep a restarted server from starting. A database with another
+schema than this release's is a fault: it stays so until somebody acts.
+"""
+
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+from rag.errors import StateUnavailable
+from rag.setting_parsers import shown_address
+from rag.settings import Settings
+
+State = Literal["ok", "warning", "fault"]
+Found = tuple[State, str, str, str]
+PACKAGES = Path(__file__).resolve().parents[2] / "requirements-postgres.txt"
+UNTIL = "until it answers, nothing is remembered and each worker limits for itself"
+OTHERS_CONNECTIONS = 10
+"""What is left to a superuser, backups and a look by hand."""
+
+
+def findings(settings: Settings) -> Iterator[Found]:
+    """State, subject, sentence and remedy of each finding. Waits for two seconds at most for each store."""
+    if settings.redis_url:
+        yield _redis(settings.redis_url)
+    if settings.database_url:
+        yield from _database(settings)
+
+
+def _redis(url: str) -> Found:
+    from rag.stores.redis import link  # a client is loaded only where it is wanted
+
+    try:
+        version = link.probe(url)
+    except StateUnavailable as error:
+        return _away("redis", error)
+    return "ok", "redis", f"{shown_address(url)} answers, version {version}", ""
+
+
+def _database(settings: Settings) -> Iterator[Found]:
+    if missing := [name for name in ("psycopg", "psycopg_binary", "psycopg_pool") if find_spec(name) is None]:
+        what = f"DATABASE_URL is set, but {', '.join(missing)} is not installed"
+        yield "fault", "database", what, f"{sys.executable} -m pip install -r {PACKAGES}"
+        return
+    from rag.stores.postgres import link, migrating, schema
+
+    url = settings.database_url
+    try:
+        with link.connected(url) as connection:
+            version, most = connection.execute(
+                "SELECT current_setting('server_version'), current_setting('max_connections')::integer"
+            ).fetchall()[0]
+            applied = migrating.applied_in(connection)
+    except StateUnavailable as error:
+        yield _away("database", error)
+        return
+    if wrong := schema.fault(applied):
+        what, _, remedy = wrong.partition("; ")
+        yield "fault", "database", f"{shown_address(url)}: {what}", remedy.removeprefix("run: ")
+        return
+    yield "ok", "database", f"{shown_address(url)} answers, version {version}, schema {applied[-1].version}", ""
+    ours = settings.workers * (settings.database_pool_size + 1)
+    if ours > most - OTHERS_CONNECTIONS:
+        what = f"{settings.workers} workers may open {ours} connections, the database allows {most} in all"
+        yield "warning", "database", what, "lower WORKERS or DATABASE_POOL_SIZE, or put PgBouncer before it"
+
+
+def _away(subject: str, error: StateUnavailable) -> Found:
+    what, _, remedy = str(error).rpartition("; ")
+    return "warning", subject, f"{what}; {UNTIL}", remedy
