@@ -7,7 +7,7 @@ prepared, nothing is set for a session, no lock outlives its transaction. It mus
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any, Final, LiteralString, TypeVar
 
 import psycopg
@@ -35,7 +35,6 @@ CONNECTION: Final[dict[str, Any]] = {
 FAILURES: Final = (psycopg.Error, OSError, TimeoutError)
 """Everything that a call to PostgreSQL may raise."""
 
-_AN_ANSWER: Final = (psycopg.DatabaseError,)
 _NOT_SERVING: Final = ("08", "25006", "53300", "57P", "F0000", "58")
 """Beginnings of the states that say that this server, for now, serves nobody: no connection, a replica, too many
 connections, shutting down or starting up, no files."""
@@ -155,9 +154,7 @@ class Database:
 
     async def _rows(self, statement: LiteralString, values: Sequence[Any]) -> list[tuple[Any, ...]]:
         try:
-            pool = await self._opened()
-            async with pool.connection() as connection:
-                self._refuse_while_silent()  # who stood in line meanwhile goes home, or the line would ask one by one
+            async with self._connection() as connection:
                 self._busy += 1
                 self._busiest = max(self._busiest, self._busy)
                 try:
@@ -168,9 +165,29 @@ class Database:
         except FAILURES as error:
             # A pool whose connections are all at work is overloaded, and no sign that the database is gone.
             is_overload = isinstance(error, PoolTimeout) and self._busy >= self._pool_size
-            if is_silence(error) and not is_overload and not isinstance(error, PoolClosed):
+            if is_silence(error) and not is_overload:
                 self._fall_silent()
             raise unavailable(self._url, error) from error
+
+    @contextlib.asynccontextmanager
+    async def _connection(self) -> AsyncIterator[_Bounded]:
+        while True:
+            pool = await self._opened()
+            try:
+                connection = await pool.getconn()
+            except PoolClosed:
+                self._refuse_while_silent()
+                continue
+            try:
+                self._refuse_while_silent()  # who stood in line meanwhile goes home, or the line would ask one by one
+                if not has_hung_up(connection):
+                    yield connection
+                    return
+            finally:
+                await pool.putconn(connection)
+            # The database was restarted, and no visitor shall find that out from the other connections.
+            if self._pool is pool:
+                await self._let_go()
 
     def _refuse_while_silent(self) -> None:
         if self._silent:
@@ -183,7 +200,7 @@ class Database:
             if self._pool is None:
                 await self._prove()
                 self._pool = AsyncConnectionPool(
-                    self._url, connection_class=_Bounded, kwargs=CONNECTION, open=False, check=_check,
+                    self._url, connection_class=_Bounded, kwargs=CONNECTION, open=False,
                     min_size=1, max_size=self._pool_size, timeout=ANSWER_TIMEOUT_S, max_lifetime=1800, max_idle=300,
                 )  # fmt: skip
                 await self._pool.open()
@@ -234,9 +251,3 @@ class Database:
         pool, self._pool = self._pool, None
         if pool is not None:
             await pool.close(timeout=0.5)
-
-
-async def _check(connection: _Bounded) -> None:
-    # Before a visitor finds out: the pool takes the next one.
-    if has_hung_up(connection):
-        raise psycopg.OperationalError("the server has closed this connection")

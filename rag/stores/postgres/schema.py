@@ -11,7 +11,6 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -58,7 +57,6 @@ def _read(path: Path) -> Migration:
     )  # fmt: skip
 
 
-@cache
 def migrations(folder: Path = _FOLDER) -> tuple[Migration, ...]:
     """Those of this release, by version: 1, 2, 3, …"""
     found = tuple(_read(path) for path in sorted(folder.glob("*.sql")))

@@ -1,4 +1,4 @@
-"""What was spent and what is put aside: the same promises of both stores."""
+"""What was spent and what is put aside: the same promises of all stores."""
 
 import asyncio
 import time
@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from rag.errors import StateUnavailable
+from rag.stores.postgres.link import Database
+from rag.stores.postgres.spending import PostgresSpending
 from rag.stores.protocols import Claim, Settlement, Spending
 from rag.stores.redis.spending import RedisSpending
 from rag.stores.sqlite.file import Clocks
@@ -18,7 +20,7 @@ from tests.support.redis_server import RedisServer
 Story = Callable[[Spending], Awaitable[None]]
 
 
-@pytest.fixture(params=["sqlite", "redis"])
+@pytest.fixture(params=["sqlite", "redis", "postgres"])
 def told(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Story], None]:
     """Runs a story on each kind of store."""
 
@@ -28,6 +30,11 @@ def told(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Story], No
             store: Spending = SqliteSpending(path=tmp_path / "spending.sqlite3", clocks=Clocks.system())
             yield store
             await store.close()
+            return
+        if request.param == "postgres":
+            database = Database(url=request.getfixturevalue("database_url"), pool_size=5)
+            yield PostgresSpending(database=database)
+            await database.close()
             return
         with RedisServer(tmp_path) as redis:
             store = RedisSpending(url=redis.url)

@@ -1,0 +1,19 @@
+"""One PostgreSQL for the tests of a process; each test has a database of its own."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.postgres_server import PostgresServer
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture
+def database_url(postgres_server: PostgresServer) -> str:
+    """An empty database with this release's schema."""
+    return postgres_server.database()
