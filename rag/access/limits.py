@@ -13,7 +13,6 @@ import math
 import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from typing import Any, Protocol, cast
 
 from limits import RateLimitItem, parse_many
@@ -92,6 +91,8 @@ class RateLimits:
         # One thread: when the store falls silent all visitors wait for one time-out together, not each for its own.
         self._thread = ThreadPoolExecutor(1, "rate_limits") if self._store.over_network else None
         self._probe: asyncio.Task[None] | None = None
+        self._away = ""
+        """What the probe heard last from a store that is away."""
         self._guards = {name: self._guard(name, items) for name, items in self._items.items()}
 
     async def check(self, name: str, bucket: str) -> dict[str, str]:
@@ -113,6 +114,11 @@ class RateLimits:
 
     async def check_store(self) -> None:
         """Raises StateUnavailable where the limits do not hold across workers now; ends the fallback where they do."""
+        if self._away:  # whoever asks for `/ready` should not wait for it either
+            raise StateUnavailable(self._away)
+        await self._prove()
+
+    async def _prove(self) -> None:
         if self._thread is None:
             self._store.prove()
         else:
@@ -145,8 +151,11 @@ class RateLimits:
     async def _until_it_answers(self) -> None:
         while self._limiter._storage_dead:
             await asyncio.sleep(PROBE_INTERVAL_S)
-            with suppress(StateUnavailable):
-                await self.check_store()
+            try:
+                await self._prove()
+            except StateUnavailable as error:
+                self._away = str(error)
+        self._away = ""
 
     def _guard(self, name: str, items: list[RateLimitItem]) -> Callable[[Request], None]:
         def guard(request: Request) -> None:

@@ -192,7 +192,7 @@ class PgBouncer(_Program):
             "[databases]", f"* = host=127.0.0.1 port={self._server.port}", "[pgbouncer]", "listen_addr = 127.0.0.1",
             f"listen_port = {self.port}", "auth_type = trust", f"auth_file = {users}", "pool_mode = transaction",
             f"default_pool_size = {self._pool_size}", "max_client_conn = 200", "unix_socket_dir =",
-            "server_reset_query_always = 0",
+            "server_login_retry = 1",
         )  # fmt: skip
         config = self._home / "pgbouncer.ini"
         config.write_text("\n".join(lines))

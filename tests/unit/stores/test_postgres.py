@@ -243,7 +243,10 @@ def test_one_server_prunes_per_interval(database_url: str) -> None:
 
 
 @pytest.mark.parametrize("max_messages", [20, 1_000])
-def test_four_processes_that_append_to_one_conversation_lose_and_mix_up_nothing(url: str, max_messages: int) -> None:
+def test_four_processes_that_append_to_one_conversation_lose_and_mix_up_nothing(
+    database_url: str, bouncer: PgBouncer, max_messages: int
+) -> None:
+    url = database_url if max_messages == 20 else bouncer.url(database_url)
     assert run_workers("append_many", url, max_messages, 60) == [["done"]] * 4
 
     async def story(conversations: Conversations) -> None:
