@@ -22,8 +22,6 @@ from urllib.parse import urlsplit
 from rag.errors import IndexUnavailable, UpstreamError, UpstreamRejected
 from rag.llm import model_quirks
 from rag.ops import access_checks, store_checks, wording_checks
-from rag.llm import model_quirks
-from rag.ops import access_checks, store_checks, wording_checks
 from rag.search.hybrid import open_build
 from rag.settings import Settings, variable_of
 from rag.telemetry.log_file import lock_of

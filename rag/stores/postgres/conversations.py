@@ -38,23 +38,35 @@ WITH swept AS (
 )
 SELECT count(*) FROM swept
 """
+# The newest in use that fit stay, the idlest go.
+_CUT = """
+WITH sized AS (SELECT conversation, sum(octet_length(content)) AS bytes FROM rag.messages GROUP BY conversation),
+ordered AS (
+    SELECT id, sum(bytes) OVER (ORDER BY used_at DESC, id) AS bytes
+    FROM rag.conversations JOIN sized ON id = conversation
+),
+cut AS (DELETE FROM rag.conversations WHERE id IN (SELECT id FROM ordered WHERE bytes > %s) RETURNING 1)
+SELECT count(*) FROM cut
+"""
 _SWEPT_AT_ONCE = 200
 
 
 class PostgresConversations:
     """Only the newest `max_messages` of a conversation stay; it expires when nothing was appended for `timeout_s`.
 
-    Beyond `max_sessions` those unused for the longest time go. `Database` is the caller's to close.
+    Beyond `max_sessions` those unused for the longest time go, and beyond `max_bytes` of what was said they do whenever
+    it is pruned: to add up at every write would read all of it. `Database` is the caller's to close.
     """
 
     def __init__(
         self, *, database: Database, max_messages: int = 20, timeout_s: float = 24 * 3600,
-        max_sessions: int | None = None,
+        max_sessions: int | None = None, max_bytes: int = 1024**3,
     ) -> None:  # fmt: skip
         self._database = database
         self._max_messages = max_messages
         self._timeout_s = timeout_s
         self._max_sessions = max_sessions
+        self._max_bytes = max_bytes
 
     async def history(self, session_id: str) -> list[Message]:
         return _messages(await self._database.rows(_HISTORY, (_hash(session_id), self._timeout_s)))
@@ -82,7 +94,7 @@ class PostgresConversations:
         removed = 0
         while batch := await self._number(_SWEEP, self._timeout_s, _SWEPT_AT_ONCE):
             removed += batch
-        return removed
+        return removed + await self._number(_CUT, self._max_bytes)
 
     async def check(self) -> None:
         await self._database.check()
@@ -98,7 +110,7 @@ class PostgresConversations:
         self, session_id: str, messages: Sequence[Message], only_unknown: bool, asked_s_ago: float
     ) -> list[tuple[Any, ...]]:
         newest = messages[-self._max_messages :]
-        roles = [message.role for message in newest]
+        roles = [message.stored_role for message in newest]
         contents = [message.content.encode("utf-8", "surrogatepass") for message in newest]
         bounds = (float(asked_s_ago), float(self._timeout_s), self._max_messages, self._max_sessions)
         return await self._database.rows(_WRITE, (_hash(session_id), roles, contents, only_unknown, *bounds))
@@ -109,4 +121,4 @@ def _hash(session_id: str) -> bytes:
 
 
 def _messages(rows: Sequence[tuple[Any, ...]]) -> list[Message]:
-    return [Message(role=role, content=content.decode("utf-8", "surrogatepass")) for role, content in rows]
+    return [Message.stored(role, content.decode("utf-8", "surrogatepass")) for role, content in rows]

@@ -145,6 +145,19 @@ def test_the_idlest_conversations_go_first_when_there_are_too_many(url: str) -> 
     told(story, url, max_sessions=2)
 
 
+def test_pruning_removes_the_idlest_of_what_is_too_large_and_a_claim_stays_one(url: str) -> None:
+    async def story(conversations: Conversations) -> None:
+        for name in ("first", "second", "third"):
+            await conversations.append(name, [Message("user", "x" * 700)])
+        await conversations.restore("claimed", [Message("assistant", "said", is_claimed=True)])
+        await conversations.append("first", [Message("user", "x" * 700)])
+        assert await conversations.prune_if_due(0) == 1
+        assert [len(await conversations.history(name)) for name in ("first", "second", "third")] == [2, 0, 1]
+        assert [message.is_claimed for message in await conversations.history("claimed")] == [True]
+
+    told(story, url, max_bytes=2_300)
+
+
 def test_a_conversation_expires_after_its_last_answer_even_where_nothing_prunes(database_url: str) -> None:
     async def story(conversations: Conversations) -> None:
         await conversations.append("one", turn("1"))
