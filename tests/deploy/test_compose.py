@@ -42,6 +42,7 @@ def test_the_server_alone_runs_by_default_and_profiles_bring_the_rest() -> None:
     assert profiles == {
         "rag-server": [],
         "redis": ["redis"],
+        "postgres": ["postgres"],
         "prometheus": ["monitoring"],
         "grafana": ["monitoring"],
         "nginx": ["nginx"],
