@@ -34,7 +34,7 @@ check: $(VENV)/dev ## Format, lint and types
 # What the tests run beside Python, each as command:package. As root it is installed, else the command is told.
 PROGRAMS := redis-server:redis-server prometheus:prometheus promtool:prometheus node:nodejs npm:npm chromium:chromium \
   /usr/sbin/nginx:nginx openssl:openssl shellcheck:shellcheck wrk:wrk systemd-analyze:systemd \
-  /usr/sbin/pgbouncer:pgbouncer pg_dump:postgresql
+  /usr/sbin/pgbouncer:pgbouncer pg_ctlcluster:postgresql
 programs:
 	@missing=; \
 	for program in $(PROGRAMS); do \

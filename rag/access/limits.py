@@ -127,7 +127,7 @@ class RateLimits:
 
     async def prune(self) -> int:
         """Removes what no longer counts; returns the number of rows. Raises StateUnavailable."""
-        return self._store.prune()
+        return self._store.prune() if self._thread is None else await asyncio.to_thread(self._store.prune)
 
     async def close(self) -> None:
         if self._probe is not None:

@@ -30,8 +30,13 @@ from tests.support.server import build_index
 from tests.support.waiting import REPOSITORY
 
 SPECS = {spec.metadata["variable"]: spec for spec in fields(Settings)}
-OTHERS_VARIABLES = {"STATE_DIRECTORY", "OTEL_EXPORTER_OTLP_CERTIFICATE", "OTEL_EXPORTER_OTLP_COMPRESSION"}
-"""Set by others, and heard."""
+OTHERS_VARIABLES = {
+    "STATE_DIRECTORY",
+    "OTEL_EXPORTER_OTLP_CERTIFICATE",
+    "OTEL_EXPORTER_OTLP_COMPRESSION",
+    "POSTGRES_PASSWORD",
+}
+"""Set by others, and heard, or read by Compose."""
 CAPITALS = re.compile(r"(?<![\w*?/-])[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+(?![\w*])")
 ROUTE = re.compile(r"\b(GET|POST|DELETE)\s+(/[\w/.{}-]*)")
 OUR_FILES = re.compile(r"(?<![\w/.-])(?:[\w-]+/)*\w[\w.-]*\.(?:py|txt|yml|service|example)\b")

@@ -27,7 +27,12 @@ SELECT coalesce(sum(amount), 0), coalesce(extract(epoch FROM now() - min(at)), 0
 FROM rag.hits WHERE key = %s AND at > now() - make_interval(secs => %s)
 """
 _PRUNE: Final = """
-WITH old AS (DELETE FROM rag.hits WHERE expires_at <= now() RETURNING 1) SELECT count(*) FROM old
+WITH old AS (
+    DELETE FROM rag.hits WHERE (key, at) IN (
+        SELECT key, at FROM rag.hits WHERE expires_at <= now() LIMIT 1000 FOR UPDATE SKIP LOCKED
+    ) RETURNING 1
+)
+SELECT count(*) FROM old
 """
 
 
@@ -85,11 +90,13 @@ class PostgresStorage(Storage, MovingWindowSupport):
 
     def prune(self) -> int:
         """Removes what no longer counts; returns the number of rows."""
+        removed = 0
         try:
-            [(removed,)] = self._rows(_PRUNE)
+            while batch := self._rows(_PRUNE)[0][0]:
+                removed += batch
         except FAILURES as error:
             raise unavailable(self._url, error) from error
-        return int(removed)
+        return removed
 
     def clear(self, key: str) -> None:
         self._rows("DELETE FROM rag.hits WHERE key = %s", (key,))

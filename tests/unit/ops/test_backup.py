@@ -335,20 +335,29 @@ def test_a_backup_without_an_index_says_how_it_is_made(kept: tuple[Path, Path], 
 
 
 @pytest.mark.parametrize(
-    ("gone", "redis", "warned"),
+    ("gone", "shared", "warned"),
     [
-        ((), "", ""),
-        (("feedback.sqlite3",), "", "WITHOUT feedback.sqlite3: "),
-        (("conversations.sqlite3", "feedback.sqlite3"), "", "WITHOUT conversations.sqlite3 and feedback.sqlite3: "),
-        (("conversations.sqlite3",), "redis://127.0.0.1/0", "conversations are in Redis: back that up too"),
+        ((), {}, ""),
+        (("feedback.sqlite3",), {}, "WITHOUT feedback.sqlite3: "),
+        (("conversations.sqlite3", "feedback.sqlite3"), {}, "WITHOUT conversations.sqlite3 and feedback.sqlite3: "),
+        (
+            ("conversations.sqlite3",),
+            {"REDIS_URL": "redis://127.0.0.1/0"},
+            "conversations are in Redis: back that up too",
+        ),
+        (
+            ("conversations.sqlite3", "feedback.sqlite3"),
+            {"DATABASE_URL": "postgresql://127.0.0.1/rag"},
+            "conversations and feedback are in PostgreSQL: back that up too, with pg_dump",
+        ),
     ],
 )
 def test_a_backup_says_which_state_it_has_not_found(
-    kept: tuple[Path, Path], tmp_path: Path, gone: tuple[str, ...], redis: str, warned: str
+    kept: tuple[Path, Path], tmp_path: Path, gone: tuple[str, ...], shared: dict[str, str], warned: str
 ) -> None:
     for name in gone:
         (kept[0] / name).unlink()
-    settings = {"STATE_DIR": str(kept[0]), "VECTOR_DB_PATH": str(kept[1]), "REDIS_URL": redis}
+    settings = {"STATE_DIR": str(kept[0]), "VECTOR_DB_PATH": str(kept[1]), **shared}
     done = run_module("rag.backup", "create", env=settings, cwd=tmp_path)
     assert done.returncode == 0
     assert done.stderr.startswith(warned)
