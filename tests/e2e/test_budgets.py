@@ -15,6 +15,7 @@ import pytest
 
 from tests.conftest import ADMIN_API_KEY, StartServer
 from tests.support.azure import AzureEmulator
+from tests.support.postgres_server import PostgresServer
 from tests.support.redis_server import RedisServer
 from tests.support.server import RagServer
 from tests.support.waiting import wait_until
@@ -24,10 +25,14 @@ CAP = 40_000
 SPENT = "today's budget is used up: passages are quoted"
 
 
-@pytest.fixture(params=["sqlite", "redis"])
+@pytest.fixture(params=["sqlite", "redis", "postgres"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, Any]]:
     if request.param == "sqlite":
         yield {}
+        return
+    if request.param == "postgres":
+        with PostgresServer() as postgres:
+            yield {"DATABASE_URL": postgres.database()}
         return
     with RedisServer(tmp_path) as redis:
         yield {"REDIS_URL": redis.url}

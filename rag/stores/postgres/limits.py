@@ -22,6 +22,7 @@ _MARK: Final = "rag-"
 ANSWER_TIMEOUT_S = 0.25
 """After that the worker counts for itself. All visitors who count on this worker wait for it together, once."""
 
+_HIT: Final = "SELECT * FROM rag.hit(%s, %s, %s, %s)"
 _WINDOW: Final = """
 SELECT coalesce(sum(amount), 0), coalesce(extract(epoch FROM now() - min(at)), 0)
 FROM rag.hits WHERE key = %s AND at > now() - make_interval(secs => %s)
@@ -62,6 +63,8 @@ class PostgresStorage(Storage, MovingWindowSupport):
         self._clocks = clocks
         self._turn = threading.Lock()
         self._connection: _Bounded | None = None
+        self._windows: dict[str, tuple[int, float]] = {}
+        """What was told with a hit: slowapi asks for it next, in the same thread."""
 
     @property
     def base_exceptions(self) -> tuple[type[Exception], ...]:
@@ -69,12 +72,13 @@ class PostgresStorage(Storage, MovingWindowSupport):
 
     def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
         """Counts `amount` hits where the last `expiry` seconds leave room for all of them; else counts none."""
-        [(counted,)] = self._rows("SELECT rag.hit(%s, %s, %s, %s)", (key, limit, float(expiry), amount))
-        return bool(counted)
+        [(is_counted, used, age_s)] = self._rows(_HIT, (key, limit, float(expiry), amount))
+        self._windows[key] = used, age_s
+        return bool(is_counted)
 
     def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]:
         """When the oldest hit still counted was made (now, where there is none), and how many are counted."""
-        [(used, age_s)] = self._rows(_WINDOW, (key, float(expiry)))
+        used, age_s = self._windows.pop(key, None) or self._rows(_WINDOW, (key, float(expiry)))[0]
         return self._clocks.wall_s() - float(age_s), int(used)
 
     def check(self) -> bool:
@@ -84,7 +88,7 @@ class PostgresStorage(Storage, MovingWindowSupport):
     def prove(self) -> None:
         """Raises StateUnavailable where nothing can be counted now."""
         try:
-            self._rows("SELECT rag.hit('check', 1000000000, 1.0, 1)")
+            self._rows(_HIT, ("check", 10**9, 1.0, 1))
         except FAILURES as error:
             raise unavailable(self._url, error) from error
 
@@ -122,8 +126,12 @@ class PostgresStorage(Storage, MovingWindowSupport):
 
     def _rows(self, statement: LiteralString, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         with self._turn:
-            if self._connection is None or self._connection.closed or has_hung_up(self._connection):
-                self._connection = None
-                self._connection = _Bounded.connect(self._url, **CONNECTION)
-            cursor = self._connection.execute(statement, values or None)
-            return cursor.fetchall() if cursor.description else []
+            try:
+                if self._connection is None or self._connection.closed or has_hung_up(self._connection):
+                    self._connection = None
+                    self._connection = _Bounded.connect(self._url, **CONNECTION)
+                cursor = self._connection.execute(statement, values or None)
+                return cursor.fetchall() if cursor.description else []
+            except FAILURES:
+                self._windows.clear()  # another store is asked now, and later they would be old
+                raise

@@ -114,9 +114,11 @@ CREATE TABLE rag.hits (
 );
 CREATE INDEX hits_by_expiry ON rag.hits (expires_at);
 
--- Counts where the last _window_s seconds leave room for all of _amount; else counts none.
-CREATE FUNCTION rag.hit(_key text, _most bigint, _window_s float8, _amount integer) RETURNS boolean
-LANGUAGE plpgsql SET lock_timeout = '1s' AS $$
+-- Counts where the last _window_s seconds leave room for all of _amount; else counts none. Tells what is counted then, and
+-- how old the oldest of it is.
+CREATE FUNCTION rag.hit(
+    _key text, _most bigint, _window_s float8, _amount integer, OUT is_counted boolean, OUT used bigint, OUT age_s float8
+) LANGUAGE plpgsql SET lock_timeout = '1s' AS $$
 DECLARE
     _window interval := make_interval(secs => _window_s);
     _now timestamptz;
@@ -128,12 +130,14 @@ BEGIN
     DELETE FROM rag.hits WHERE (key, at) IN (
         SELECT key, at FROM rag.hits WHERE expires_at <= _now ORDER BY expires_at LIMIT 4 FOR UPDATE SKIP LOCKED
     );
-    IF (SELECT coalesce(sum(amount), 0) FROM rag.hits WHERE key = _key AND at > _now - _window) + _amount > _most THEN
-        RETURN false;
+    SELECT coalesce(sum(amount), 0), coalesce(extract(epoch FROM _now - min(at)), 0) INTO used, age_s
+        FROM rag.hits WHERE key = _key AND at > _now - _window;
+    is_counted := used + _amount <= _most;
+    IF is_counted THEN
+        used := used + _amount;
+        INSERT INTO rag.hits VALUES (_key, _now, _now + _window, _amount)
+            ON CONFLICT (key, at) DO UPDATE SET amount = hits.amount + excluded.amount;
     END IF;
-    INSERT INTO rag.hits VALUES (_key, _now, _now + _window, _amount)
-        ON CONFLICT (key, at) DO UPDATE SET amount = hits.amount + excluded.amount;
-    RETURN true;
 END $$;
 
 CREATE TABLE rag.spending (
