@@ -142,7 +142,6 @@ def server(
         **azure_process.environment,
         "VECTOR_DB_PATH": str(site_build),
         "RATE_LIMIT_ENABLED": "false",
-        "ENABLE_CACHING": "false",
         "ADMIN_API_KEY": ADMIN_API_KEY,
         "SITE_URL": SITE_URL,
         "SYSTEM_PROMPT_FILE": str(prompt_file),
@@ -156,14 +155,12 @@ def start_server(site_build: Path, azure: AzureEmulator, tmp_path: Path) -> Iter
     """`start_server(workers=2, RATE_LIMIT_CHAT="2/minute")`: a server of the test's own on the small site.
 
     Keyword arguments in capitals are settings (None takes one away), the others go to `RagServer.start`; all servers of
-    one test share its tmp_path, so that state survives from one to the next. Rate limits and the answer cache are off
-    unless asked for.
+    one test share its tmp_path, so that state survives from one to the next. Rate limits are off unless asked for.
     """
     started: list[RagServer] = []
 
     def start(**given: Any) -> RagServer:
-        usual = {**azure.environment, "VECTOR_DB_PATH": str(site_build), "RATE_LIMIT_ENABLED": "false",
-                 "ENABLE_CACHING": "false"}  # fmt: skip
+        usual = {**azure.environment, "VECTOR_DB_PATH": str(site_build), "RATE_LIMIT_ENABLED": "false"}
         if any(name.startswith("RATE_LIMIT_") for name in given):
             usual.pop("RATE_LIMIT_ENABLED")
         settings = {**usual, **{name: value for name, value in given.items() if name.isupper()}}

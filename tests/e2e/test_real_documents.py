@@ -129,5 +129,5 @@ def test_the_real_documents_cost_no_embedding_call_the_second_time(
         extra_args=["--site-url", SITE_URL],
     )  # fmt: skip
     assert done.returncode == 0
-    assert azure.requests() == []
+    assert [seen["body"]["input"] for seen in azure.requests()] == [["probe"]]
     assert "0 embedded in 0 embedding calls" in done.stdout

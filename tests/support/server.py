@@ -83,6 +83,8 @@ class RagServer:
         ours = {
             "HOST": "127.0.0.1", "PORT": str(port), "WORKERS": str(workers),
             "STATE_DIR": str(folder / "state"), "VECTOR_DB_PATH": str(folder / "vector_db"),
+            # A test that asks the same again asks the model again, unless it is about the cache.
+            "ENABLE_CACHING": "false",
         }  # fmt: skip
         log = folder / f"server-{port}.log"
         with log.open("ab") as output:
