@@ -74,6 +74,11 @@ raise SystemExit(1)
 PYTHON
 }
 
+# The release before works on the new schema too: it serves meanwhile, and again where the new one fails.
+migrates() { # migrates SETTINGS
+  [ "$action" != rollback ] && grep -q '^DATABASE_URL=.' "$1" 2>/dev/null
+}
+
 # --- systemd: releases in folders, /opt/rag-server is a link to one of them ----------------------------------------
 
 place_release() { # sets $release
@@ -120,7 +125,11 @@ check_release() {
   grep -q '^VECTOR_DB_PATH=.' "$settings" || folders+=("VECTOR_DB_PATH=$root/var/lib/rag-server/vector_db")
   folders+=("STATE_DIRECTORY=$root/var/lib/rag-server" PYTHONDONTWRITEBYTECODE=1)
   local code=0
-  (cd "$folder" && "${as[@]}" env "${folders[@]}" \
+  if migrates "$settings"; then
+    (cd "$folder" && "${as[@]}" env "${folders[@]}" PYTHONPATH="$release" \
+      "$release/.venv/bin/python" -m rag.database migrate) || code=$?
+  fi
+  [ "$code" != 0 ] || (cd "$folder" && "${as[@]}" env "${folders[@]}" \
     "$release/.venv/bin/python" "$release/run_production.py" --check --running) || code=$?
   rm -rf "$folder"
   return "$code"
@@ -191,7 +200,9 @@ compose_deploy() {
     docker tag "$IMAGE:latest" "$previous"
   fi
   docker tag "$IMAGE:candidate" "$IMAGE:latest"
-  if ! "${COMPOSE[@]}" run --rm --no-deps -T rag-server python run_production.py --check --running; then
+  local once=("${COMPOSE[@]}" run --rm --no-deps -T rag-server python)
+  if { migrates .env && ! "${once[@]}" -m rag.database migrate; } ||
+    ! "${once[@]}" run_production.py --check --running; then
     [ -z "$previous" ] || docker tag "$previous" "$IMAGE:latest"
     warn "the checks failed; what ran before still runs"
     exit 1

@@ -60,7 +60,8 @@ def check_all(
 ) -> list[Finding]:
     """Every finding at once. `faults` are the lines of a `ConfigError`, where the environment had some.
 
-    For a `running` server, which is about to reload, neither the port nor the network is asked. With `probe_chat` each
+    For a `running` server, which is about to reload, neither the port nor the network is asked, but
+    for a database's schema, which may be another than the new workers know. With `probe_chat` each
     chat model is asked one word, and a port that this very server occupies is none to complain about.
     """
     faults = list(faults)
@@ -76,7 +77,7 @@ def check_all(
         *_state(settings),
         *(Finding(*found) for found in access_checks.findings(settings)),
         *(() if settings.log_file is None else _log_file(settings.log_file)),
-        *(() if running else (Finding(*found) for found in store_checks.findings(settings))),
+        *(Finding(*found) for found in store_checks.findings(settings, running=running)),
         *(_traces(settings.otel_endpoint, running=running) if settings.otel_endpoint else ()),
         *(() if running or faulty & {"HOST", "PORT"} else _port(settings, may_be_ours=probe_chat is not None)),
     ]

@@ -16,15 +16,16 @@ from rag.settings import Settings
 
 State = Literal["ok", "warning", "fault"]
 Found = tuple[State, str, str, str]
+"""A finding: its state, its subject, a sentence, and the remedy."""
 PACKAGES = Path(__file__).resolve().parents[2] / "requirements-postgres.txt"
 UNTIL = "until it answers, nothing is remembered and each worker limits for itself"
 OTHERS_CONNECTIONS = 10
 """What is left to a superuser, backups and a look by hand."""
 
 
-def findings(settings: Settings) -> Iterator[Found]:
-    """State, subject, sentence and remedy of each finding. Waits for two seconds at most for each store."""
-    if settings.redis_url:
+def findings(settings: Settings, *, running: bool) -> Iterator[Found]:
+    """Of a `running` server only the database's schema. Waits for two seconds at most for each store."""
+    if settings.redis_url and not running:
         yield _redis(settings.redis_url)
     if settings.database_url:
         yield from _database(settings)

@@ -429,6 +429,14 @@ def test_who_holds_a_lock_delays_one_conversation_for_a_second_and_the_others_no
     told(story, database_url)
 
 
+def test_of_several_hosts_the_one_that_takes_writes_is_used(database_url: str) -> None:
+    async def story(conversations: Conversations) -> None:
+        await conversations.append("one", turn("1"))
+        assert await conversations.history("one") == turn("1")
+
+    told(story, database_url.replace("127.0.0.1:", "127.0.0.1:1,127.0.0.1:") + "?target_session_attrs=read-write")
+
+
 def test_a_wrong_password_is_unavailable_and_is_not_told(database_url: str) -> None:
     wrong = database_url.replace("rag@", "nobody:wrong-password@")
 
