@@ -23,7 +23,7 @@ ONE, OTHER = "127.0.0.2", "127.0.0.3"
 MAIN = """
 daemon off;
 pid {folder}/nginx.pid;
-error_log stderr;
+error_log {folder}/error.log;
 worker_processes 1;
 events {{ }}
 http {{
@@ -204,6 +204,22 @@ def test_the_log_of_nginx_has_the_visitors_address_and_no_id_of_a_session(
     log = tmp_path / f"nginx-{server.port}" / "access.log"
     wait_until(lambda: answer.headers["x-request-id"] in log.read_text(), 10, "nginx has written its line")
     assert ONE in log.read_text()
+    assert "some-session" not in log.read_text()
+
+
+def test_the_error_log_of_nginx_has_no_id_of_a_session(in_front: Callable[[int], Proxy], tmp_path: Path) -> None:
+    away = free_port()
+    visitor = in_front(away).visitor(ONE)
+    for path in (
+        "/sessions/some-session-0001",
+        "/x/..//sessions/some-session-0001/history",
+        "/session%73/some-session-0001",
+    ):
+        assert visitor.delete(path).status_code == 502
+        assert visitor.post(path, content=b"x" * 70_000).status_code == 413
+    assert visitor.get("/the-last-one").status_code == 502
+    log = tmp_path / f"nginx-{away}" / "error.log"
+    wait_until(lambda: "/the-last-one" in log.read_text(), 10, "nginx has written its line")
     assert "some-session" not in log.read_text()
 
 
