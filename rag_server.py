@@ -208,9 +208,9 @@ async def open_services(
 
     async def measure() -> None:
         while True:
+            counts.measure_connections(stores.connections())
             await asyncio.sleep(MEASURE_MEMORY_EVERY_S)
             await asyncio.to_thread(counts.measure_memory)
-            counts.measure_connections(stores.connections())
 
     await _in_background(stack, measure)
     log.info("worker is ready", extra={"build": index.build.id, "passages": index.build.count})

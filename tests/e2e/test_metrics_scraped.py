@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.conftest import StartServer
 from tests.docs.documents import rows, unquoted
 from tests.support.azure import AzureEmulator
+from tests.support.postgres_server import PostgresServer
 from tests.support.server import RagServer, clean_environment
 from tests.support.small_site import FACTS
 from tests.support.waiting import REPOSITORY, free_port, wait_until
@@ -121,7 +122,12 @@ def busy(
         "BUDGET_SITE": "10000000/day", "BUDGET_VISITOR": "10000000/day", "BUDGET_KEY": "10000000/day",
         "ENABLE_CACHING": "true",
     }  # fmt: skip
-    with RagServer.start(settings, tmp_path_factory.mktemp("busy"), workers=1) as server:
+    with (
+        PostgresServer() as postgres,
+        RagServer.start(
+            {**settings, "DATABASE_URL": postgres.database()}, tmp_path_factory.mktemp("busy"), workers=1
+        ) as server,
+    ):
         session = ask(server).json()["session_id"]
         ask(server, "/chat/stream")
         thumb = {"session_id": session, "rating": "up", "reason": "zanzibar"}
@@ -190,7 +196,7 @@ def test_no_label_holds_what_a_visitor_sent(busy: RagServer) -> None:
     labels = set(re.findall(r'[{,](\w+)="', said))
     assert labels == {
         "method", "route", "status", "le", "outcome", "reason", "direction", "stage", "upstream", "endpoint",
-        "limit", "rating", "budget", "result", "version", "build", "embedding_model",
+        "limit", "rating", "budget", "result", "state", "version", "build", "embedding_model",
     }  # fmt: skip
 
 
