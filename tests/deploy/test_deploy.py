@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from tests.support.azure import AzureEmulator
+from tests.support.postgres_server import PostgresServer
 from tests.support.waiting import REPOSITORY, free_port
 
 VENV = Path(sys.executable).parent.parent
@@ -153,6 +154,18 @@ def version(folder: Path, number: str, *, append: tuple[str, str] | None = None)
         with (source / append[0]).open("a", encoding="utf-8") as file:
             file.write(append[1])
     return source
+
+
+def test_a_release_brings_the_schema_of_its_database_along(machine: Machine, tmp_path: Path) -> None:
+    with PostgresServer() as postgres:
+        url = postgres.empty_database()
+        with (machine.folder / "etc" / "rag-server.env").open("a", encoding="utf-8") as settings:
+            settings.write(f"DATABASE_URL={url}\n")
+        done = machine.deploy("systemd", str(version(tmp_path, "1.0.0")))
+        assert (done.returncode, "applied 0001_state" in done.stdout) == (0, True), done.stdout + done.stderr
+    away = machine.deploy("systemd", str(version(tmp_path, "1.0.1")))
+    assert (away.returncode, "check DATABASE_URL" in away.stderr) == (1, True)
+    assert machine.serves() == "1.0.0"
 
 
 STARTS_NEVER = ("rag_server.py", '\nraise RuntimeError("broken on purpose")\n')
