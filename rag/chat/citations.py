@@ -60,7 +60,7 @@ _AUTOLINK_BEGUN = re.compile(r"<(?:h|ht|htt|https?|ft?|ftp|(?:https?|ftp):[^\s<>
 _TAG = re.compile(r"<[a-z/!?]", re.IGNORECASE)
 _ENTITY = re.compile(r"&#?\w{1,32};")
 _ENTITY_BEGUN = re.compile(r"&#?\w{0,32}\Z")
-_RELATIVE = re.compile(r"//(?=[^\s/]*[\w-]\.[\w-])")
+_RELATIVE = re.compile(r"//(?=[^\s/.][^\s/]*\.\S)")
 _RELATIVE_BEGUN = re.compile(r"/(?:/[^\s/]*)?\Z")
 _RUN = re.compile(rf"{URL.pattern}|(?:(?:https?|ftp|dict)\\?:\\?/\\?/|www\\?\.)[^\s<>\"'`\[\])}}|]*", re.IGNORECASE)
 _OPENING_ALONE = re.compile(r"(?:https?|ftp|dict)://|www\.", re.IGNORECASE)
@@ -68,6 +68,8 @@ _IPV6_BEGUN = re.compile(r"(?:https?|ftp)://\[[0-9a-f:.]*\Z", re.IGNORECASE)
 # What ends an address for every reader.
 _ENDS = re.compile(r"[)\]}\"'*_.,;:!?|>~]*(?:[ \n]|\Z)|\]\(")
 _ENDS_BEGUN = re.compile(r"[)\]}\"'*_.,;:!?|>~]*\Z")
+_NAMED = re.compile(r"[\"']?(?:[ \n]|\Z)")
+"""After `https://` that is spoken of, and opens nothing."""
 _APART = ("", "[", " ", "\n", "\t", "(", "{", "*", "_", '"', "'", ">", ",", "-", "|")
 
 
@@ -99,6 +101,11 @@ class Citations:
 
     def feed(self, piece: str) -> str:
         """Text that is settled after `piece`; what may still become a citation, a link or code waits."""
+        # Most pieces are a word.
+        in_prose = not self._waiting and not self._is_line_new and self._fences.kind == "prose"
+        if in_prose and piece.isprintable() and not _TOKEN.search(piece):
+            self._note(piece)
+            return piece
         self._waiting += piece.translate(_SIGNS)
         return self._settle(final=False)
 
@@ -124,13 +131,16 @@ class Citations:
             at += step.taken
             if step.again:
                 text, at = step.again + text[at:], 0
-            if step.shown == "\n":
-                self._is_line_new, self._line, self._cell_is_split = True, "", False
-            elif len(self._line) < 1_000:
-                self._line += step.shown
-            self._last = step.shown[-1:] or self._last
+            self._note(step.shown)
         self._waiting = text[at:]
         return "".join(settled)
+
+    def _note(self, shown: str) -> None:
+        if shown == "\n":
+            self._is_line_new, self._line, self._cell_is_split = True, "", False
+        elif len(self._line) < 1_000:
+            self._line += shown
+        self._last = shown[-1:] or self._last
 
     def _step(self, text: str, at: int, patient: bool) -> _Step | None:
         """What comes next; None where more has to arrive."""
@@ -311,8 +321,10 @@ class Citations:
             return _Step(text[at], 1)
         address = self._addresses.allowed(run[0])
         if not address:
-            follows = text[run.end() : run.end() + 1]
-            if _OPENING_ALONE.fullmatch(run[0]) and (not follows or follows in " \n\"'>"):
+            alone = _OPENING_ALONE.fullmatch(run[0])
+            if alone and patient and run.end() + 2 >= len(text):
+                return None
+            if alone and _NAMED.match(text, run.end()):
                 return _Step(run[0], len(run[0]))
             lead = " " if self._last == "]" else ""
             return _Step(lead + LINK_REMOVED, len(run[0].rstrip(CLOSING_MARKS)) or len(run[0]))

@@ -31,6 +31,8 @@ class Fences:
         """The marks of a line that opens code of a language that holds quotes: some readers write it into a tag."""
         self._fence = ""
         """What opened the code that we are in: the run of backticks or tildes itself."""
+        self._is_empty = False
+        """No line of that code has come yet."""
         self._indent = 0
         self._quotes = 0
         self._item = 0
@@ -71,6 +73,7 @@ class Fences:
 
     def _open(self, before: str, rest: str, fence: str) -> None:
         self._fence, self._indent, self._quotes = fence, len(before), before.count(">")
+        self._is_empty = True
         self.opens_oddly = before + fence if any(quote in rest for quote in "\"'<>") else ""
         in_item = self._item and self._item <= self._indent <= self._item + 3
         if before.strip(" ") or not (self._indent <= 3 or in_item) or not _PLAIN.fullmatch(rest):
@@ -80,13 +83,16 @@ class Fences:
     def _within(self, before: str, rest: str) -> None:
         self.kind = "sure" if self.sure else "doubtful"
         closes = rest.rstrip(" \t")
-        if set(closes) == {self._fence[0]} and len(closes) >= len(self._fence):
-            if rest != self._fence or len(before) != self._indent:
+        is_end = set(closes) == {self._fence[0]} and len(closes) >= len(self._fence)
+        if is_end and len(before.expandtabs(4)) <= self._indent + 3:
+            # An older reader does not see the end of empty code.
+            if rest != self._fence or len(before) != self._indent or self._is_empty:
                 self.doubt()
             self._fence = ""
         elif rest.startswith(("```", "~~~")) or (rest and len(before) < self._indent):
             # For some readers it ends the code; or it has ended the list's item, and the code with it.
             self.doubt()
+        self._is_empty = False
 
     def _prose(self, before: str, rest: str) -> None:
         self.kind = "prose"

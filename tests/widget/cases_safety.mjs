@@ -1,5 +1,7 @@
 // Answers and sources that mean harm. Whatever they hold, it is shown as text: nothing runs, loads, or leads astray.
 
+import { createRequire } from "node:module";
+import { fileURLToPath } from "node:url";
 import { assert, text } from "./chat.mjs";
 import { source } from "./stub.mjs";
 
@@ -180,4 +182,39 @@ export async function brackets_and_bare_addresses_are_read_as_people_mean_them({
   assert.equal(await text(chat.prose), "An [aside], a0 item. See https://docs.example/x. (And this, that, those.)");
   const links = await chat.prose.locator("[href]").evaluateAll((all) => all.map((one) => one.getAttribute("href")));
   assert.deepEqual(links, ["https://docs.example/x"]);
+}
+
+export async function checked_answers_lead_nowhere_else_in_the_chat({ visitor, stub, given }) {
+  const require = createRequire(new URL("../../widget/package.json", import.meta.url));
+  const { outputFiles } = await require("esbuild").build({
+    entryPoints: [fileURLToPath(new URL("../../widget/src/markdown.js", import.meta.url))],
+    bundle: true,
+    format: "iife",
+    globalName: "chat",
+    write: false,
+  });
+  const { context } = await visitor();
+  const page = await context.newPage();
+  await page.goto(stub.page({ body: "" }));
+  await page.evaluate(outputFiles[0].text.replace(/^"use strict";\s*var chat =/, "window.chat ="));
+  const found = await page.evaluate((answers) => {
+    return answers.map((answer) => {
+      const root = document.createElement("div");
+      const options = { cite: (n) => document.createTextNode(`[${n}]`), t: (key) => key, base: "https://site.example/" };
+      const markdown = new chat.Markdown(root, options);
+      for (const piece of answer.match(/[\s\S]{1,7}/g) ?? []) markdown.write(piece);
+      markdown.finish();
+      return [...root.querySelectorAll("*")].flatMap((node) =>
+        node.getAttributeNames().filter((name) => /^(href|src|on.*|style)$/.test(name)).map((name) => [name, node.getAttribute(name)]),
+      );
+    });
+  }, given.answers);
+  const own = ["https://site.example/", "https://partner.exa", "http://localhost:1", "mailto:"];
+  const wrong = found.flatMap((reached, at) =>
+    reached
+      .filter(([name, value]) => name !== "href" || !own.some((start) => value.startsWith(start)))
+      .map((one) => `${one} in ${JSON.stringify(given.answers[at])}`),
+  );
+  assert(wrong.length === 0, wrong.slice(0, 5).join("\n"));
+  assert(found.flat().length > given.answers.length / 50, "hardly a link was left to look at");
 }

@@ -20,8 +20,9 @@ ATOMS = [
     "//evil.example", "[x](https://site.example/p1)", '<a href="//evil.example">', "<!-- ", "<div>\n", "[w](x)",
     "[x](https://evil.example)", "\n[x]: ", "````", "*",
     "\t", "\u2028", "&#116;", "&colon;", "\\:", "ht", "tps", "~~", "\r", '"onclick=', "](//evil.example", "<https://",
-    "[`x`](https://evil.example)", "| `a|b` ", "dict://evil.example", "\n[x]:\n", "<details>", "\n   ```\n", "\n> ```\n",
-    ".",     "#", "$", "#$https://evil.example/a", "http://localhost:1/", "x[1]", "<img src=", "//", "@", "<br>",
+    "[`x`](https://evil.example)", "| `a|b` ", "dict://evil.example", "\n[x]:\n", "<details>", "\n   ```\n",
+    "\n> ```\n", ".", "#", "$", "#$https://evil.example/a", "http://localhost:1/", "x[1]", "<img src=", "//", "@",
+    "<br>",
 ]  # fmt: skip
 """What answers are made of where it gets difficult."""
 
