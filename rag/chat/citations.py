@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from rag.chat import markdown as md
 from rag.chat.addresses import CLOSING_MARKS, URL, Addresses, leads_elsewhere
 from rag.chat.fences import HARMLESS_TAG, TAG_BEGUN, Fences
 from rag.types import Hit
@@ -18,59 +19,6 @@ from rag.types import Hit
 LINK_REMOVED = "(link removed)"
 _HELD_CHARS = 2_000
 """Of an unfinished construct that may wait for its end; beyond that its first character is plain text."""
-_SIGNS = str.maketrans({"\r": None, "\0": None, **dict.fromkeys("\v\f\x1c\x1d\x1e\x85\u2028\u2029", " ")})
-"""Some readers take them for the end of a line and others do not."""
-
-# Where a construct begins, or may begin at the end of what has arrived. The first class alone passes over most text.
-_TOKEN = re.compile(
-    r"(?=[`!\[\]<\n \t&/hHfFdDwW])(?:(?P<newline>\n)|(?P<code>`+)|(?P<blanks>(?<![ \t])[ \t]++(?=\[|\Z))"
-    r"|(?P<image>(?<!!)!++(?=\[|\Z))|(?P<bracket>\[)|(?P<closing>\])|(?P<tag><)|(?P<entity>&)|(?P<slashes>/(?=/|\Z))"
-    r"|(?P<address>(?i:(?:https?|ftp|dict)\\?:\\?/\\?/|www\\?\.|(?:w{1,3}|w{3}\\)\Z"
-    r"|(?:h|ht|htt|https?|ft?|ftp|d|di|dic|dict)(?:\\|\\?:(?:\\|\\?/\\?)?)?\Z)))"
-)
-_CITED = re.compile(r"\[(\d{1,3}(?:[ \t]*,[ \t]*\d{1,3})*)\]")
-_CITED_BEGUN = re.compile(r"(?:\[[\d, \t]*)?\Z")
-_NUMBERS = re.compile(r"\Z|\[[\d, \t]*+\](?![(\[:])")
-_NUMBERS_BEGUN = re.compile(r"(?:\[[\d, \t]*+\]?)?\Z")
-_TICKS, _BLANKS, _MARKS = re.compile(r"`+"), re.compile(r"[ \t]+"), re.compile(r"!+")
-# After a citation that goes: nothing that would come to stand beside what is before it.
-_GOES = re.compile(r"(?:[.,;!?)]?\n|[.,;!?)]?\Z|[.,;!?)]?[ \t]+(?![(: \t]))")
-_GOES_BEGUN = re.compile(r"[.,;!?)]?[ \t]*\Z")
-_CODE = re.compile(r"(`+)([^`\n]++)\1(?!`)")
-_CODE_WITH_TICKS = re.compile(r"(`+)(?!`)([^\n]+?)(?<!`)\1(?!`)")
-_HARMFUL = re.compile(r"//|www\\?\.|:\\|\][ \t]*[(:]|<[a-z/!?]|&#?\w+;", re.IGNORECASE)
-_IN_PARENTHESES = r"\(((?:[^()\n]++|\([^()\n]*+\))*+)\)"
-_PLAIN_LABEL = r"""\[((?=[\w"'`]|[*_]{1,2}\w|\])(?:[^\[\]`\n]++|\[\d{1,3}\]|`[^`\n]++`)*+)\]"""
-_LINK = re.compile(_PLAIN_LABEL + _IN_PARENTHESES)
-_LABEL_BEGUN = re.compile(
-    r"\[(?:[^\[\]`\n]++|\[\d{1,3}\]|`[^`\n]++`)*+(?:\[\d{0,3}|`[^`\n]*+)?"
-    r"(?:\](?:\((?:[^()\n]++|\([^()\n]*+\))*+(?:\([^()\n]*+)?)?)?\Z"
-)
-_TARGET = re.compile(r"\]([ \t]*+)" + _IN_PARENTHESES)
-_TARGET_BEGUN = re.compile(
-    r"\](?:[ \t]*+(?:\((?:[^()\n]++|\([^()\n]*+\))*+(?:\([^()\n]*+)?)?|:[ \t]*(?:\n[ \t>]*)?\S*)\Z"
-)
-_ONE_ADDRESS = re.compile(r"\s*\S*\s*(?:(?<=\s)[\"'].*)?", re.DOTALL)
-_OPENED = re.compile(r"\]([ \t]*+)\(\s*<?(\S{0,100})")
-_DEFINED = re.compile(r"\]:[ \t]*(?:(\n)[ \t>]*)?<?(\S{0,2000})")
-_DEFINES = re.compile(r"[ \t>*+\-\d.)]*\[[^\[\]]*|[^\[\]]*")
-"""What is shown of a line up to a definition's bracket."""
-_AUTOLINK = re.compile(r"<((?:https?|ftp)://[^\s<>]*)>", re.IGNORECASE)
-_AUTOLINK_BEGUN = re.compile(r"<(?:h|ht|htt|https?|ft?|ftp|(?:https?|ftp):[^\s<>]*)\Z", re.IGNORECASE)
-_TAG = re.compile(r"<[a-z/!?]", re.IGNORECASE)
-_ENTITY = re.compile(r"&#?\w{1,32};")
-_ENTITY_BEGUN = re.compile(r"&#?\w{0,32}\Z")
-_RELATIVE = re.compile(r"//(?=[^\s/.][^\s/]*\.\S)")
-_RELATIVE_BEGUN = re.compile(r"/(?:/[^\s/]*)?\Z")
-_RUN = re.compile(rf"{URL.pattern}|(?:(?:https?|ftp|dict)\\?:\\?/\\?/|www\\?\.)[^\s<>\"'`\[\])}}|]*", re.IGNORECASE)
-_OPENING_ALONE = re.compile(r"(?:https?|ftp|dict)://|www\.", re.IGNORECASE)
-_IPV6_BEGUN = re.compile(r"(?:https?|ftp)://\[[0-9a-f:.]*\Z", re.IGNORECASE)
-# What ends an address for every reader.
-_ENDS = re.compile(r"[)\]}\"'*_.,;:!?|>~]*(?:[ \n]|\Z)|\]\(")
-_ENDS_BEGUN = re.compile(r"[)\]}\"'*_.,;:!?|>~]*\Z")
-_NAMED = re.compile(r"[\"']?(?:[ \n]|\Z)")
-"""After `https://` that is spoken of, and opens nothing."""
-_APART = ("", "[", " ", "\n", "\t", "(", "{", "*", "_", '"', "'", ">", ",", "-", "|")
 
 
 class _Step(NamedTuple):
@@ -103,10 +51,10 @@ class Citations:
         """Text that is settled after `piece`; what may still become a citation, a link or code waits."""
         # Most pieces are a word.
         in_prose = not self._waiting and not self._is_line_new and self._fences.kind == "prose"
-        if in_prose and piece.isprintable() and not _TOKEN.search(piece):
+        if in_prose and piece.isprintable() and not md.TOKEN.search(piece):
             self._note(piece)
             return piece
-        self._waiting += piece.translate(_SIGNS)
+        self._waiting += piece.translate(md.SIGNS)
         return self._settle(final=False)
 
     def end(self) -> str:
@@ -153,7 +101,7 @@ class Citations:
                 return _Step(f"{marks}text ", len(marks))
         if self._fences.kind == "sure" and text[at] != "\n":
             return self._code_line(text, at, patient)
-        token = _TOKEN.search(text, at)
+        token = md.TOKEN.search(text, at)
         if token is None or token.start() > at:
             until = token.start() if token else len(text)
             return _Step(text[at:until], until - at)
@@ -176,16 +124,16 @@ class Citations:
         return _Step("\n", 1)
 
     def _code(self, text: str, at: int, patient: bool) -> _Step | None:
-        plain = _same(_TICKS, text, at)
+        plain = _same(md.TICKS, text, at)
         if self._fences.kind == "doubtful":
             return plain
         end = text.find("\n", at, at + _HELD_CHARS)
         limit = end if end >= 0 else at + _HELD_CHARS
-        found = _CODE.match(text, at, limit)
+        found = md.CODE.match(text, at, limit)
         if patient and end < 0 and (found is None or found.end() == len(text)):
             return None
         if found is None:
-            found = _CODE_WITH_TICKS.match(text, at, limit)
+            found = md.CODE_WITH_TICKS.match(text, at, limit)
             self._fences.doubt()
         if found is None:
             return plain
@@ -198,11 +146,11 @@ class Citations:
     def _is_harmless(self, code: str) -> bool:
         """Whether code holds nothing that matters if a reader takes it for prose."""
         rest = URL.sub(lambda found: "" if self._addresses.allow(found[0].rstrip(CLOSING_MARKS)) else found[0], code)
-        return _HARMFUL.search(rest) is None
+        return md.HARMFUL.search(rest) is None
 
     def _blanks(self, text: str, at: int, patient: bool) -> _Step | None:
         """A citation that goes takes the blanks before it along."""
-        blanks = _same(_BLANKS, text, at)
+        blanks = _same(md.BLANKS, text, at)
         if patient and at + blanks.taken == len(text):
             return None
         gone = self._invented(text, at + blanks.taken, patient)
@@ -212,24 +160,24 @@ class Citations:
 
     def _image(self, text: str, at: int, patient: bool) -> _Step | None:
         """An image is shown as a link to it: what loads by itself tells who reads."""
-        marks = _same(_MARKS, text, at)
-        if patient and _NUMBERS_BEGUN.match(text, at + marks.taken):
+        marks = _same(md.MARKS, text, at)
+        if patient and md.NUMBERS_BEGUN.match(text, at + marks.taken):
             return None
-        is_text = self._fences.kind == "doubtful" or _NUMBERS.match(text, at + marks.taken)
+        is_text = self._fences.kind == "doubtful" or md.NUMBERS.match(text, at + marks.taken)
         return marks if is_text else _Step("", marks.taken)
 
     def _bracket(self, text: str, at: int, patient: bool) -> _Step | None:
         if self._fences.kind == "doubtful":
             return _Step("[", 1)
-        if patient and _LABEL_BEGUN.match(text, at):
+        if patient and md.LABEL_BEGUN.match(text, at):
             return None
-        if link := _LINK.match(text, at, at + _HELD_CHARS):
+        if link := md.LINK.match(text, at, at + _HELD_CHARS):
             if self._addresses.allow(_address(link[2])):
                 return _Step("[", 1)
             # Its words alone. They are checked again, with what follows them, and kept apart from what was shown.
-            lead = ", " if self._last == "]" else " " if self._last not in _APART else ""
+            lead = ", " if self._last == "]" else " " if self._last not in md.APART else ""
             return _Step(lead, link.end() - at, link[1])
-        if cited := _CITED.match(text, at):
+        if cited := md.CITED.match(text, at):
             if (gone := self._invented(text, at, patient)) is None:
                 return None
             numbers = [int(number) for number in re.findall(r"\d+", cited[1])]
@@ -243,14 +191,14 @@ class Citations:
 
     def _invented(self, text: str, at: int, patient: bool) -> int | None:
         """The length of a citation that no source has; 0 if there is none here, or none that can go by itself."""
-        cited = _CITED.match(text, at)
+        cited = md.CITED.match(text, at)
         if cited is None or self._fences.kind != "prose":
-            return None if patient and _CITED_BEGUN.match(text, at) else 0
+            return None if patient and md.CITED_BEGUN.match(text, at) else 0
         if not cited[1].isdecimal() or int(cited[1]) <= len(self._hits) or self._is_glued(text, at):
             return 0
-        if patient and _GOES_BEGUN.match(text, cited.end()):
+        if patient and md.GOES_BEGUN.match(text, cited.end()):
             return None
-        return len(cited[0]) if _GOES.match(text, cited.end()) else 0
+        return len(cited[0]) if md.GOES.match(text, cited.end()) else 0
 
     def _is_glued(self, text: str, at: int) -> bool:
         before = text[at - 1] if at and text[at - 1] in " \t" else self._last
@@ -264,9 +212,9 @@ class Citations:
 
     def _closing(self, text: str, at: int, patient: bool, *, cites: bool = False) -> _Step | None:
         """A bracket's end: what follows may make it a link or a definition of one."""
-        if patient and _TARGET_BEGUN.match(text, at):
-            return None
-        if target := _TARGET.match(text, at, at + _HELD_CHARS):
+        if md.TARGET_BEGUN.match(text, at) and (patient or len(text) - at > _HELD_CHARS):
+            return None if patient else _Step("],", 1)
+        if target := md.TARGET.match(text, at, at + _HELD_CHARS):
             address = _address(target[2])
             allowed = self._addresses.allow(address)
             if self._fences.kind == "prose" and not target[1]:
@@ -274,12 +222,12 @@ class Citations:
                 shown = f"<{address}>" if target[2].lstrip().startswith("<") else address
                 return _Step(f"]({shown})" if allowed else f"] {LINK_REMOVED}", target.end() - at)
             # An older reader lets blanks stand between a link's words and its address.
-            harmless = allowed or not leads_elsewhere(address) or not _ONE_ADDRESS.fullmatch(target[2])
+            harmless = allowed or not leads_elsewhere(address) or not md.ONE_ADDRESS.fullmatch(target[2])
             return _Step("]" if harmless else "],", 1)
-        if opened := _OPENED.match(text, at):
+        if opened := md.OPENED.match(text, at):
             # For some readers an address goes on over any lines until it is closed.
             return _Step("]" if opened[1] and not leads_elsewhere(opened[2]) else "],", 1)
-        if (defined := _DEFINED.match(text, at)) and _DEFINES.fullmatch(f"{self._line}[" if cites else self._line):
+        if (defined := md.DEFINED.match(text, at)) and md.DEFINES.fullmatch(f"{self._line}[" if cites else self._line):
             target_is_fence = defined[1] and defined[2][:1] in ("`", "~")
             foreign = leads_elsewhere(defined[2]) or defined[2][:1] in ("/", "#", ".")
             if defined[2] and (target_is_fence or (foreign and not self._addresses.allow(defined[2].rstrip(">")))):
@@ -287,50 +235,50 @@ class Citations:
         return _Step("]", 1)
 
     def _tag(self, text: str, at: int, patient: bool) -> _Step | None:
-        if patient and (TAG_BEGUN.match(text, at) or _AUTOLINK_BEGUN.match(text, at)):
+        if patient and (TAG_BEGUN.match(text, at) or md.AUTOLINK_BEGUN.match(text, at)):
             return None
-        if link := _AUTOLINK.match(text, at):
+        if link := md.AUTOLINK.match(text, at):
             return _Step(link[0] if self._addresses.allow(link[1]) else LINK_REMOVED, len(link[0]))
         if tag := HARMLESS_TAG.match(text, at):
             return _Step(tag[0], len(tag[0]))
         # No tag is left to a client that obeys HTML; a reader of Markdown shows what was written.
-        return _Step("< " if _TAG.match(text, at) else "<", 1)
+        return _Step("< " if md.TAG.match(text, at) else "<", 1)
 
     def _entity(self, text: str, at: int, patient: bool) -> _Step | None:
         """One that stands for a part of an address hides an address; any other is a sign."""
-        if patient and _ENTITY_BEGUN.match(text, at):
+        if patient and md.ENTITY_BEGUN.match(text, at):
             return None
-        found = _ENTITY.match(text, at)
+        found = md.ENTITY.match(text, at)
         hides = found and re.search(r"[a-zA-Z0-9:/.\\@]", html.unescape(found[0]).removeprefix("&"))
         return _Step("& " if hides else "&", 1)
 
     def _slashes(self, text: str, at: int, patient: bool) -> _Step | None:
         """An address without its scheme, which some readers link too, gets a blank; a comment and a path do not."""
-        if patient and _RELATIVE_BEGUN.match(text, at):
+        if patient and md.RELATIVE_BEGUN.match(text, at):
             return None
         glued = self._last.isalnum() or self._last in ("_", ":", "/")
-        return _Step("// ", 2) if _RELATIVE.match(text, at) and not glued else _Step("/", 1)
+        return _Step("// ", 2) if md.RELATIVE.match(text, at) and not glued else _Step("/", 1)
 
     def _address(self, text: str, at: int, patient: bool) -> _Step | None:
         if text[at] in "dD" and self._last.isalnum():
             return _Step(text[at], 1)
-        run = _RUN.match(text, at)
-        if patient and (run is None or run.end() == len(text) or _IPV6_BEGUN.match(text, at)):
+        run = md.RUN.match(text, at)
+        if patient and (run is None or run.end() == len(text) or md.IPV6_BEGUN.match(text, at)):
             return None
         if run is None:
             return _Step(text[at], 1)
         address = self._addresses.allowed(run[0])
         if not address:
-            alone = _OPENING_ALONE.fullmatch(run[0])
+            alone = md.OPENING_ALONE.fullmatch(run[0])
             if alone and patient and run.end() + 2 >= len(text):
                 return None
-            if alone and _NAMED.match(text, run.end()):
+            if alone and md.NAMED.match(text, run.end()):
                 return _Step(run[0], len(run[0]))
             lead = " " if self._last == "]" else ""
             return _Step(lead + LINK_REMOVED, len(run[0].rstrip(CLOSING_MARKS)) or len(run[0]))
-        if patient and _ENDS_BEGUN.match(text, at + len(address)):
+        if patient and md.ENDS_BEGUN.match(text, at + len(address)):
             return None
-        return _Step(address if _ENDS.match(text, at + len(address)) else f"{address} ", len(address))
+        return _Step(address if md.ENDS.match(text, at + len(address)) else f"{address} ", len(address))
 
 
 def _same(pattern: re.Pattern[str], text: str, at: int) -> _Step:

@@ -28,7 +28,7 @@ class Fences:
         self.sure = True
         """Nothing so far that two readers would split into blocks or code in two ways."""
         self.opens_oddly = ""
-        """The marks of a line that opens code of a language that holds quotes: some readers write it into a tag."""
+        """The marks before a long language, or one with quotes: some readers write it into a tag."""
         self._fence = ""
         """What opened the code that we are in: the run of backticks or tildes itself."""
         self._is_empty = False
@@ -74,7 +74,9 @@ class Fences:
     def _open(self, before: str, rest: str, fence: str) -> None:
         self._fence, self._indent, self._quotes = fence, len(before), before.count(">")
         self._is_empty = True
-        self.opens_oddly = before + fence if any(quote in rest for quote in "\"'<>") else ""
+        is_odd = len(rest) > 100 or any(quote in rest for quote in "\"'<>")
+        self.opens_oddly = before + fence if is_odd else ""
+        self.sure &= not is_odd
         in_item = self._item and self._item <= self._indent <= self._item + 3
         if before.strip(" ") or not (self._indent <= 3 or in_item) or not _PLAIN.fullmatch(rest):
             self.sure = False

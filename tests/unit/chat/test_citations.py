@@ -218,6 +218,28 @@ def test_an_unfinished_link_does_not_hold_the_answer_forever() -> None:
     assert shown.startswith("[aaa")
 
 
+LONG = 2_100
+
+
+@pytest.mark.parametrize(
+    ("answer", "never"),
+    [
+        ("[x]:" + " " * LONG + "javascript:alert(1)", "]: "),
+        ("[x]" + " " * LONG + "(javascript:alert(1))", "] "),
+        ("[x] [9]" + " " * LONG + "(javascript:alert(1))", "[x]  "),
+        ("[x](javascript:" + "a" * LONG + ")", "]("),
+        ("https://localhost" + ")" * LONG + ".evil.example", "localhost)"),
+        ("```" + "a" * LONG + "`\n<img src=x onerror=alert(1)>", "<img"),
+        ("```" + "a" * LONG + '"onclick=alert(1)', "```a"),
+        ("`" + "a" * LONG + "`<img src=x onerror=alert(1)>`", "<img"),
+    ],
+)
+def test_what_does_not_end_in_time_does_not_come_alive_later(answer: str, never: str) -> None:
+    citations = Citations(hits())
+    shown = "".join(citations.feed(answer[at : at + 300]) for at in range(0, len(answer), 300)) + citations.end()
+    assert never not in shown
+
+
 def test_uncited_passages_follow_the_cited_ones() -> None:
     found = hits()
     citations = Citations(found)
