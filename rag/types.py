@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import urlsplit
@@ -165,3 +166,5 @@ class Prompt:
     question: str
     messages: tuple[dict[str, str], ...]
     hits: tuple[Hit, ...]
+    shorter: Callable[[], "Prompt"] | None = field(default=None, compare=False)
+    """Writes the same question with less beside it; None where nothing is left to leave out."""

@@ -6,6 +6,7 @@ Retrieved text is data. It stands in the user's message between marks that it ca
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from rag.types import Hit, Message, Prompt
 
@@ -80,7 +81,10 @@ class PromptWriter:
         room = min(HISTORY_BYTES, PROMPT_BYTES - size(question) - size(sources) - size(selection))
         earlier = [{"role": turn.role, "content": _CITED.sub("", turn.content)} for turn in newest(history, room)]
         messages = [{"role": "system", "content": system}, *earlier, {"role": "user", "content": asked}]
-        return Prompt(question=question, messages=tuple(messages), hits=tuple(hits))
+        # First without the conversation, then with the better half of the sources, which keep their numbers.
+        kept = hits if earlier else hits[: len(hits) // 2]
+        shorter = partial(self.write, question, history=(), hits=kept, selection=selection) if kept else None
+        return Prompt(question=question, messages=tuple(messages), hits=tuple(hits), shorter=shorter)
 
 
 def size(text: str) -> int:

@@ -22,6 +22,7 @@ from rag.errors import UpstreamError, UpstreamTimeout
 from rag.llm.chat_answers import NO_ANSWER, read_completion, read_pieces, tokens_of, used_up
 from rag.llm.client import Read, Upstream
 from rag.llm.http_client import bill_of, read_body
+from rag.llm.model_quirks import TOO_LONG
 from rag.llm.stream_timeout import StreamTimeout
 from rag.protocols import DENSE_WEIGHT
 from rag.types import Completion, Generated, Missing, Prompt
@@ -32,8 +33,6 @@ T = TypeVar("T")
 STREAM_SILENCE_S = 10.0
 """Between two tokens, and never more than the request's own time; a stream that is silent for longer has broken off."""
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
-TOO_LONG = "context_length_exceeded"
-"""The code with which a model refuses more than it can read."""
 MAX_VECTOR_BYTES = 128 * 1024
 """One vector, as numbers in full length; 4,096 dimensions need 90 kB."""
 
@@ -97,7 +96,7 @@ class AzureChat:
                 if isinstance(piece, Completion):
                     if piece.cut:
                         raise used_up()
-                    continue
+                    return NO_ANSWER, _only(replace(piece, text=NO_ANSWER))
                 first += piece
                 if first.strip():
                     return first, pieces
@@ -122,15 +121,15 @@ class AzureChat:
                     yield piece
 
     async def _asked(self, prompt: Prompt, *, deadline: Deadline, read: Read[T], stream: bool) -> T:
-        """Asks once more without the earlier turns where the model cannot read that much."""
-        try:
-            return await self._upstream.call(self._body(prompt, stream=stream), deadline=deadline, read=read)
-        except Refused as error:
-            if error.named != TOO_LONG or len(prompt.messages) <= 2:
-                raise
-            log.warning("prompt too long for the model, asked without the conversation", extra={"reason": str(error)})
-            shorter = replace(prompt, messages=(prompt.messages[0], prompt.messages[-1]))
-            return await self._upstream.call(self._body(shorter, stream=stream), deadline=deadline, read=read)
+        """Asks again with a shorter prompt while the model cannot read that much; such a refusal costs nothing."""
+        while True:
+            try:
+                return await self._upstream.call(self._body(prompt, stream=stream), deadline=deadline, read=read)
+            except Refused as error:
+                if error.named != TOO_LONG or prompt.shorter is None:
+                    raise
+                log.warning("prompt too long for the model, asked with less", extra={"reason": str(error)})
+                prompt = prompt.shorter()
 
     def _body(self, prompt: Prompt, *, stream: bool) -> dict[str, Any]:
         body = {"messages": prompt.messages, "temperature": self._temperature, "max_tokens": self._max_tokens}
@@ -138,6 +137,10 @@ class AzureChat:
             return body
         counted = all(_counts_streams(target.endpoint.url) for target in self._upstream.targets)
         return body | {"stream": True} | ({"stream_options": {"include_usage": True}} if counted else {})
+
+
+async def _only(completion: Completion) -> AsyncGenerator[str | Completion, None]:
+    yield completion
 
 
 def _counts_streams(url: str) -> bool:

@@ -27,6 +27,15 @@ ENDPOINT_CODES = frozenset(
 """Except with one of these codes: they would be the same for every question."""
 
 
+TOO_LONG = "context_length_exceeded"
+"""The code with which Azure and OpenAI refuse more than a model can read."""
+# Others say it in words (vLLM), or by a code of their own (llama.cpp's server).
+_TOO_LONG = re.compile(
+    r"maximum (?:context|model|sequence) length|max_model_len|(?:available |exceeds? (?:the |max(?:imum)? )?)context"
+    r"|context[ _](?:length|size|window)[ _]exceed|exceed[ _]context|prompt is too long|input is too long",
+    re.IGNORECASE,
+)
+
 SETTING_OF = {
     "temperature": "CHAT_TEMPERATURE", "max_tokens": "CHAT_MAX_TOKENS", "max_completion_tokens": "CHAT_MAX_TOKENS",
 }  # fmt: skip
@@ -34,9 +43,17 @@ SETTING_OF = {
 
 
 def read(body: bytes) -> tuple[str, str]:
-    """Code and parameter that the body of a refusal names, each as one short word; empty where it names none."""
+    """Code and parameter that the body of a refusal names, each as one short word; empty where it names none.
+
+    A text that is too long for the model has the same code whoever refuses it.
+    """
     try:
-        error = orjson.loads(body)["error"]
+        answer = orjson.loads(body)
+        # Older versions of vLLM have no `error` around it.
+        error = answer.get("error") or answer
+        words = error if isinstance(error, str) else f"{error.get('type')} {error.get('message')}"
+        if _TOO_LONG.search(words[:1_000]):
+            return TOO_LONG, ""
         code, param = str(error.get("code") or error.get("type") or "")[:80], error.get("param")
     except (ValueError, TypeError, KeyError, AttributeError):
         return "", ""

@@ -1,5 +1,8 @@
 """Limits over four workers, whom they count, and which pages may call: one server as it stands behind a proxy."""
 
+import json
+import re
+import socket
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -240,3 +243,43 @@ def test_no_spelling_of_a_path_is_answered_uncounted(limited: RagServer) -> None
             form = "application/json" if path.startswith("/v1/") else "application/problem+json"
             assert (answer.status_code, answer.headers["content-type"]) == (404, form), path
     assert {"/chat?x", "/search?x", "/%63hat?x", "/v1/chat/completions?x"} <= answered
+
+
+def spoken(server: RagServer, *requests: bytes) -> Counter[int]:
+    """The statuses of what is sent on one connection, all at once."""
+    with socket.create_connection(("127.0.0.1", httpx.URL(server.base_url).port or 80), timeout=30) as connection:
+        connection.sendall(b"".join(requests))
+        answers, said = b"", list[bytes]()
+        while len(said) < len(requests) and (piece := connection.recv(65_536)):
+            answers += piece
+            said = re.findall(rb"HTTP/1\.[01] (\d{3})", answers)
+    return Counter(map(int, said))
+
+
+@pytest.mark.parametrize(
+    ("target", "version", "more"),
+    [(b"/chat", b"1.0", b""), (b"http://brinewell.example/chat", b"1.1", b"Host: other.example\r\n"),
+     (b"/chat?x=1#/health", b"1.1", b"Host: x\r\n"), (b"/chat", b"1.1", b"Host: x\r\nX-HTTP-Method-Override: GET\r\n")],
+)  # fmt: skip
+def test_an_odd_way_to_speak_http_is_counted_like_any_other(
+    limited: RagServer, visitor: str, target: bytes, version: bytes, more: bytes
+) -> None:
+    body = json.dumps(QUESTION).encode()
+    head = b"POST %b HTTP/%b\r\n%bX-Forwarded-For: %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\n" % (
+        target, version, more, visitor.encode(), len(body)
+    )  # fmt: skip
+    last = b"Connection: close\r\n\r\n"
+    for _ in range(22):
+        counted = spoken(limited, head + last + body)
+        assert counted.keys() <= {200, 429}
+    assert counted == {429: 1}
+    assert ask(limited, visitor).status_code == 429
+
+
+def test_requests_that_are_sent_before_their_answers_are_each_counted(limited: RagServer, visitor: str) -> None:
+    body = json.dumps(QUESTION).encode()
+    head = b"POST /chat HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: %b\r\nContent-Type: application/json\r\n" % (
+        visitor.encode()
+    )  # fmt: skip
+    one = head + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    assert spoken(limited, *[one] * 12) + spoken(limited, *[one] * 12) == {200: 20, 429: 4}

@@ -472,3 +472,28 @@ def test_a_model_that_reasons_answers_from_the_first_question_on_and_a_second_en
         azure.clear()
         assert ask(client)["degraded"] is None
         assert [seen["deployment"] for seen in azure.requests("chat")] == ["reasoning", "west"]
+
+
+def test_a_prompt_too_long_for_the_model_is_made_shorter_and_what_has_no_word_is_asked_once(
+    start_server: StartServer, azure: AzureEmulator
+) -> None:
+    server = start_server(workers=1)
+    vllm = {"object": "error", "message": "This model's maximum context length is 4096 tokens.", "code": 400}
+    with httpx.Client(base_url=server.base_url, timeout=30, trust_env=False) as client:
+        azure.clear()
+        assert ask(client)["degraded"] is None
+        (asked,) = azure.requests("chat")
+        for body in (None, vllm):
+            azure.clear()
+            azure.fail("too_long", target="chat", size=int(asked["headers"]["content-length"]) - 1, body=body)
+            assert ask(client)["degraded"] is None
+            assert len(azure.requests("chat")) == 2
+            azure.heal()
+        for kind, words in (("empty_answer", "The model gave no answer"), ("refusal", "")):
+            azure.clear()
+            azure.fail(kind, target="chat")
+            answer = ask(client)
+            assert (answer["degraded"], answer["response"].startswith(words)) == (None, True)
+            assert ask_streamed(client)[1][-1][1]["degraded"] is None
+            assert len(azure.requests("chat")) == 2
+            azure.heal()

@@ -46,6 +46,8 @@ class Reply:
     model: str
     azure: bool
     """Whether content filter results are sent, as Azure does and OpenAI does not."""
+    refuses: bool = False
+    """Whether the words are a refusal, which has a field of its own."""
 
     @property
     def text(self) -> str:
@@ -136,7 +138,7 @@ def as_json(reply: Reply) -> dict[str, Any]:
     """The body of an answer that is not streamed. A filtered one has no content, as Azure documents."""
     message: dict[str, Any] = {"role": "assistant", "refusal": None}
     if reply.finish_reason != "content_filter":
-        message["content"] = reply.text
+        message |= {"content": None, "refusal": reply.text} if reply.refuses else {"content": reply.text}
     answer: dict[str, Any] = {
         "id": f"chatcmpl-{uuid.uuid4().hex}",
         "object": "chat.completion",
@@ -183,7 +185,8 @@ def as_events(reply: Reply, *, include_usage: bool, annotations: bool = False) -
         filtered = [{"prompt_index": 0, "content_filter_results": SAFE}]
         empty = {"choices": [], "created": 0, "id": "", "model": "", "object": "", "prompt_filter_results": filtered}
         before = event(empty) + before
-    tokens = [chunk(None, {"content": token}) for token in reply.tokens]
+    field = "refusal" if reply.refuses else "content"
+    tokens = [chunk(None, {field: token}) for token in reply.tokens]
     if annotations:
         offsets = {"check_offset": 0, "start_offset": 0, "end_offset": 1}
         note = {"index": 0, "finish_reason": None, "content_filter_results": SAFE, "content_filter_offsets": offsets}

@@ -7,7 +7,7 @@ import asyncio
 import base64
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -61,6 +61,8 @@ async def _deliver_fault(exchange: Exchange, fault: Fault, *, beginning: bytes, 
         case "not_json":
             page = f"<html><body><h1>Gateway</h1>{errors.WORDING}</body></html>"
             await exchange.answer(200, page.encode(), b"text/html; charset=utf-8")
+        case "too_long":
+            await exchange.answer(400, errors.TOO_LONG if fault.body is None else orjson.dumps(fault.body))
         case "content_filter_prompt":
             await exchange.answer(400, errors.FILTERED_PROMPT)
         case "huge_body":
@@ -147,11 +149,13 @@ async def deliver_chat(
         beginning, content_type = b"data: " + beginning, EVENTS
     if fault and await _deliver_fault(exchange, fault, beginning=beginning, content_type=content_type):
         return
+    tokens = [] if kind == "empty_answer" else profile.fixed_tokens()
     reply = chat.reply_to(
-        {"messages": [], **body}, model=model, azure=azure, tokens=profile.fixed_tokens(),
+        {"messages": [], **body}, model=model, azure=azure, tokens=tokens,
         filtered_after=fault.tokens if fault and kind == "content_filter_answer" else None,
         tail=MULTIBYTE_TAIL if kind == "split_utf8" else "",
     )  # fmt: skip
+    reply = replace(reply, refuses=kind == "refusal")
     exchange.billed += reply.prompt_tokens
     if body.get("stream"):
         options = body.get("stream_options") or {}

@@ -30,6 +30,11 @@ FILTERED_PROMPT = error(
     innererror={"code": "ResponsibleAIPolicyViolation", "content_filter_result": CAUGHT},
 )
 
+TOO_LONG = error(
+    "context_length_exceeded", "The messages have more tokens than this model can read.", param="messages",
+    type="invalid_request_error",
+)  # fmt: skip
+
 
 def bad_request(message: str, param: str | None = None) -> bytes:
     """The body of a 400 for a request that has the wrong shape."""

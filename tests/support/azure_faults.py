@@ -24,6 +24,9 @@ KINDS = frozenset(
         "content_filter_prompt",  # 400 content_filter
         "content_filter_answer",  # 200, finish_reason content_filter, after `tokens` tokens in a stream
         "stall_after",  # `tokens` tokens, then silence until the client leaves
+        "empty_answer",  # 200, an answer without a word, counted
+        "refusal",  # 200, the answer in the field for refusals
+        "too_long",  # 400 for requests of more than `size` bytes, with `body` where it is not Azure
         "huge_body",  # a sound beginning, then `size` bytes of content
     }
 )
@@ -50,7 +53,7 @@ class Fault:
     tokens: int = 2
     seconds: float = 1.0
     size: int | None = None
-    """Bytes: of a network chunk, or of a huge body."""
+    """Bytes: of a network chunk, of a huge body, or that a model can read."""
     dimension: int | None = None
     finish: bool = True
 
@@ -73,6 +76,7 @@ class Fault:
             self.target in ("any", target)
             and self.deployment in (None, deployment)
             and (self.contains is None or self.contains.encode() in raw)
+            and (self.kind != "too_long" or len(raw) > (self.size or 0))
         )
 
 

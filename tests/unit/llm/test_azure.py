@@ -5,6 +5,7 @@ import base64
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -14,17 +15,19 @@ import pytest
 import respx
 
 from rag.calls import Refused
+from rag.chat.prompt import PromptWriter
 from rag.deadline import Deadline
 from rag.errors import ContentFiltered, UpstreamError, UpstreamTimeout
 from rag.llm.azure import MAX_ANSWER_BYTES, STREAM_SILENCE_S, AzureChat, AzureEmbedder
 from rag.llm.chat_answers import NO_ANSWER
 from rag.llm.client import Unanswered, Upstream
 from rag.llm.resilience import RetryBudget
-from rag.types import Completion, Endpoint, Prompt
+from rag.types import Completion, Endpoint, Hit, Message, Passage, Prompt
 
 URL = "https://east.openai.azure.com/openai/deployments/model/x?api-version=2024-10-21"
 MESSAGES = ({"role": "system", "content": "Answer."}, {"role": "user", "content": "Grüße 🌊"})
 PROMPT = Prompt(question="Grüße 🌊", messages=MESSAGES, hits=())
+PASSAGE = Passage(text="Text", title="T", headings=(), anchor="", url="u", source="s", language="en")
 CUT = httpx.ReadError("the connection ended")
 Wire = Callable[..., list[httpx.Request]]
 
@@ -326,16 +329,18 @@ def test_a_stream_without_words_or_of_a_refusal_is_an_answer_and_paid_for_once(
     assert len(received) == 1
 
 
-def test_a_prompt_that_is_too_long_is_asked_once_more_without_the_conversation() -> None:
-    first, last = MESSAGES
-    said = ({"role": "user", "content": "Earlier"}, {"role": "assistant", "content": "Said"})
-    prompt = Prompt(question="?", messages=(first, *said, last), hits=())
+def test_a_prompt_that_is_too_long_is_asked_again_with_less_and_less() -> None:
+    said = [Message("user", "Earlier"), Message("assistant", "Said")]
+    passages = [replace(PASSAGE, text=f"Text {number}") for number in range(4)]
+    prompt = PromptWriter(site_name="Site").write(
+        "What?", history=said, hits=[Hit(passage, 1.0, 0.5, 0) for passage in passages]
+    )
     refusal = {"error": {"code": "context_length_exceeded", "message": "too long"}}
     asked: list[Any] = []
 
     def respond(request: httpx.Request) -> httpx.Response:
         asked.append(orjson.loads(request.content)["messages"])
-        short = len(asked[-1]) == 2
+        short = "Text 1" not in asked[-1][-1]["content"]
         return httpx.Response(200, content=answer()) if short else httpx.Response(400, json=refusal)
 
     async def story(upstream: Upstream) -> Any:
@@ -345,7 +350,37 @@ def test_a_prompt_that_is_too_long_is_asked_once_more_without_the_conversation()
     with respx.mock(using="httpx") as router:
         router.post(URL).side_effect = respond
         assert with_upstream(story) == ["Hi", "ok"]
-    assert [len(messages) for messages in asked] == [4, 2]
+    sources = [messages[-1]["content"].count("<source ") for messages in asked]
+    assert [len(messages) for messages in asked] == [4, 2, 2, 2]
+    assert sources == [4, 4, 2, 1]
+
+
+def test_a_question_that_no_prompt_is_short_enough_for_is_refused_in_the_end() -> None:
+    prompt = PromptWriter(site_name="Site").write("What?", history=(), hits=[Hit(PASSAGE, 1.0, 0.5, 0)] * 8)
+    refusal = httpx.Response(400, json={"error": {"code": "context_length_exceeded"}})
+
+    async def story(upstream: Upstream) -> Any:
+        chat = AzureChat(upstream=upstream, temperature=0.5, max_tokens=7)
+        with pytest.raises(Refused):
+            await chat.complete(prompt, deadline=Deadline(5))
+        return upstream.health()["status"]
+
+    with respx.mock(using="httpx") as router:
+        route = router.post(URL).mock(return_value=refusal)
+        assert with_upstream(story) == "ok"
+    assert route.call_count == 4
+
+
+def test_a_stream_without_a_word_is_counted(wire: Wire) -> None:
+    usage = {"prompt_tokens": 9, "completion_tokens": 2}
+    counts = b"data: " + orjson.dumps({"choices": [], "usage": usage}) + b"\n\n"
+    wire(Chunks([FIRST, END, counts, DONE]))
+
+    async def story(upstream: Upstream) -> Any:
+        chat = AzureChat(upstream=upstream, temperature=0.5, max_tokens=7)
+        return [piece async for piece in chat.stream(PROMPT, deadline=Deadline(5))]
+
+    assert with_upstream(story) == [NO_ANSWER, Completion(NO_ANSWER, 9, 2)]
 
 
 @pytest.mark.parametrize("prompt_tokens", [-5, 10**15])

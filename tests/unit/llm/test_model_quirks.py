@@ -61,6 +61,26 @@ def test_a_refusal_in_an_unknown_form_names_nothing(body: bytes) -> None:
     assert model_quirks.read(body) == ("", "")
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error": {"code": "context_length_exceeded", "message": "too long", "param": "messages"}},
+        {"object": "error", "message": "This model's maximum context length is 4096 tokens.", "code": 400},
+        {"error": {"type": "BadRequestError", "code": 400, "message": "The maximum model length of 4096 was exceeded"}},
+        {"error": {"type": "exceed_context_size_error", "code": 400, "message": "it does not fit"}},
+        {"error": {"type": "invalid_request_error", "message": "prompt is too long: 9000 tokens > 8000 maximum"}},
+        {"error": "the prompt exceeds the context window"},
+    ],
+)
+def test_a_text_too_long_for_the_model_has_one_code_whoever_refuses_it(body: object) -> None:
+    assert model_quirks.read(orjson.dumps(body))[0] == model_quirks.TOO_LONG
+
+
+def test_what_only_speaks_of_a_context_is_no_such_refusal() -> None:
+    body = {"error": {"code": "invalid_value", "message": "The context of this image is not allowed.", "param": "x"}}
+    assert model_quirks.read(orjson.dumps(body)) == ("invalid_value", "x")
+
+
 @pytest.mark.parametrize("param", [["max_tokens"], 7, "two words", "a" * 50, "line\nbreak"])
 def test_only_a_word_is_taken_for_a_parameter(param: object) -> None:
     assert model_quirks.read(orjson.dumps({"error": {"code": "c", "param": param}})) == ("c", "")
