@@ -38,8 +38,8 @@ def address() -> Iterator[str]:
         thread.join()
 
 
-def fetch(url: str) -> bytes:
-    return asyncio.run(fetched(url, timeout_s=0.5, largest_bytes=1000))
+def fetch(url: str, *, timeout_s: float = 10.0) -> bytes:
+    return asyncio.run(fetched(url, timeout_s=timeout_s, largest_bytes=1000))
 
 
 def test_a_sound_document_comes_whole(address: str) -> None:
@@ -54,7 +54,7 @@ def test_what_is_too_large_moved_or_missing_is_refused(path: str, why: str, addr
 
 def test_what_comes_late_is_not_waited_for(address: str) -> None:
     with pytest.raises(TimeoutError):
-        fetch(f"{address}/slow")
+        fetch(f"{address}/slow", timeout_s=0.5)
 
 
 def test_nobody_there_is_a_failure_of_the_transport() -> None:
