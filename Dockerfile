@@ -1,17 +1,17 @@
 # Build: docker build -t rag-server .
 # Run:   docker compose -f docker-compose.prod.yml up -d
-# Without the packages for traces: --build-arg REQUIREMENTS=requirements-prod.txt
+# Without the packages for traces: --build-arg REQUIREMENTS=requirements-prod.lock
 # Where the base must never move: --build-arg PYTHON_IMAGE=python:3.12-slim-bookworm@sha256:…
 ARG PYTHON_IMAGE=python:3.12.12-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS packages
-ARG REQUIREMENTS=requirements-otel.txt
+ARG REQUIREMENTS=requirements-otel.lock
 WORKDIR /build
-COPY requirements-prod.txt requirements-otel.txt requirements-postgres.txt ./
+COPY requirements-prod.lock requirements-otel.lock requirements-postgres.lock ./
 # pip leaves when its work is done: nothing is installed into a server that runs.
 RUN python -m venv /opt/venv \
-    && /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check --only-binary :all: \
-       -r "$REQUIREMENTS" -r requirements-postgres.txt \
+    && /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes --only-binary :all: \
+       -r "$REQUIREMENTS" -r requirements-postgres.lock \
     && /opt/venv/bin/python -m pip uninstall --yes --quiet pip
 
 FROM ${PYTHON_IMAGE}

@@ -1,13 +1,13 @@
 # On a bare machine with Python 3.11 or newer, `make demo` is all it takes.
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check fuzz soak bench bench-peers image-test vm-test pictures clean programs
+.PHONY: help demo run test check lock fuzz soak bench bench-peers image-test vm-test pictures clean programs
 MAKEFLAGS += --no-print-directory
 
 VENV := .venv
 BIN := $(VENV)/bin
 # The newest Python whose packages all exist as wheels, then whatever is there.
 CANDIDATES := python3.14 python3.13 python3.12 python3.11 python3 python
-PIP := $(BIN)/python -m pip --disable-pip-version-check -qq install
+PIP := $(BIN)/python -m pip --disable-pip-version-check -qq install --require-hashes --only-binary :all:
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ test: check programs ## Everything that the tests need, then all of them
 
 check: $(VENV)/dev ## Format, lint and types
 	@scripts/check
+
+lock: $(VENV)/dev ## Write the hashes of the packages anew, after a change of requirements-*.txt
+	@$(BIN)/python scripts/lock
 
 # What the tests run beside Python, each as command:package. As root it is installed, else the command is told.
 PROGRAMS := redis-server:redis-server prometheus:prometheus promtool:prometheus node:nodejs npm:npm chromium:chromium \
@@ -117,12 +120,12 @@ $(BIN)/python:
 	fi >&2; exit 1
 
 # Stamps: a second run starts at once, and a changed list of packages is noticed.
-$(VENV)/prod: requirements-prod.txt | $(BIN)/python
+$(VENV)/prod: requirements-prod.lock | $(BIN)/python
 	@echo "· installing packages (once, about half a minute)"
-	@$(PIP) -r requirements-prod.txt
+	@$(PIP) -r requirements-prod.lock
 	@touch $@
 
-$(VENV)/dev: requirements-dev.txt requirements-otel.txt requirements-postgres.txt requirements-prod.txt | $(BIN)/python
+$(VENV)/dev: requirements-dev.lock requirements-otel.lock requirements-postgres.lock requirements-prod.lock | $(BIN)/python
 	@echo "· installing packages for the tests (once, about half a minute)"
-	@$(PIP) -r requirements-dev.txt
+	@$(PIP) -r requirements-dev.lock
 	@touch $@ $(VENV)/prod

@@ -184,7 +184,7 @@ def _import_libraries() -> None:
         try:
             _ = is_wanted and import_module(library)
         except ModuleNotFoundError as missing:
-            what = f"{variable} is set, but {missing.name} is not installed; see requirements-{kind}.txt"
+            what = f"{variable} is set, but {missing.name} is not installed; see requirements-{kind}.lock"
             print("Nothing was started:", what, sep="\n  ", file=sys.stderr)
             raise SystemExit(1) from None
 

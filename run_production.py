@@ -30,7 +30,7 @@ try:
 except ModuleNotFoundError as missing:
     if (missing.name or "").startswith("rag"):
         raise
-    print(f"{missing.name} is not installed; run: {sys.executable} -m pip install -r {ROOT / 'requirements-prod.txt'}")
+    print(f"{missing.name} is not installed; run: {sys.executable} -m pip install -r {ROOT / 'requirements-prod.lock'}")
     raise SystemExit(1) from None
 
 PROBE_S = 5.0

@@ -17,7 +17,7 @@
 set -euo pipefail
 
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-PARTS=(rag indexer docs rag_server.py run_production.py gunicorn.conf.py requirements-{prod,otel,postgres}.txt)
+PARTS=(rag indexer docs rag_server.py run_production.py gunicorn.conf.py requirements-{prod,otel,postgres}.lock)
 COMPOSE=(docker compose -f docker-compose.prod.yml)
 IMAGE=rag-server
 
@@ -100,9 +100,10 @@ place_release() { # sets $release
     say "installing packages into $release"
     python3 -m venv "$release/.venv"
     # Traces and PostgreSQL need packages of their own.
-    ! grep -q '^OTEL_EXPORTER_OTLP_ENDPOINT=.' "$settings" 2>/dev/null || packages+=(-r "$release/requirements-otel.txt")
-    ! grep -q '^DATABASE_URL=.' "$settings" 2>/dev/null || packages+=(-r "$release/requirements-postgres.txt")
-    "$release/.venv/bin/pip" --disable-pip-version-check --quiet install -r "$release/requirements-prod.txt" "${packages[@]}"
+    ! grep -q '^OTEL_EXPORTER_OTLP_ENDPOINT=.' "$settings" 2>/dev/null || packages+=(-r "$release/requirements-otel.lock")
+    ! grep -q '^DATABASE_URL=.' "$settings" 2>/dev/null || packages+=(-r "$release/requirements-postgres.lock")
+    "$release/.venv/bin/pip" --disable-pip-version-check --quiet install --require-hashes --only-binary :all: \
+      -r "$release/requirements-prod.lock" "${packages[@]}"
   fi
   # The service may not write here, so what can be compiled is compiled now.
   "$release/.venv/bin/python" -m compileall -q "$release/rag" "$release/indexer" || true

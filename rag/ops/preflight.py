@@ -29,8 +29,8 @@ from rag.types import Endpoint
 
 Probe = Callable[[Settings], int]
 """Embeds one word through the configured endpoint and returns its dimension. Raises `UpstreamError`."""
-PACKAGES = Path(__file__).resolve().parents[2] / "requirements-prod.txt"
-OPTIONAL_PACKAGES = PACKAGES.with_name("requirements-otel.txt")
+PACKAGES = Path(__file__).resolve().parents[2] / "requirements-prod.lock"
+OPTIONAL_PACKAGES = PACKAGES.with_name("requirements-otel.lock")
 COLLECTOR_S = 2.0
 """How long a collector may take to accept a connection, in seconds."""
 GRPC_PORT = 4317

@@ -17,7 +17,7 @@ from rag.settings import Settings
 State = Literal["ok", "warning", "fault"]
 Found = tuple[State, str, str, str]
 """A finding: its state, its subject, a sentence, and the remedy."""
-PACKAGES = Path(__file__).resolve().parents[2] / "requirements-postgres.txt"
+PACKAGES = Path(__file__).resolve().parents[2] / "requirements-postgres.lock"
 UNTIL = "until it answers, nothing is remembered and each worker limits for itself"
 OTHERS_CONNECTIONS = 10
 """What is left to a superuser, backups and a look by hand."""

@@ -16,8 +16,8 @@ from tests.support.postgres_server import PostgresServer
 from tests.support.waiting import REPOSITORY, free_port
 
 VENV = Path(sys.executable).parent.parent
-PARTS = ("rag", "indexer", "docs", "rag_server.py", "run_production.py", "gunicorn.conf.py", "requirements-prod.txt",
-         "requirements-otel.txt", "requirements-postgres.txt")  # fmt: skip
+PARTS = ("rag", "indexer", "docs", "rag_server.py", "run_production.py", "gunicorn.conf.py", "requirements-prod.lock",
+         "requirements-otel.lock", "requirements-postgres.lock")  # fmt: skip
 WAIT_S = 12
 """How long a version gets to be ready; a broken one costs all of it."""
 

@@ -61,7 +61,7 @@ UNIT
   touch "$root/etc/rag-server-vm-test"
 fi
 
-if ! cmp -s requirements-prod.txt "$root/wheels/requirements-prod.txt"; then
+if ! cmp -s requirements-prod.lock "$root/wheels/requirements-prod.lock"; then
   say "the packages, for the Python of that Debian"
   rm -rf "$root/wheels"
   mkdir "$root/wheels"
@@ -70,7 +70,7 @@ if ! cmp -s requirements-prod.txt "$root/wheels/requirements-prod.txt"; then
   unshare --mount --propagation private bash -euc '
     root=$1
     mount -t tmpfs tmpfs "$root/tmp"
-    cp requirements-prod.txt "$root/tmp"
+    cp requirements-prod.lock "$root/tmp"
     for path in /etc/ssl/certs /etc/resolv.conf /etc/pip.conf; do
       [ -e "$path" ] || continue
       [ -e "$root$path" ] || { [ -d "$path" ] && mkdir -p "$root$path" || touch "$root$path"; }
@@ -78,10 +78,10 @@ if ! cmp -s requirements-prod.txt "$root/wheels/requirements-prod.txt"; then
     done
     [ -e /etc/pip.conf ] || mount --bind /dev/null "$root/etc/pip.conf"
     chroot "$root" python3 -m venv /tmp/pip
-    chroot "$root" /tmp/pip/bin/pip --disable-pip-version-check -q download --only-binary :all: -d /wheels \
-      -r /tmp/requirements-prod.txt
+    chroot "$root" /tmp/pip/bin/pip --disable-pip-version-check -q download --require-hashes --only-binary :all: -d /wheels \
+      -r /tmp/requirements-prod.lock
   ' bash "$root" >"$work/log" 2>&1 || { tail -20 "$work/log" >&2; fail "pip download"; }
-  cp requirements-prod.txt "$root/wheels/"
+  cp requirements-prod.lock "$root/wheels/"
 fi
 
 say "booting"

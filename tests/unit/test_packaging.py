@@ -173,7 +173,7 @@ def test_the_image_holds_only_what_runs_and_runs_as_nobody_special() -> None:
     assert "*" in ignored
     admitted = {line.removeprefix("!") for line in ignored if line.startswith("!")}
     needed = {"rag", "indexer", "docs", "rag_server.py", "run_production.py", "gunicorn.conf.py"}
-    assert admitted == needed | {f"requirements-{kind}.txt" for kind in ("prod", "otel", "postgres")}
+    assert admitted == needed | {f"requirements-{kind}.lock" for kind in ("prod", "otel", "postgres")}
     dockerfile = read("Dockerfile")
     assert re.search(r"^USER 1001:1001$", dockerfile, re.MULTILINE)
     assert re.search(r"^HEALTHCHECK ", dockerfile, re.MULTILINE)

@@ -322,13 +322,13 @@ def test_packages_that_traces_need_and_that_are_not_installed_are_a_fault(given:
     state, subject, sentence, remedy = done.stdout.strip().split("|")
     assert (state, subject) == ("fault", "traces")
     assert sentence == "OTEL_EXPORTER_OTLP_ENDPOINT is set, but opentelemetry.sdk.trace is not installed"
-    assert remedy == f"{sys.executable} -m pip install -r {REPOSITORY / 'requirements-otel.txt'}, or unset it"
+    assert remedy == f"{sys.executable} -m pip install -r {REPOSITORY / 'requirements-otel.lock'}, or unset it"
 
 
 def test_a_package_that_only_workers_load_is_missed_before_they_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    listed = tmp_path / "requirements-prod.txt"
+    listed = tmp_path / "requirements-prod.lock"
     for_others = 'for-another-python==1.0 ; python_full_version < "3.0"'
     listed.write_text(f"# reason\nfastapi==0.0.1\na-package-that-nobody-has==1.2.3\n{for_others}\n")
     monkeypatch.setattr(preflight, "PACKAGES", listed)

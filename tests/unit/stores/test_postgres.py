@@ -599,7 +599,7 @@ def test_the_check_before_the_start_knows_the_database_and_stops_only_where_some
     )  # fmt: skip
     monkeypatch.setattr("rag.ops.store_checks.find_spec", lambda name: None)
     [missing] = findings(database_url)
-    assert (missing.state, "requirements-postgres.txt" in missing.remedy) == ("fault", True)
+    assert (missing.state, "requirements-postgres.lock" in missing.remedy) == ("fault", True)
 
 
 # --- Processes -------------------------------------------------------------------------------------------------------
