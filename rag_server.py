@@ -50,6 +50,7 @@ from rag.http.owner import admin, metrics
 from rag.http.services import Services
 from rag.llm.http_client import fetched, posted
 from rag.llm.opening import open_models
+from rag.public_addresses import is_public
 from rag.search.live import LiveIndex
 from rag.settings import Settings
 from rag.stores import opening
@@ -195,7 +196,9 @@ async def open_services(
     )  # fmt: skip
     handoffs = None
     if settings.takes_handoffs:
-        handoffs = Handoffs(outbox=stores.outbox(), settings=settings, post=partial(posted, timeout_s=5.0))
+        allows = (lambda _: True) if settings.escalation_allow_private else is_public
+        post = partial(posted, timeout_s=5.0, allows=allows)
+        handoffs = Handoffs(outbox=stores.outbox(), settings=settings, post=post)
         stack.push_async_callback(handoffs.close)
         await _in_background(stack, handoffs.deliver_forever)
     await _in_background(stack, index.watch)

@@ -11,7 +11,9 @@ from contextlib import asynccontextmanager
 from itertools import chain
 from pathlib import Path
 
-from indexer import arguments, completeness, evaluate, finding, site, sources
+import numpy as np
+
+from indexer import arguments, completeness, evaluate, finding, own_words, site, sources
 from indexer.build import Embedder, Summary, build
 from indexer.excluding import Exclusions
 from indexer.fetching import Fetcher
@@ -28,7 +30,6 @@ from rag.public_addresses import is_public
 from rag.search import builds
 from rag.search.hybrid import Build, open_build
 from rag.settings import Settings
-from rag.types import Hit
 
 QUESTION_TIMEOUT_S = 20.0
 
@@ -53,15 +54,15 @@ def _agreed(named: Sequence[str]) -> bool:
 
 async def _build(options: argparse.Namespace, settings: Settings, root: Path) -> int:
     addresses = [source for source in options.sources if site.is_address(source)]
-    found = finding.find(
-        [Path(source) for source in options.sources if not site.is_address(source)],
-        with_unpublished=options.with_unpublished,
-    )
+    paths = [Path(source) for source in options.sources if not site.is_address(source)]
+    found = finding.find(paths, with_unpublished=options.with_unpublished)
     exclusions = Exclusions(options.exclude)
     files = [file for file in found.files if not exclusions.excludes(file.source)]
     skipped = [about for about in found.skipped if not exclusions.excludes(about.source)]
     questions = evaluate.read(options.questions) if options.questions else []
     site_url = options.site_url if options.site_url is not None else settings.site_url
+    owned, files = own_words.split(files, paths)
+    own = own_words.read(owned, site_url=site_url)
     with ProgressBar(sys.stderr) as bar:
         reading = sources.read_all(files, site_url=site_url, with_unpublished=options.with_unpublished)
         crawls = _sites(addresses, options, bar, exclusions)
@@ -86,6 +87,7 @@ async def _build(options: argparse.Namespace, settings: Settings, root: Path) ->
                 progress=bar.show,
                 accept=accept,
                 made_with={"folder": str(Path.cwd()), "arguments": arguments.again(options)},
+                own=own,
             )
     print("\n".join(build_lines(summary, root, passed_over=found.passed_over)))
     for pattern in exclusions.unmatched():
@@ -111,18 +113,20 @@ def _sites(
 async def _search(options: argparse.Namespace, settings: Settings, root: Path) -> int:
     async with _embedder(settings) as embedder:
         live = open_build(root, model=embedder.name)
-        hits = await _found(live, embedder, options.question, options.k)
+        vector = await _vector(embedder, options.question)
+    if own := live.own_answers.match(options.question, vector):
+        print(f"answered in your own words, as: {own.questions[0]}")
+    hits = live.search(options.question, vector=vector, k=options.k)
     print("\n".join(hit_lines(hits)) or "nothing found")
     return 0
 
 
-async def _found(live: Build, embedder: Embedder, question: str, k: int) -> list[Hit]:
+async def _vector(embedder: Embedder, question: str) -> np.ndarray | None:
     try:
-        vector = (await embedder.embed([question], deadline=Deadline(QUESTION_TIMEOUT_S)))[0]
+        return np.asarray((await embedder.embed([question], deadline=Deadline(QUESTION_TIMEOUT_S)))[0])
     except UpstreamError as error:
         print(f"embeddings unavailable, found by words alone ({error})", file=sys.stderr)
-        vector = None
-    return live.search(question, vector=vector, k=k)
+        return None
 
 
 async def _evaluate(options: argparse.Namespace, settings: Settings, root: Path) -> int:

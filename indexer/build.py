@@ -9,6 +9,7 @@ import hashlib
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -17,6 +18,7 @@ import numpy as np
 from indexer.chunking import passages as cut
 from indexer.documents import Document, Skipped
 from indexer.fragments import with_fragments
+from indexer.own_words import OwnWords
 from rag.deadline import Deadline
 from rag.errors import IndexUnavailable, SourceUnreadable, UpstreamError, UpstreamRejected
 from rag.search import builds, hybrid, relevance, vector_files
@@ -58,6 +60,8 @@ class Summary:
     reused: int = 0
     calls: int = 0
     skipped: list[Skipped] = field(default_factory=list)
+    own: tuple[int, int] = (0, 0)
+    """The owner's answers, and groups of synonyms."""
     build_id: str = ""
     unchanged: bool = False
     seconds: float = 0.0
@@ -66,14 +70,14 @@ class Summary:
 async def build(
     documents: Iterable[Document | Skipped], *, root: Path, embedder: Embedder, clean: bool, progress: Progress,
     accept: Accept | None = None, exact_up_to: int = vector_files.EXACT_UP_TO,
-    made_with: Mapping[str, object] | None = None,
+    made_with: Mapping[str, object] | None = None, own: OwnWords | None = None,
 ) -> Summary:  # fmt: skip
     """Publish a build of `documents` under `root`, and say what was done.
 
     `accept` sees the complete build before it is published; what it raises stops it. Beyond `exact_up_to` passages
     times dimensions the index is approximate: see `vector_files`. `made_with` is kept in the manifest: the command that
-    makes the same again. Raises `SourceUnreadable` where nothing can be
-    indexed, `UpstreamError` where embeddings fail for good, and `BlockingIOError` while another process builds; the
+    makes the same again; `own` is what the owner adds. Raises `SourceUnreadable` where nothing can be indexed,
+    `UpstreamError` where embeddings fail for good, and `BlockingIOError` while another process builds; the
     live build is untouched then.
     """
     began = time.monotonic()
@@ -99,11 +103,17 @@ async def build(
             },
             "content": _content(passages, vectors),
         }  # fmt: skip
+        live = _live_manifest(root)
+        if own is not None:
+            embed = partial(_embed_batch, embedder=embedder, summary=summary)
+            parts, astray = await own.parts(passages, embed=embed, live=live, model=embedder.name)
+            manifest |= parts
+            summary.skipped += astray
+            summary.own = len(own.answers), len(own.groups)
         if made_with is not None:
             manifest["made_with"] = made_with
         if accept is not None:
             await accept(hybrid.Build(folder=staging, manifest={**manifest, "id": "not published"}))
-        live = _live_manifest(root)
         if live is not None and _is_the_same(live, manifest):
             # Publishing the same again would push out the builds that a rollback could return to.
             summary.build_id, summary.unchanged = str(live["id"]), True
@@ -279,7 +289,8 @@ def _content(passages: Passages, vectors: np.ndarray) -> str:
 
 def _is_the_same(live: Mapping[str, object], made: Mapping[str, object]) -> bool:
     """Whether the live build answers as the new one would. How an index was tuned may differ: content decides."""
-    return all(live.get(name) == made[name] for name in made if name not in ("index", "made_with"))
+    names = {*made, "answers", "synonyms"} - {"index", "made_with"}
+    return all(live.get(name) == made.get(name) for name in names)
 
 
 def _live_manifest(root: Path) -> dict[str, object] | None:

@@ -12,6 +12,7 @@ from indexer.metrics import interval_95, mrr_at_10, ndcg_at_10, recall_at_5
 from rag.deadline import Deadline
 from rag.errors import RagError, SourceUnreadable
 from rag.search.hybrid import Build
+from rag.types import Hit
 
 DEPTH = 20
 """Passages asked for; several of one page count once, so that ten pages remain."""
@@ -42,6 +43,8 @@ class Scores:
     """nDCG@10, recall@5 and reciprocal rank of every question, in their order."""
     unknown: list[str] = field(default_factory=list)
     """Pages that questions name and the build does not have: misspelled, moved or skipped."""
+    own: int = 0
+    """Questions that the owner's answers answer: what these lead to counts as found, and nothing else."""
 
 
 class BelowBar(RagError):
@@ -84,7 +87,7 @@ def _listed(places: object) -> list[object]:
 async def measure(live: Build, questions: Sequence[Question], *, embedder: Embedder, progress: Progress) -> Scores:
     """Ask every question of `live`, as the server would. Raises `UpstreamError`."""
     each: list[tuple[float, float, float]] = []
-    missed = []
+    missed, own = [], 0
     pages = _Pages(live)
     unknown: dict[str, None] = {}
     for start in range(0, len(questions), BATCH_TEXTS):
@@ -93,13 +96,16 @@ async def measure(live: Build, questions: Sequence[Question], *, embedder: Embed
         for question, vector in zip(batch, vectors, strict=True):
             wanted = pages.wanted(question.relevant)
             unknown |= dict.fromkeys(sorted(wanted - pages.names))
-            ranked = _ranked(live, question, vector, wanted)
+            answer = live.own_answers.match(question.text, vector)
+            own += answer is not None
+            hits = answer.hits if answer else live.search(question.text, vector=vector, k=DEPTH)
+            ranked = _ranked(hits, wanted)
             each.append((ndcg_at_10(ranked, wanted), recall_at_5(ranked, wanted), mrr_at_10(ranked, wanted)))
             if not wanted & set(ranked[:10]):
                 missed.append(question.text)
         progress("asking", start + len(batch), len(questions))
     ndcg, recall, mrr = (sum(figures) / len(each) for figures in zip(*each, strict=True))
-    return Scores(len(each), ndcg, recall, mrr, missed, each, list(unknown))
+    return Scores(len(each), ndcg, recall, mrr, missed, each, list(unknown), own)
 
 
 def require(scores: Scores, *, min_ndcg: float) -> None:
@@ -139,7 +145,7 @@ class _Pages:
     def __init__(self, live: Build) -> None:
         self._url_of: dict[str, str] = {}
         self._page_of: dict[str, str] = {}
-        for passage in live.passages():
+        for passage in (*live.own_answers.pages(), *live.passages()):
             self._url_of[passage.url] = self._url_of[passage.source] = passage.url
             self._page_of[passage.anchored_url] = passage.url
         self.names = self._url_of.keys() | self._page_of.keys()
@@ -151,8 +157,7 @@ class _Pages:
         return frozenset(url for url in urls if self._page_of.get(url, url) == url or self._page_of[url] not in urls)
 
 
-def _ranked(live: Build, question: Question, vector: object, wanted: frozenset[str]) -> list[str]:
+def _ranked(hits: Sequence[Hit], wanted: frozenset[str]) -> list[str]:
     """The pages that were found, best first, each once; passages that are wanted as such by their own addresses."""
-    hits = live.search(question.text, vector=vector, k=DEPTH)  # type: ignore[arg-type]
     passages = [hit.passage for hit in hits]
     return list(dict.fromkeys(p.anchored_url if p.anchored_url in wanted else p.url for p in passages))

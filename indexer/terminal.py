@@ -70,6 +70,8 @@ def build_lines(summary: Summary, root: Path, *, passed_over: Counter[str]) -> l
         f"skipped    {len(summary.skipped):,}",
         *(f"           {skipped.source}: {skipped.reason}" for skipped in summary.skipped),
     ]
+    if any(summary.own):
+        lines.append(f"own words  {summary.own[0]:,} answers, {summary.own[1]:,} groups of synonyms")
     if passed_over:
         lines.append(f"other      {_other_types(passed_over)}")
     lines.append(f"seconds    {summary.seconds:.1f}")
@@ -109,6 +111,7 @@ def score_lines(scores: Scores, build_id: str) -> list[str]:
         f"nDCG@10    {scores.ndcg_at_10:.3f}",
         f"recall@5   {scores.recall_at_5:.3f}",
         f"MRR@10     {scores.mrr_at_10:.3f}",
+        *([f"own words  {scores.own:,} of the questions are answered by them"] if scores.own else []),
         *(f"not found  {question}" for question in scores.missed[:10]),
         *(f"no page    {name}" for name in scores.unknown[:10]),
     ]

@@ -1,6 +1,7 @@
 """What the rooms ask of a model, so that none of them has to know which one it is."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
 from typing import Any, Protocol
 
 import numpy as np
@@ -35,3 +36,18 @@ class ChatModel(Protocol):
     async def complete(self, prompt: Prompt, *, deadline: Deadline) -> Completion: ...
 
     def stream(self, prompt: Prompt, *, deadline: Deadline) -> AsyncIterator[str | Completion]: ...
+
+
+async def pieces(
+    model: ChatModel, prompt: Prompt, deadline: Deadline, *, stream: bool
+) -> AsyncGenerator[str | Completion | ChatModel, None]:
+    """What a model says, as it comes or whole, with its counts; at last the model itself."""
+    if stream:
+        async with aclosing(model.stream(prompt, deadline=deadline)) as told:  # type: ignore[type-var]
+            async for piece in told:
+                yield piece
+    else:
+        completion = await model.complete(prompt, deadline=deadline)
+        yield completion
+        yield completion.text
+    yield model

@@ -13,6 +13,10 @@ _SPECIAL = [
 ]
 
 
+class NotPublic(Exception):
+    """A name leads to addresses that are not of the open internet, and to no other."""
+
+
 def is_public(address: Address) -> bool:
     """Whether the address is one of the open internet, for what it embeds too (mapped, 6to4, Teredo, NAT64)."""
     if isinstance(address, ipaddress.IPv6Address):

@@ -9,7 +9,6 @@ import asyncio
 import hashlib
 import logging
 import re
-import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -20,6 +19,7 @@ from rag.errors import StateUnavailable
 from rag.search.hybrid import Build
 from rag.settings import Settings
 from rag.stores.protocols import Answers
+from rag.text.asked import normalised
 from rag.types import Hit
 
 log = logging.getLogger(__name__)
@@ -42,22 +42,15 @@ def fingerprint(settings: Settings, instructions: str) -> bytes:
     return hashlib.sha256(orjson.dumps(shaping)).digest()
 
 
-def normalised(question: str) -> str:
-    """The question without what cannot change its answer: case, forms of one character, blanks, marks at its end.
-
-    Words stay as they are, in their order: "not" and numbers make another question.
-    """
-    folded = unicodedata.normalize("NFKC", question).casefold()
-    return re.sub(r"\s+", " ", folded).strip().rstrip("?!. ")
-
-
 @dataclass(frozen=True, slots=True)
 class KeptAnswer:
-    """An answer from memory. `hits` are its sources by their numbers, of which the first `cited` are cited."""
+    """An answer that stands already. `hits` are its sources by their numbers, the first `cited` of them cited."""
 
     text: str
     hits: Sequence[Hit]
     cited: int
+    is_own: bool = False
+    """Whether the owner wrote it, and no model."""
 
     def pieces(self) -> Iterator[str]:
         """The text in pieces, cut before blanks."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from rag.chat.answer_cache import AnswerCache, KeptAnswer
 from rag.chat.citations import Citations
 from rag.chat.follow_ups import Rewriter, search_query
+from rag.chat.owner import own_words
 from rag.chat.owner.question_log import QuestionLog
 from rag.chat.prompt import PromptWriter, newest
 from rag.chat.retrieval import Retriever
@@ -19,11 +20,11 @@ from rag.chat.turn import CacheResult, Outcome, Question, Turn
 from rag.deadline import Deadline
 from rag.errors import BudgetSpent, ContentFiltered, RagError, StateUnavailable, UpstreamError
 from rag.llm.quoting import QuotingChat
-from rag.protocols import ChatModel
+from rag.protocols import ChatModel, pieces
 from rag.stores.protocols import Conversations
 from rag.telemetry.logs import Stage, note, request_trace
 from rag.telemetry.metrics import Metrics
-from rag.types import Completion, Hit, Message, Missing, Prompt
+from rag.types import Completion, Generated, Hit, Message, Missing, Prompt
 
 log = logging.getLogger(__name__)
 
@@ -102,15 +103,17 @@ class Chat:
         try:
             deadline = Deadline(self.timeout_s)
             turn = await self._recall(turn)
-            if self.cache is not None and not (turn.earlier or question.selection) and question.kept is None:
+            own = own_words.exact(turn, self.retriever.build)
+            if self.cache and not (own or turn.earlier or question.selection) and question.kept is None:
                 entry = await self.cache.look(
                     question.text, self.retriever.build, wait_s=deadline.remaining_s * CACHE_SHARE
                 )
                 found: CacheResult = "hit" if entry.answer else "miss"
                 turn = replace(turn, cache=found)
                 self.metrics.answer_looked_up(found)
-            if entry is not None and entry.answer is not None:
-                events = _replayed(entry.answer, turn, stream=stream)
+            ready = own or (entry.answer if entry else None)
+            if ready is not None:
+                events = _replayed(ready, turn, stream=stream)
             else:
                 events = self._composed(turn, deadline, began_s, stream=stream)
             async with aclosing(events):
@@ -157,6 +160,10 @@ class Chat:
         turn = replace(turn, hits=hits, similarity=best, vector=retrieved.vector, build=retrieved.build)
         turn = turn.without(retrieved.missing)
         yield turn
+        if (own := own_words.similar(turn, self.retriever.build)) is not None:
+            async for event in _replayed(own, turn, stream=stream):
+                yield event
+            return
         yield Sources(hits, turn.cache)
 
         citations, rest = Citations(hits), ""
@@ -213,8 +220,8 @@ class Chat:
         """The answer's pieces, its counts, and at last who wrote it: the model, or what stands in for it."""
         began = False
         try:
-            async with aclosing(_pieces(self.model, prompt, deadline, stream=stream)) as pieces:
-                async for piece in pieces:
+            async with aclosing(pieces(self.model, prompt, deadline, stream=stream)) as told:
+                async for piece in told:
                     began = True
                     yield piece
         except ContentFiltered:
@@ -227,8 +234,8 @@ class Chat:
             if not spent:
                 log.warning("model not reached, passages are quoted", extra={"reason": str(error)})
             instead = INSTEAD[WITHOUT_BUDGET if spent else WITHOUT_MODEL]
-            async with aclosing(_pieces(instead, prompt, deadline, stream=stream)) as pieces:
-                async for piece in pieces:
+            async with aclosing(pieces(instead, prompt, deadline, stream=stream)) as told:
+                async for piece in told:
                     yield piece
 
     async def _remember(self, turn: Turn, *, asked_s_ago: float) -> Missing | None:
@@ -260,26 +267,15 @@ class Chat:
             await self.conversations.append(session_id, turns)
 
 
-async def _pieces(
-    model: ChatModel, prompt: Prompt, deadline: Deadline, *, stream: bool
-) -> AsyncGenerator[str | Completion | ChatModel, None]:
-    if stream:
-        async with aclosing(model.stream(prompt, deadline=deadline)) as pieces:  # type: ignore[type-var]
-            async for piece in pieces:
-                yield piece
-    else:
-        completion = await model.complete(prompt, deadline=deadline)
-        yield completion
-        yield completion.text
-    yield model
-
-
 async def _replayed(answer: KeptAnswer, turn: Turn, *, stream: bool) -> AsyncGenerator[Event | Turn, None]:
-    """The events of an answer from memory, as if it were written now."""
+    """The events of an answer that stands already, as if it were written now."""
     yield Sources(answer.hits, turn.cache)
     for piece in answer.pieces() if stream else [answer.text]:
         yield Delta(piece, tuple(range(answer.cited)))
-    yield replace(turn, text=answer.text, hits=answer.hits, cited=answer.cited, generated="model")
+    by: Generated = "quoted" if answer.is_own else "model"
+    yield replace(
+        turn, text=answer.text, hits=answer.hits, cited=answer.cited, generated=by, is_own=answer.is_own
+    )  # fmt: skip
 
 
 def _outcome(turn: Turn) -> Outcome:

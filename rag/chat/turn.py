@@ -80,6 +80,8 @@ class Turn:
     completion_tokens: int = 0
     cache: CacheResult | None = None
     """Whether the answer came from memory; None where it could not."""
+    is_own: bool = False
+    """Whether the answer is one that the owner has written."""
     first_token_s: float | None = None
     outcome: Outcome = "left"
     """Until the answer is complete, the visitor might leave."""
@@ -117,6 +119,8 @@ class Turn:
             fields |= {"prompt_tokens": self.prompt_tokens, "completion_tokens": self.completion_tokens}
         if self.cache is not None:
             fields["cache"] = self.cache
+        if self.is_own:
+            fields["own_words"] = True
         if self.first_token_s is not None:
             fields["first_token_ms"] = round(self.first_token_s * 1000, 1)
         if self.text:

@@ -1,16 +1,19 @@
 """The way to a model's endpoint: a pool of connections, and the bytes that come back. Knows no meaning of either."""
 
 import asyncio
+import ipaddress
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
+import aiohttp
 import httpx
 from httpx_aiohttp import AiohttpTransport
 
 from rag.calls import Bill, Unanswered
+from rag.public_addresses import Address, NotPublic
 
 NO_HOST, NOT_LISTENING, BAD_CERTIFICATE, SILENT = "no such host", "connection refused", "its certificate", "no answer"
 """What kept a request from being answered."""
@@ -42,15 +45,39 @@ async def fetched(url: str, *, timeout_s: float, largest_bytes: int) -> bytes:
         return bytes(body)
 
 
-async def posted(url: str, content: bytes, headers: Mapping[str, str], *, timeout_s: float) -> int:
+async def posted(
+    url: str, content: bytes, headers: Mapping[str, str], *, timeout_s: float, allows: Callable[[Address], bool]
+) -> int:
     """The status that an address answers to a POST, over a connection of its own; redirects are not followed.
 
-    Raises what the transport does, and `TimeoutError`.
+    `allows` is asked for each address that a connection is about to go to, and its name is not resolved again after
+    that; the certificate is still that of the name. Raises `NotPublic` where it allows none, else what the transport
+    does, and `TimeoutError`.
     """
-    async with asyncio.timeout(timeout_s), http_client(connections=1) as client:
-        response = await client.send(httpx.Request("POST", url, content=content, headers=dict(headers)), stream=True)
-        await response.aclose()
-        return response.status_code
+    refused: list[Address] = []
+    allowed: list[Address] = []
+
+    def checked(info: tuple[Any, ...]) -> socket.socket:
+        address = ipaddress.ip_address(str(info[4][0]).partition("%")[0])
+        (allowed if allows(address) else refused).append(address)
+        if address in refused:
+            raise ConnectionRefusedError
+        return socket.socket(info[0], info[1], info[2])
+
+    def session() -> aiohttp.ClientSession:
+        tls = httpx.create_ssl_context()
+        return aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=tls, socket_factory=checked))
+
+    request = httpx.Request("POST", url, content=content, headers=dict(headers))
+    try:
+        async with asyncio.timeout(timeout_s), _DirectClient(AiohttpTransport(client=session)) as client:
+            response = await client.send(request, stream=True)
+            await response.aclose()
+            return response.status_code
+    except httpx.TransportError:
+        if refused and not allowed:
+            raise NotPublic(f"{request.url.host} is not of the open internet") from None
+        raise
 
 
 class _DirectClient(httpx.AsyncClient):

@@ -5,6 +5,7 @@ Files and publishing are `builds`' business, vectors are `vectors`', ranking is 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from rag.errors import BuildDamaged, BuildMismatch, BuildMissing, IndexUnavailab
 from rag.search import bm25, builds, fusion, relevance, shortlist, vector_files, vectors
 from rag.search.bm25 import Lexical
 from rag.search.duplicates import says_the_same
+from rag.search.owner.answers import OwnAnswers
+from rag.search.owner.synonyms import Forms, Synonyms
 from rag.search.passages import Passages
 from rag.text.terms import content_words, is_foreign, is_spaceless
 from rag.types import Hit, Passage
@@ -62,9 +65,23 @@ class Build:
         """The passage's unit vector, float32 [dimensions]; of a large index rounded to float16 once."""
         return self._vectors.vector(row)
 
+    @cached_property
+    def synonyms(self) -> Synonyms:
+        """What the owner says means the same."""
+        return Synonyms.of(self.manifest, self.lexical.languages)
+
+    @cached_property
+    def own_answers(self) -> OwnAnswers:
+        """What the owner has answered already."""
+        return OwnAnswers.of(self.manifest, self.synonyms)
+
+    def words(self, question: str) -> list[Forms]:
+        """What `question` asks of the index of words, with the owner's synonyms."""
+        return self.synonyms.widened(self.lexical.words(question))
+
     def by_words(self, question: str) -> np.ndarray:
         """How well each passage fits by words, float32 [passages]: the part of a search that needs no vector."""
-        return self.lexical.scores(self.lexical.words(question))
+        return self.lexical.scores(self.words(question))
 
     def search(
         self, question: str, *, vector: np.ndarray | None, k: int, by_words: np.ndarray | None = None
@@ -119,7 +136,7 @@ class Build:
         best = hits[: relevance.CHECKED]
         return relevance.is_on_topic(
             similarities=None if by_words_alone else [hit.similarity for hit in best],
-            coverages=self.lexical.coverage(self.lexical.words(question), [hit.row for hit in best]),
+            coverages=self.lexical.coverage(self.words(question), [hit.row for hit in best]),
             unrelated=self._unrelated,
             in_spaceless_script=is_spaceless(question),
             is_foreign=is_foreign(question, self.lexical.languages),

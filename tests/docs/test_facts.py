@@ -40,7 +40,7 @@ OTHERS_VARIABLES = {
 CAPITALS = re.compile(r"(?<![\w*?/-])[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+(?![\w*])")
 ROUTE = re.compile(r"\b(GET|POST|DELETE)\s+(/[\w/.{}-]*)")
 OUR_FILES = re.compile(r"(?<![\w/.-])(?:[\w-]+/)*\w[\w.-]*\.(?:py|txt|yml|service|example)\b")
-INVENTED = {"prompt.txt", "robots.txt"}
+INVENTED = {"prompt.txt", "robots.txt", "synonyms.txt"}
 DECISIONS = REPOSITORY / "docs" / "decisions"
 
 

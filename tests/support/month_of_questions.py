@@ -11,10 +11,10 @@ import random
 from collections import Counter
 from pathlib import Path
 
-from rag.chat.answer_cache import normalised
 from rag.stores.protocols import LoggedQuestion
 from rag.stores.sqlite.file import Clocks
 from rag.stores.sqlite.questions import SqliteQuestions
+from rag.text.asked import normalised
 from tests.support.small_site import FACTS, SITE_URL
 
 DAY_S = 86_400.0

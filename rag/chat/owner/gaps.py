@@ -104,8 +104,10 @@ async def _diagnosed(cluster: Sequence[QuestionGroup], retriever: Retriever) -> 
     unanswered, disliked = sum(group.unanswered for group in cluster), sum(group.disliked for group in cluster)
     outcomes = {group.outcome for group in cluster}
     last_build = max(group.build for group in cluster)
-    if not retrieved.on_topic or best is None:
-        diagnosis: Diagnosis = "no_page"
+    if retriever.build.own_answers.match(first.question, retrieved.vector):
+        diagnosis: Diagnosis = "closed"
+    elif not retrieved.on_topic or best is None:
+        diagnosis = "no_page"
     elif disliked > unanswered:
         diagnosis = "disliked"
     elif "nothing_found" in outcomes and last_build != retrieved.build:

@@ -25,7 +25,7 @@ from urllib.parse import unquote, urlsplit
 import orjson
 
 from rag.errors import StateUnavailable, StorageFull
-from rag.public_addresses import is_public, resolved
+from rag.public_addresses import NotPublic
 from rag.settings import Settings
 from rag.stores.sqlite.outbox import Outbox, Waiting
 from rag.types import Message
@@ -44,7 +44,7 @@ MAIL = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9-]+(?:\.[A-Z
 _LETTERS = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"
 
 Post = Callable[[str, bytes, Mapping[str, str]], Awaitable[int]]
-"""POSTs a body with headers to an address; the status of the answer."""
+"""POSTs a body with headers to an address; the status of the answer. Raises `NotPublic` where it may not go there."""
 
 
 class Undeliverable(Exception):
@@ -113,18 +113,13 @@ class Handoffs:
         await self._outbox.remove(waiting.id)
 
     async def _to_webhook(self, waiting: Waiting) -> None:
-        url = self._settings.escalation_webhook_url
-        parts = urlsplit(url)
-        if not self._settings.escalation_allow_private:
-            port = parts.port or (443 if parts.scheme == "https" else 80)
-            addresses = await asyncio.to_thread(resolved, parts.hostname or "", port)
-            if not all(map(is_public, addresses)):
-                raise Undeliverable(
-                    f"{parts.hostname} is not of the open internet; ESCALATION_ALLOW_PRIVATE lets it in"
-                )
         now = str(int(time.time()))
         headers = signed(waiting.id, now, waiting.payload, secret=self._settings.escalation_webhook_secret)
-        status = await self._post(url, waiting.payload, {"Content-Type": "application/json", **headers})
+        url = self._settings.escalation_webhook_url
+        try:
+            status = await self._post(url, waiting.payload, {"Content-Type": "application/json", **headers})
+        except NotPublic as error:
+            raise Undeliverable(f"{error}; ESCALATION_ALLOW_PRIVATE lets it in") from None
         if status == GONE:
             raise Undeliverable("the webhook wants no more")
         if not 200 <= status < 300:

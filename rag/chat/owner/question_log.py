@@ -13,10 +13,10 @@ from typing import Literal
 
 import numpy as np
 
-from rag.chat.answer_cache import normalised
 from rag.chat.turn import Turn
 from rag.errors import StateUnavailable
 from rag.stores.protocols import LoggedQuestion, QuestionStore
+from rag.text.asked import normalised
 from rag.text.masking import masked
 from rag.text.terms import likely_language
 
@@ -58,6 +58,7 @@ class QuestionLog:
         self._figures[turn.outcome] += 1
         self._figures["uncited"] += outcome == "uncited"
         self._figures["cache_hits"] += turn.cache == "hit"
+        self._figures["own_words"] += turn.is_own
         self._figures["prompt_tokens"] += turn.prompt_tokens
         self._figures["completion_tokens"] += turn.completion_tokens
         if turn.first_token_s is not None:

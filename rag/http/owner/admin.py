@@ -150,6 +150,7 @@ def _day(day: Day, services: Services) -> dict[str, Any]:
     return {
         "day": day.day, "questions": asked, **{name: figures.get(name, 0) for name in COUNTED},
         "uncited": figures.get("uncited", 0), "cache_hits": figures.get("cache_hits", 0),
+        "own_words": figures.get("own_words", 0),
         "answered_share": round(answered / asked, 4) if asked else None,
         "prompt_tokens": prompt, "completion_tokens": completion, "cost": cost,
         "first_token_ms": round(figures.get("first_token_ms", 0) / timed) if timed else None,

@@ -4,8 +4,9 @@ import dataclasses
 
 import pytest
 
-from rag.chat.answer_cache import SHAPES_ANSWERS, KeptAnswer, fingerprint, normalised
+from rag.chat.answer_cache import SHAPES_ANSWERS, KeptAnswer, fingerprint
 from rag.settings import Settings
+from rag.text.asked import normalised
 
 # The others shape who may ask, what it may cost, where things are kept, or what stands beside an answer.
 MODELS_AND_ANSWERS = {
