@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import urlsplit
@@ -165,3 +166,5 @@ class Prompt:
     question: str
     messages: tuple[dict[str, str], ...]
     hits: tuple[Hit, ...]
+    sentences: Mapping[str, str] = field(default_factory=dict)
+    """By code, in the visitor's language: what one that quotes says of its own. `rag/chat/texts.json` has them."""
