@@ -63,7 +63,9 @@ def test_a_question_is_never_taken_for_small_talk(message: str) -> None:
 def test_words_of_several_languages_count_as_the_one_that_is_preferred() -> None:
     assert small_talk("hi", prefer="de") == ("greeting", "de")
     assert small_talk("hi", prefer="nl") == ("greeting", "nl")
-    assert small_talk("hi", prefer="zh") == ("greeting", "en")
+    assert small_talk("hi", prefer="zh") == ("greeting", "zh")
+    assert small_talk("hi", prefer="sv") == ("greeting", "en")
+    assert small_talk("thank you", prefer="zh") == ("thanks", "en")
 
 
 def test_a_hostile_message_takes_no_time() -> None:
