@@ -33,6 +33,7 @@ from rag.chat.pipeline import Chat
 from rag.chat.prompt import INSTRUCTIONS, PromptWriter
 from rag.chat.retrieval import Retriever
 from rag.chat.texts import load_texts
+from rag.chat.wording.voice import Voice
 from rag.errors import StateUnavailable
 from rag.http import (  # fmt: skip
     answers,
@@ -188,7 +189,8 @@ async def open_services(
     stack.push_async_callback(questions.close)
     await _in_background(stack, questions.write_forever)
     chat = Chat(
-        retriever=retriever, model=model, conversations=conversations, prompts=prompts, cache=cache, log=questions,
+        retriever=retriever, model=model, conversations=conversations, prompts=prompts, voice=_voice(settings),
+        cache=cache, log=questions,
         max_results=settings.max_vector_results, timeout_s=settings.request_timeout_s,
         degraded_answers=settings.degraded_answers, metrics=counts,
         # The model that quotes words no queries.
@@ -220,7 +222,7 @@ async def open_services(
     return Services(
         settings=settings, index=index, retriever=retriever, chat=chat, model=model, embedder=embedder,
         conversations=conversations, feedback=thumbs, rate_limits=rate_limits, metrics=counts,
-        texts=load_texts(settings.texts_file), visits=visitors, budgets=budgets, handoffs=handoffs,
+        texts=chat.voice.texts, visits=visitors, budgets=budgets, handoffs=handoffs,
     )  # fmt: skip
 
 
@@ -250,8 +252,15 @@ def _prompts(settings: Settings) -> PromptWriter:
     return PromptWriter(
         site_name=settings.site_name,
         instructions=file.read_text("utf-8").strip() if file else INSTRUCTIONS,
-        suggested_questions=settings.suggested_questions,
     )
+
+
+def _voice(settings: Settings) -> Voice:
+    return Voice(
+        texts=load_texts(settings.texts_file), site_name=settings.site_name,
+        suggested_questions=settings.suggested_questions, person_url=settings.escalation_url,
+        person_form=settings.takes_handoffs,
+    )  # fmt: skip
 
 
 async def _in_background(stack: AsyncExitStack, work: Callable[[], Awaitable[None]]) -> None:

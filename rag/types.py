@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import urlsplit
@@ -168,3 +168,5 @@ class Prompt:
     hits: tuple[Hit, ...]
     shorter: Callable[[], "Prompt"] | None = field(default=None, compare=False)
     """Writes the same question with less beside it; None where nothing is left to leave out."""
+    sentences: Mapping[str, str] = field(default_factory=dict)
+    """By code, in the visitor's language: what one that quotes says of its own. `rag/chat/texts.json` has them."""

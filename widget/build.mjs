@@ -20,6 +20,18 @@ const minifiedCss = {
   },
 };
 
+// What the server writes into answers itself, the chat never says.
+const ownTexts = {
+  name: "own-texts",
+  setup(setup) {
+    setup.onLoad({ filter: /texts\.json$/ }, async ({ path }) => {
+      const { en } = JSON.parse(await readFile(path, "utf8"));
+      const own = Object.entries(en).filter(([code]) => !/^(answer|talk)_/.test(code));
+      return { contents: JSON.stringify({ en: Object.fromEntries(own) }), loader: "json" };
+    });
+  },
+};
+
 await build({
   absWorkingDir: here,
   entryPoints: ["src/main.js"],
@@ -31,7 +43,7 @@ await build({
   charset: "utf8",
   legalComments: "none",
   banner: { js: "/* RAG Server's chat, MIT. Holds streaming-markdown, (c) 2024 Damian Tarnawski, MIT. */" },
-  plugins: [minifiedCss],
+  plugins: [minifiedCss, ownTexts],
 });
 
 const bytes = await readFile(outfile);

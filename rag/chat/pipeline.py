@@ -17,27 +17,19 @@ from rag.chat.owner.question_log import QuestionLog
 from rag.chat.prompt import PromptWriter, newest
 from rag.chat.retrieval import Retriever
 from rag.chat.turn import CacheResult, Outcome, Question, Turn
+from rag.chat.wording.stand_ins import INSTEAD, asked
+from rag.chat.wording.voice import Voice
 from rag.deadline import Deadline
-from rag.errors import BudgetSpent, ContentFiltered, RagError, StateUnavailable, UpstreamError
-from rag.llm.quoting import QuotingChat
-from rag.protocols import ChatModel, pieces
+from rag.errors import ContentFiltered, RagError, StateUnavailable
+from rag.protocols import ChatModel
 from rag.stores.protocols import Conversations
 from rag.telemetry.logs import Stage, note, request_trace
 from rag.telemetry.metrics import Metrics
-from rag.types import Completion, Generated, Hit, Message, Missing, Prompt
+from rag.types import Completion, Generated, Hit, Message, Missing
 
 log = logging.getLogger(__name__)
 
 WITHOUT_MEMORY = Missing("memory", "memory unavailable: this conversation is not remembered")
-WITHOUT_MODEL = Missing("model", "chat model unavailable: passages are quoted")
-WITHOUT_BUDGET = Missing("budget", "today's budget is used up: passages are quoted")
-OUTAGE = "The language model cannot be reached right now. These passages fit your question best:"
-SPENT = "These passages fit your question best:"
-INSTEAD = {
-    missing: QuotingChat(degraded=missing, opening=opening, found_by_words=False)
-    for missing, opening in ((WITHOUT_MODEL, OUTAGE), (WITHOUT_BUDGET, SPENT))
-}
-"""What answers in the model's place, by what is missing."""
 CACHE_SHARE = 0.33
 """Of a request's time, at most, to wait for somebody who asks the same just now."""
 CUT_MARK = " […]"
@@ -82,6 +74,7 @@ class Chat:
     model: ChatModel
     conversations: Conversations
     prompts: PromptWriter
+    voice: Voice
     max_results: int
     timeout_s: float
     degraded_answers: bool
@@ -104,7 +97,10 @@ class Chat:
             deadline = Deadline(self.timeout_s)
             turn = await self._recall(turn)
             own = own_words.exact(turn, self.retriever.build)
-            if self.cache and not (own or turn.earlier or question.selection) and question.kept is None:
+            if own is None:
+                turn = replace(turn, talk=self.voice.small_talk(question.text, asked_for=question.asks_for))
+            searches = own is None and turn.talk is None
+            if searches and self.cache and not (turn.earlier or question.selection) and question.kept is None:
                 entry = await self.cache.look(
                     question.text, self.retriever.build, wait_s=deadline.remaining_s * CACHE_SHARE
                 )
@@ -114,6 +110,8 @@ class Chat:
             ready = own or (entry.answer if entry else None)
             if ready is not None:
                 events = _replayed(ready, turn, stream=stream)
+            elif not searches:
+                events = self._replied(turn)
             else:
                 events = self._composed(turn, deadline, began_s, stream=stream)
             async with aclosing(events):
@@ -149,6 +147,8 @@ class Chat:
     ) -> AsyncGenerator[Event | Turn, None]:
         """An answer made now: its events, and the turn whenever more is known of it."""
         text, selection, said = turn.question.text, turn.question.selection, ""
+        written = [text, *(one.content for one in reversed(turn.earlier) if one.role == "user")]
+        language = self.voice.language(written, asked_for=turn.question.asks_for)
         query = search_query(text, turn.earlier, selection=selection)
         if self.rewriter is not None:
             query = await self.rewriter.query(text, turn.earlier, deadline=deadline)
@@ -168,9 +168,12 @@ class Chat:
 
         citations, rest = Citations(hits), ""
         if hits:
-            prompt = self.prompts.write(text, history=turn.earlier, hits=hits, selection=selection)
+            prompt = self.prompts.write(
+                text, history=turn.earlier, hits=hits, selection=selection, sentences=self.voice.sentences(language)
+            )
             with Stage("model"):
-                async with aclosing(self._ask(prompt, deadline, stream=stream)) as pieces:
+                asked_of = asked(self.model, prompt, deadline, stream=stream, degraded_answers=self.degraded_answers)
+                async with aclosing(asked_of) as pieces:
                     async for piece in pieces:
                         if not isinstance(piece, str):
                             turn = _told(turn, piece)
@@ -182,12 +185,22 @@ class Chat:
                             said += text
                             yield Delta(text, tuple(citations.order))
             rest = citations.end() + (CUT_MARK if turn.cut else "")
+            if not (said + rest).strip():
+                # Asked again, the model would be paid to say as little.
+                rest = self.voice.say("answer_empty", language)
         else:
-            rest = self.prompts.nothing_found_but(retrieved.hits)
+            rest = self.voice.nothing_found(language, retrieved.nearest)
         if rest:
             said += rest
             yield Delta(rest, tuple(citations.order))
         yield replace(turn, text=said, hits=citations.sorted(hits), cited=len(citations.order))
+
+    async def _replied(self, turn: Turn) -> AsyncGenerator[Event | Turn, None]:
+        """The events of an answer that needs no page and no model."""
+        said = self.voice.reply(turn.talk) if turn.talk else ""
+        yield Sources(())
+        yield Delta(said, ())
+        yield replace(turn, text=said)
 
     def _first_token(self, began_s: float) -> float:
         seconds = time.perf_counter() - began_s
@@ -209,34 +222,8 @@ class Chat:
             log.warning("conversation not read", extra={"reason": str(error)})
             turn = turn.without(WITHOUT_MEMORY)
         # The model that answers again would say that it cannot be reached; what was quoted meanwhile it may know.
-        earlier = [
-            Message(one.role, one.content.removeprefix(f"{OUTAGE}\n\n")) for one in remembered or question.claimed
-        ]
+        earlier = [Message(one.role, self.voice.without_outage(one.content)) for one in remembered or question.claimed]
         return replace(turn, earlier=earlier, is_claimed=not remembered)
-
-    async def _ask(
-        self, prompt: Prompt, deadline: Deadline, *, stream: bool
-    ) -> AsyncGenerator[str | Completion | ChatModel, None]:
-        """The answer's pieces, its counts, and at last who wrote it: the model, or what stands in for it."""
-        began = False
-        try:
-            async with aclosing(pieces(self.model, prompt, deadline, stream=stream)) as told:
-                async for piece in told:
-                    began = True
-                    yield piece
-        except ContentFiltered:
-            raise
-        except UpstreamError as error:
-            spent = isinstance(error, BudgetSpent)
-            # An answer that has begun is never started over.
-            if began or (error.refuse if isinstance(error, BudgetSpent) else not self.degraded_answers):
-                raise
-            if not spent:
-                log.warning("model not reached, passages are quoted", extra={"reason": str(error)})
-            instead = INSTEAD[WITHOUT_BUDGET if spent else WITHOUT_MODEL]
-            async with aclosing(pieces(instead, prompt, deadline, stream=stream)) as told:
-                async for piece in told:
-                    yield piece
 
     async def _remember(self, turn: Turn, *, asked_s_ago: float) -> Missing | None:
         """Keeps question and answer, with what came before where only the client knew it; what went missing if not.
@@ -279,6 +266,8 @@ async def _replayed(answer: KeptAnswer, turn: Turn, *, stream: bool) -> AsyncGen
 
 
 def _outcome(turn: Turn) -> Outcome:
+    if turn.talk is not None:
+        return "small_talk"
     if not turn.hits:
         return "nothing_found"
     return "quoted" if INSTEAD.keys() & turn.missing else "answered"

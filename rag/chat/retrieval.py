@@ -6,7 +6,7 @@ Knows no HTTP and no prompts. When the embeddings cannot be had, words alone mus
 import asyncio
 import logging
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -47,6 +47,8 @@ class Retrieved:
     """The question's, float32 [dimensions]; None where it could not be had."""
     build: str = ""
     """The id of the build that was searched."""
+    nearest: list[Hit] = field(default_factory=list)
+    """Those that share a word with the question: what may be offered where none of them answers it."""
 
 
 class Retriever:
@@ -87,12 +89,12 @@ class Retriever:
                 log.warning("question not embedded, words alone are searched", extra={"reason": str(error)})
         with searching:
             if beside is None:
-                hits, on_topic = _find(build, query, vector, k)
+                hits, on_topic, nearest = _find(build, query, vector, k)
             else:
                 loop, by_words = asyncio.get_running_loop(), await asyncio.wrap_future(beside)
-                hits, on_topic = await loop.run_in_executor(threads, _find, build, query, vector, k, by_words)
+                hits, on_topic, nearest = await loop.run_in_executor(threads, _find, build, query, vector, k, by_words)
         self._metrics.searched(embed_s=embedding.seconds, search_s=searching.seconds)
-        return Retrieved(hits, missing, on_topic, vector, build.id)
+        return Retrieved(hits, missing, on_topic, vector, build.id, nearest)
 
     def relevant(self, retrieved: Retrieved, *, question: str, in_conversation: bool) -> list[Hit]:
         """The hits that may go into a prompt, within its budget; none where the question is off-topic.
@@ -108,6 +110,7 @@ class Retriever:
 
 def _find(
     build: Build, query: str, vector: np.ndarray | None, k: int, by_words: np.ndarray | None = None
-) -> tuple[list[Hit], bool]:
+) -> tuple[list[Hit], bool, list[Hit]]:
     hits = build.search(query, vector=vector, k=max(k, relevance.CHECKED), by_words=by_words)
-    return hits[:k], build.has_something_on(query, hits, by_words_alone=vector is None)
+    on_topic = build.has_something_on(query, hits, by_words_alone=vector is None)
+    return hits[:k], on_topic, hits[:k] if on_topic else build.sharing_words(query, hits[:k])

@@ -8,9 +8,10 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from rag.chat.escalation import Reason, reason_for
+from rag.chat.wording.small_talk import SmallTalk
 from rag.types import Completion, Generated, Hit, Message, Missing
 
-Outcome = Literal["answered", "quoted", "nothing_found", "filtered", "failed", "left"]
+Outcome = Literal["answered", "quoted", "nothing_found", "small_talk", "filtered", "failed", "left"]
 CacheResult = Literal["hit", "miss"]
 CUT_SHORT = Missing("length", "answer cut short: it reached the longest length allowed")
 
@@ -48,6 +49,8 @@ class Question:
     """What stays of the conversation when its last answer is asked for again; the rest is forgotten once the new one is
     complete. None: nothing is asked for again."""
     page: Page | None = None
+    asks_for: str = ""
+    """The language that the client asks for, of the chat's; empty where it names none."""
 
     @property
     def selection(self) -> str:
@@ -73,6 +76,8 @@ class Turn:
     build: str = ""
     cited: int = 0
     text: str = ""
+    talk: SmallTalk | None = None
+    """What the message is, where it asks nothing of the site."""
     missing: tuple[Missing, ...] = ()
     generated: Generated = "quoted"
     prompt_tokens: int = 0
@@ -95,6 +100,8 @@ class Turn:
     @property
     def escalation(self) -> Reason | None:
         """Why a way to a person should be offered with the answer."""
+        if self.talk is not None:
+            return "asked" if self.talk.kind == "person" else None
         return reason_for(self.question.text, outcome=self.outcome)
 
     @property

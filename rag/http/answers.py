@@ -10,6 +10,7 @@ from fastapi.responses import StreamingResponse
 from rag.access import callers
 from rag.chat.pipeline import Delta, Done, Event, Sources
 from rag.chat.turn import Page, Question
+from rag.chat.wording import language
 from rag.deadline import Deadline
 from rag.errors import InvalidRequest, RagError
 from rag.http import bodies, problems, streams
@@ -39,7 +40,7 @@ async def search(body: SearchRequest, services: WithServices) -> Response:
              responses=problems.described(413, 422, 429, 502, 503, 504))  # fmt: skip
 @rule(limit="chat", scope="chat")
 async def chat(body: ChatRequest, request: Request, services: WithServices) -> Response:
-    question = _asked(body)
+    question = _asked(body, request)
     turn = await streams.whole(request, ask(question, services=services, stream=False))
     return bodies.as_json(bodies.ChatResponse.of(turn, session_id=question.session_id or ""))
 
@@ -49,7 +50,7 @@ async def chat(body: ChatRequest, request: Request, services: WithServices) -> R
                         **problems.described(413, 422, 429, 502, 503, 504)})  # fmt: skip
 @rule(limit="chat", scope="chat")
 async def chat_stream(body: ChatRequest, request: Request, services: WithServices) -> StreamingResponse:
-    question = _asked(body)
+    question = _asked(body, request)
     events = ask(question, services=services, stream=True)
     return await streams.streamed(request, events, _SiteEvents(question.session_id or ""))
 
@@ -60,13 +61,20 @@ def ask(question: Question, *, services: Services, stream: bool) -> AsyncGenerat
     return services.chat.answer(question, stream=stream)
 
 
-def _asked(body: ChatRequest) -> Question:
+def language_asked_for(request: Request) -> str:
+    """The chat's language that a client's `Accept-Language` names first; "" where it names none."""
+    services: Services = request.state.services
+    return language.accepted(request.headers.get("accept-language", ""), services.texts)
+
+
+def _asked(body: ChatRequest, request: Request) -> Question:
     claimed = [Message(turn.role, turn.content) for turn in body.history]
     session_id = body.session_id or callers.new_session_id()
     told = body.page
     page = Page(url=told.url, title=told.title, selection=told.selection) if told else None
     return Question(
-        text=body.message, session_id=session_id, is_new=body.session_id is None, claimed=claimed, page=page
+        text=body.message, session_id=session_id, is_new=body.session_id is None, claimed=claimed, page=page,
+        asks_for=language_asked_for(request),
     )  # fmt: skip
 
 

@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 VERSION = "0.1.0"
 STATIC = Path(__file__).parent / "static"
 
+OF_ANSWERS = ("answer_", "talk_")
+"""What the codes begin with of sentences that the server writes into answers itself: the chat never says them."""
+
 router = APIRouter(route_class=AdmittedRoute)
 
 
@@ -101,7 +104,8 @@ async def widget_config(services: WithServices, language: str = "") -> dict[str,
     if settings.takes_handoffs or settings.escalation_url:
         config["handoff"] = {"form": settings.takes_handoffs, "url": settings.escalation_url or None}
     if language:
-        config["texts"] = services.texts.get(language, services.texts[DEFAULT_LANGUAGE])
+        texts = services.texts.get(language, services.texts[DEFAULT_LANGUAGE])
+        config["texts"] = {code: text for code, text in texts.items() if not code.startswith(OF_ANSWERS)}
     return config if services.visits is None else {**config, "visits": True}
 
 

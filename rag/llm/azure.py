@@ -19,7 +19,7 @@ import orjson
 from rag.calls import Refused, Unanswered, Usage
 from rag.deadline import STREAM_LENGTH_S, Deadline
 from rag.errors import UpstreamError, UpstreamTimeout
-from rag.llm.chat_answers import NO_ANSWER, read_completion, read_pieces, tokens_of, used_up
+from rag.llm.chat_answers import read_completion, read_pieces, tokens_of, used_up
 from rag.llm.client import Read, Upstream
 from rag.llm.http_client import bill_of, read_body
 from rag.llm.model_quirks import TOO_LONG
@@ -96,11 +96,11 @@ class AzureChat:
                 if isinstance(piece, Completion):
                     if piece.cut:
                         raise used_up()
-                    return NO_ANSWER, _only(replace(piece, text=NO_ANSWER))
+                    return "", _only(replace(piece, text=""))
                 first += piece
                 if first.strip():
                     return first, pieces
-            return NO_ANSWER, pieces
+            return "", pieces
 
         first, pieces = await self._asked(prompt, deadline=deadline, read=read, stream=True)
         whole = Deadline(STREAM_LENGTH_S)

@@ -16,8 +16,6 @@ from rag.types import Completion
 DRAIN_S = 0.5
 """For the end of a response whose answer is complete: a connection read to its end is used again."""
 MAX_EVENT_BYTES = 1024 * 1024
-NO_ANSWER = "The model gave no answer to this question. Please put it in other words."
-"""What is shown in place of an answer without a word: asked again, the model would be paid to say as little."""
 MOST_TOKENS = 10**9
 NO_REASON = "done"
 CUT = "length"
@@ -43,7 +41,7 @@ def read_completion(response: httpx.Response, body: bytes) -> Completion:
     if not text.strip():
         if reason == CUT:
             raise used_up()
-        text = NO_ANSWER
+        text = ""
     return Completion(text, *(counted or (0, 0)), cut=reason == CUT)
 
 

@@ -16,7 +16,6 @@ from rag.settings import Settings
 from rag.types import Endpoint, Missing
 
 NO_MODEL = Missing("no_model", "no language model: passages are quoted")
-OPENING = "This demo runs without a language model: it quotes the passages that fit your question best."
 
 
 async def open_models(
@@ -24,7 +23,7 @@ async def open_models(
 ) -> tuple[Embedder, ChatModel]:
     """`observer` hears of every call, `meter` is asked before it; `stack` closes the connections."""
     if settings.demo:
-        return LocalEmbedder(), QuotingChat(degraded=NO_MODEL, opening=OPENING, found_by_words=True)
+        return LocalEmbedder(), QuotingChat(degraded=NO_MODEL, opening="answer_demo", found_by_words=True)
     client = await stack.enter_async_context(http_client())
     budget = RetryBudget()
 

@@ -29,7 +29,8 @@ _AS_WRITTEN = re.compile(r"\w+(?:(?:[-_.]+|::)\w+)*")
 
 
 class QuotingChat:
-    """Quotes the passages of a prompt. `degraded` says what is missing from such an answer, `opening` tells readers.
+    """Quotes the passages of a prompt. `degraded` says what is missing from such an answer, `opening` tells readers:
+    it is the code of a sentence, and the prompt brings the sentences in the visitor's language.
 
     Passages that were found by their words and have none of the question's are not worth quoting; those that were
     found by meaning are, which `found_by_words` tells apart.
@@ -62,15 +63,15 @@ class QuotingChat:
         asked = _content(prompt.question) if self._found_by_words else {}
         mentioned = [_mentioned(asked, hit, prompt.question) for hit in prompt.hits]
         if asked and not any(mentioned):
-            return _nothing_fits(list(asked), prompt.hits)
+            return _nothing_fits(list(asked), prompt)
         # A passage further down that has a word of the question beats three that have none.
         first = 0 if not asked or any(mentioned[:QUOTED]) else next(i for i, found in enumerate(mentioned) if found)
         quoted = range(first, min(first + QUOTED, len(prompt.hits)))
         said = set().union(*(mentioned[place] for place in quoted))
         missing = [word for word in asked if word not in said]
-        admission = f"None of them mentions {_listed(missing)}." if missing else ""
+        admission = _saying("answer_unmentioned", prompt, missing) if missing else ""
         quotes = [_quote(place + 1, prompt.hits[place], prompt.question) for place in quoted]
-        return "\n\n".join([" ".join(filter(None, [self._opening, admission])), *quotes])
+        return "\n\n".join([" ".join(filter(None, [prompt.sentences[self._opening], admission])), *quotes])
 
 
 def _content(question: str) -> dict[str, tuple[str, ...]]:
@@ -101,11 +102,11 @@ def _mentioned(asked: dict[str, tuple[str, ...]], hit: Hit, question: str) -> se
     }  # fmt: skip
 
 
-def _nothing_fits(missing: Sequence[str], hits: Sequence[Hit]) -> str:
-    pages = {hit.passage.url: hit.passage.title or hit.passage.source for hit in reversed(hits)}
+def _nothing_fits(missing: Sequence[str], prompt: Prompt) -> str:
+    pages = {hit.passage.url: hit.passage.title or hit.passage.source for hit in reversed(prompt.hits)}
     links = [f"- {_link(title, url)}" for url, title in reversed(pages.items())][:QUOTED]
-    plain = f"Nothing that I found fits your question: no passage mentions {_listed(missing)}."
-    return "\n\n".join([plain, "These pages come closest:", "\n".join(links)])
+    plain = _saying("answer_unmatched", prompt, missing)
+    return "\n\n".join([plain, prompt.sentences["answer_nearest"], "\n".join(links)])
 
 
 def _quote(number: int, hit: Hit, question: str) -> str:
@@ -128,7 +129,5 @@ def _link(label: str, url: str) -> str:
     return f"[{label.replace('[', '(').replace(']', ')')}]({url.replace(' ', '%20').replace(')', '%29')})"
 
 
-def _listed(missing: Sequence[str]) -> str:
-    """`“a”, “b” or “c”`."""
-    *others, last = [f"“{word}”" for word in missing[:NAMED]]
-    return f"{', '.join(others)} or {last}" if others else last
+def _saying(code: str, prompt: Prompt, missing: Sequence[str]) -> str:
+    return prompt.sentences[code].replace("{words}", ", ".join(f"“{word}”" for word in missing[:NAMED]))

@@ -142,6 +142,11 @@ class Build:
             is_foreign=is_foreign(question, self.lexical.languages),
         )
 
+    def sharing_words(self, question: str, hits: Sequence[Hit]) -> list[Hit]:
+        """Those of `hits` whose passage has a word of `question`, function words aside."""
+        coverages = self.lexical.coverage(self.lexical.words(question), [hit.row for hit in hits])
+        return [hit for hit, coverage in zip(hits, coverages, strict=True) if coverage > 0]
+
     def similarities(self, vector: np.ndarray) -> np.ndarray:
         """Cosine similarity of every passage to `vector`: float32 [passages]. Raises `BuildMismatch`.
 

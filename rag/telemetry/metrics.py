@@ -30,7 +30,7 @@ SEARCH_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.
 FRESH_S = 1.0
 """Far below the pause between two scrapes: an older text from the next worker would look like a reset."""
 METHODS = frozenset({"GET", "HEAD", "POST", "DELETE", "OPTIONS"})
-ANSWER_OUTCOMES = ("answered", "quoted", "nothing_found", "filtered", "failed", "left")
+ANSWER_OUTCOMES = ("answered", "quoted", "nothing_found", "small_talk", "filtered", "failed", "left")
 RATINGS = ("up", "down")
 STAGES = ("embed", "search")
 

@@ -174,6 +174,13 @@ def likely_language(text: str) -> str:
     return best if shared[best] else ""
 
 
+def likely_languages(text: str) -> set[str]:
+    """The languages that most of a question's function words are of: several on a tie, or none."""
+    shared = _shared(text)
+    most = max(shared.values())
+    return {language for language, count in shared.items() if count == most} if most else set()
+
+
 def _shared(text: str) -> dict[str, int]:
     found = {word for word, is_run in _question_words(text) if not is_run}
     return {language: len(found & stops) for language, stops in _STOPS.items()}

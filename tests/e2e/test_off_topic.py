@@ -23,9 +23,19 @@ def test_an_off_topic_question_is_answered_without_the_model_and_with_what_the_s
     assert azure.requests("chat") == []
     assert answer["sources"] == []
     assert str(answer["response"]).startswith("I could not find anything about this")
-    assert f"]({SITE_URL}/" in str(answer["response"])
+    # A page that shares no word with the question comes close to nothing.
+    assert SITE_URL not in str(answer["response"])
     assert "- How long is the warranty?" in str(answer["response"])
     assert answer["degraded"] is None
+
+
+def test_pages_are_offered_that_share_a_word_with_the_question(start_server: StartServer) -> None:
+    server = start_server(workers=1, SIMILARITY_THRESHOLD="0.99")
+    answer = ask(server.base_url, "Is a warranty a kind of chess opening in Reykjavik?")
+    assert answer["sources"] == []
+    said = str(answer["response"])
+    assert "These pages come closest:" in said
+    assert f"]({SITE_URL}/warranty/" in said
 
 
 def test_an_off_topic_question_is_told_apart_by_words_while_embeddings_are_down(

@@ -310,3 +310,17 @@ export async function thumbs_vanish_where_the_server_takes_none({ stub, visitor 
   await chat.answer.getByRole("button", { name: "Helpful", exact: true }).click();
   await eventually(async () => assert.equal(await chat.page.getByRole("button", { name: /elpful/ }).count(), 0));
 }
+
+export async function the_sites_questions_in_an_answer_are_buttons_that_ask_them({ stub, visitor }) {
+  const listed = "Hello!\n\nYou could ask:\n\n- What does it cost?\n- Something else?";
+  stub.answer = (one) => one.whole(stub.asked.length === 1 ? listed : "40 euros.", []);
+  const chat = await (await visitor({ locale: "nl-NL" })).open(stub.page({ body: "<rag-chat></rag-chat>" }));
+  await chat.ask("hi");
+  const button = chat.page.locator(".answer .asks").getByRole("button");
+  assert.deepEqual(await button.allInnerTexts(), ["What does it cost?"]);
+  await button.click();
+  await eventually(() => assert.equal(stub.asked[1]?.message, "What does it cost?"));
+  assert.equal(stub.languages[1], "en", "the server is told which language the page speaks");
+  await chat.page.locator(".answer").nth(1).getByText("40 euros.").waitFor();
+  assert.equal(await chat.page.locator(".answer .sources:not([hidden])").count(), 0);
+}

@@ -25,6 +25,7 @@ export class Stub {
   pages = new Map();
   /** Bodies of POST /chat/stream and of POST /feedback, as they came. */
   asked = [];
+  languages = []; // That each question asked for.
   rated = [];
   forgotten = [];
   handedOff = [];
@@ -111,6 +112,7 @@ export class Stub {
     if (pathname === "/chat/stream") {
       const body = await bodyOf(request);
       this.asked.push(body);
+      this.languages.push(request.headers["accept-language"]);
       const id = body.session_id ?? `session-${this.asked.length}-0123456789abcdef`;
       return this.answer(new Answer(response, id, body.message, this.sessions), body);
     }

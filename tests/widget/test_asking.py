@@ -85,3 +85,7 @@ def test_the_page_is_told_of_questions_answers_and_feedback(in_browser: InBrowse
 
 def test_a_new_conversation_can_be_undone(in_browser: InBrowser) -> None:
     in_browser()
+
+
+def test_the_sites_questions_in_an_answer_are_buttons_that_ask_them(in_browser: InBrowser) -> None:
+    in_browser()

@@ -17,6 +17,7 @@ export class Panel {
   #following = true;
   #asking = false;
   #handoff = null;
+  #suggested = [];
   #parts;
 
   /** `config` is a promise of the server's own settings; `onclose` puts a close button into the header. */
@@ -97,6 +98,7 @@ export class Panel {
   #greet(config) {
     const { site_name: site, suggested_questions: suggested, ai_notice: notice = "on", privacy_url: privacy } = config;
     this.#handoff = config.handoff ?? null;
+    this.#suggested = suggested ?? [];
     this.#warn(notice, privacy);
     for (const view of this.#views.values()) view.update(this.#conversation.takesFeedback);
     const { title, greeting, suggestions } = this.#settings;
@@ -228,6 +230,8 @@ export class Panel {
       },
       say: (words) => this.#say(words),
       person: (label) => this.#person(label),
+      suggested: () => this.#suggested,
+      ask: (question) => this.#ask(question),
     };
     for (const [turn, view] of this.#views) {
       if (turns.includes(turn)) continue;

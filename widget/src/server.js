@@ -17,6 +17,7 @@ export class Problem extends Error {
 export class Server {
   #visit;
   #visits; // Whether requests show one.
+  #language = ""; // What the server's own sentences are to be in.
 
   /** `base` is the folder that widget.js was loaded from, so that a server below a path works too. */
   constructor(base) {
@@ -27,6 +28,7 @@ export class Server {
 
   /** `{site_name, suggested_questions, demo, ai_notice, privacy_url, handoff?, texts?, visits?}`; texts of `language`. */
   async config(language) {
+    this.#language = language ?? this.#language;
     const config = await (await this.#request(CONFIG, {}, language ? `?language=${language}` : "")).json();
     this.#visits = Boolean(config.visits);
     if (this.#visits) this.#visit.headers(); // Aside, so that the first question need not wait for it.
@@ -54,7 +56,9 @@ export class Server {
 
   /** The events of an answer. Throws `Problem` when it cannot be asked, breaks off, or falls silent. */
   async *ask(body, signal) {
-    const response = await this.#request("chat/stream", { ...posted(body), signal });
+    const asked = posted(body);
+    if (this.#language) asked.headers["Accept-Language"] = this.#language;
+    const response = await this.#request("chat/stream", { ...asked, signal });
     try {
       for await (const { name, data } of eventsOf(response.body, { silenceMs: SILENCE_MS })) {
         if (name === "error") throw new Problem(data.code ?? "broken", { detail: data.detail, status: data.status });

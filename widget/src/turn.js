@@ -27,7 +27,8 @@ export class TurnView {
   #shownSources = null;
   #shownTrouble = null;
 
-  /** `acts` has retry(turn), rate(turn, rating, reason), say(text) and person(label): a button, or null. */
+  /** `acts` has retry(turn), rate(turn, rating, reason), say(text), person(label): a button, or
+   * null, suggested(): the site's questions, and ask(question). */
   constructor(turn, { t, base }, acts) {
     this.turn = turn;
     this.#t = t;
@@ -66,9 +67,22 @@ export class TurnView {
     if (state === "done") this.#showSources(sources);
     this.#note.hidden = !degraded;
     this.#note.lastChild.textContent = degraded;
+    if (state === "done") this.#offerQuestions();
     this.#showTrouble();
     this.#showActions(takesFeedback);
     this.#offerPerson();
+  }
+
+  /** The site's own questions, which the server lists where it has no answer, are buttons that ask them. */
+  #offerQuestions() {
+    const offered = new Set(this.#acts.suggested());
+    for (const item of this.#body.querySelectorAll("li")) {
+      const question = item.textContent.trim();
+      if (item.querySelector("button, a") || !offered.has(question)) continue;
+      const ask = { class: "pill suggestion", type: "button", dir: "auto", onclick: () => this.#acts.ask(question) };
+      item.replaceChildren(el("button", ask, question));
+      item.parentNode.classList.add("asks");
+    }
   }
 
   /** A way to a person, where one could help better than this answer. */
@@ -88,7 +102,7 @@ export class TurnView {
   /** The answer as it is read aloud: its words, then how many sources there are. */
   get spoken() {
     const copy = this.#body.cloneNode(true);
-    for (const silent of copy.querySelectorAll(".cite, button")) silent.remove();
+    for (const silent of copy.querySelectorAll(".cite, button:not(.suggestion)")) silent.remove();
     for (const block of copy.querySelectorAll("p, li, h3, h4, td, th, pre")) {
       block.append(/[.!?:;,…]\s*$/.test(block.textContent) ? " " : ". ");
     }

@@ -52,7 +52,9 @@ class QuestionLog:
         self._degraded = False
 
     def record(self, turn: Turn, *, seconds: float) -> None:
-        """Takes down what became of a question. Needs no waiting."""
+        """Takes down what became of a question; a greeting is none. Needs no waiting."""
+        if turn.talk is not None:
+            return
         outcome = outcome_of(turn)
         self._figures["questions"] += 1
         self._figures[turn.outcome] += 1

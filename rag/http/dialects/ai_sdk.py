@@ -62,7 +62,7 @@ async def ui_chat(body: UIChatRequest, request: Request, services: WithServices)
     kept = None
     if body.trigger == "regenerate-message" and known is not None:
         kept = await _kept(session_id, shared.conversation(turns)[0], services.conversations)
-    events = shared.ask(turns, session_id=session_id, kept=kept, services=services, stream=True)
+    events = shared.ask(turns, session_id=session_id, kept=kept, request=request, services=services, stream=True)
     return await streams.streamed(request, events, _Parts(session_id), **{"x-vercel-ai-ui-message-stream": "v1"})
 
 

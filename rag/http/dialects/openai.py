@@ -86,7 +86,7 @@ def _model(services: Services) -> dict[str, Any]:
 @rule(limit="chat", scope="chat", takes_any_word=True)
 async def completions(body: CompletionRequest, request: Request, services: WithServices) -> Response:
     turns = [(turn.role, turn.text()) for turn in body.messages]
-    events = shared.ask(turns, session_id=None, services=services, stream=bool(body.stream))
+    events = shared.ask(turns, session_id=None, request=request, services=services, stream=bool(body.stream))
     if not body.stream:
         turn = await streams.whole(request, events)
         return Response(orjson.dumps(_completion(turn)), media_type="application/json")

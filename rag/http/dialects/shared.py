@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from typing import Any
 
 import orjson
+from fastapi import Request
 from pydantic import BaseModel
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -38,12 +39,15 @@ def ask(
     *,
     session_id: str | None,
     kept: Sequence[Message] | None = None,
+    request: Request,
     services: Services,
     stream: bool,
 ) -> AsyncGenerator[Event, None]:
     """The answer to the last user's turn; the turns before it are the history. Raises `InvalidRequest`."""
     history, text = conversation(turns)
-    question = Question(text=text, session_id=session_id, claimed=history, kept=kept)
+    question = Question(
+        text=text, session_id=session_id, claimed=history, kept=kept, asks_for=answers.language_asked_for(request)
+    )  # fmt: skip
     return answers.ask(question, services=services, stream=stream)
 
 

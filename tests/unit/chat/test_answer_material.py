@@ -6,13 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rag.chat.prompt import OFFERED, SOURCES_BYTES, PromptWriter, within_budget
+from rag.chat.prompt import SOURCES_BYTES, within_budget
+from rag.chat.texts import load_texts
+from rag.chat.wording.voice import OFFERED, Voice
 from rag.search import builds
 from rag.search.hybrid import Build, open_build
 from rag.types import Hit, Passage
 from tests.support import whole_build
 
-WRITER = PromptWriter(site_name="Brinewell", suggested_questions=("What does it cost?",))
+VOICE = Voice(texts=load_texts(None), site_name="Brinewell", suggested_questions=("What does it cost?",))
+NOTHING = "I could not find anything about this on Brinewell. Try other words, or ask about something else."
 WARRANTY = "The warranty lasts three years from the day of delivery and covers the controller and both of its probes."
 
 
@@ -43,8 +46,8 @@ def test_a_character_of_three_bytes_takes_three() -> None:
 
 def test_where_nothing_fits_the_nearest_pages_and_questions_are_offered() -> None:
     pages = [hit(title=f"Page [{n}]", url=f"https://x.example/{n} (a)/") for n in (1, 1, 2, 3, 4)]
-    said = WRITER.nothing_found_but(pages)
-    assert said.startswith(WRITER.nothing_found)
+    said = VOICE.nothing_found("en", pages)
+    assert said.startswith(f"{NOTHING}\n\nThese pages come closest:\n\n")
     links = [line for line in said.splitlines() if line.startswith("- [")]
     assert links == [f"- [Page ({n})](https://x.example/{n}%20%28a%29/)" for n in (1, 2, 3)]
     assert len(links) == OFFERED
@@ -52,8 +55,9 @@ def test_where_nothing_fits_the_nearest_pages_and_questions_are_offered() -> Non
 
 
 def test_with_nothing_to_offer_the_sentence_stands_alone() -> None:
-    writer = PromptWriter(site_name="Brinewell")
-    assert writer.nothing_found_but([]) == writer.nothing_found
+    voice = Voice(texts=load_texts(None), site_name="Brinewell")
+    assert voice.nothing_found("en", []) == NOTHING
+    assert voice.nothing_found("de", []).startswith("Dazu habe ich auf Brinewell nichts gefunden.")
 
 
 def published(root: Path, texts: Sequence[str], vectors: np.ndarray, **embedding: float | None) -> Build:

@@ -104,7 +104,6 @@ def test_numbers_of_earlier_sources_are_taken_out_of_earlier_turns() -> None:
 def test_a_sites_own_instructions_replace_ours_and_may_name_the_site() -> None:
     own = PromptWriter(site_name="Brinewell", instructions="Speak for {site_name}. Use {braces} freely.")
     assert own.write("?", history=[], hits=[]).messages[0]["content"] == "Speak for Brinewell. Use {braces} freely."
-    assert "Brinewell" in own.nothing_found
 
 
 def test_our_instructions_say_what_holds_a_model_to_the_sources() -> None:

@@ -19,7 +19,6 @@ from rag.chat.prompt import PromptWriter
 from rag.deadline import Deadline
 from rag.errors import ContentFiltered, UpstreamError, UpstreamTimeout
 from rag.llm.azure import MAX_ANSWER_BYTES, STREAM_SILENCE_S, AzureChat, AzureEmbedder
-from rag.llm.chat_answers import NO_ANSWER
 from rag.llm.client import Unanswered, Upstream
 from rag.llm.resilience import RetryBudget
 from rag.types import Completion, Endpoint, Hit, Message, Passage, Prompt
@@ -302,7 +301,7 @@ def test_a_stream_that_breaks_off_after_a_token_ends_with_an_error_and_is_never_
 @pytest.mark.parametrize(
     ("message", "shown"),
     [
-        ({}, NO_ANSWER), ({"content": None}, NO_ANSWER), ({"content": ""}, NO_ANSWER), ({"content": " \n"}, NO_ANSWER),
+        ({}, ""), ({"content": None}, ""), ({"content": ""}, ""), ({"content": " \n"}, ""),
         ({"content": None, "refusal": "I cannot help with that."}, "I cannot help with that."),
     ],
 )  # fmt: skip
@@ -317,7 +316,7 @@ def test_an_answer_without_words_or_a_refusal_is_an_answer_and_paid_for_once(
 @pytest.mark.parametrize(
     ("chunks", "shown"),
     [
-        ([FIRST, END, DONE], NO_ANSWER), ([FIRST, event(" "), event("\n"), END, DONE], NO_ANSWER),
+        ([FIRST, END, DONE], ""), ([FIRST, event(" "), event("\n"), END, DONE], ""),
         ([FIRST, b'data: {"choices":[{"delta":{"refusal":"I cannot."}}]}\n\n', END, DONE], "I cannot."),
     ],
 )  # fmt: skip
@@ -380,7 +379,7 @@ def test_a_stream_without_a_word_is_counted(wire: Wire) -> None:
         chat = AzureChat(upstream=upstream, temperature=0.5, max_tokens=7)
         return [piece async for piece in chat.stream(PROMPT, deadline=Deadline(5))]
 
-    assert with_upstream(story) == [NO_ANSWER, Completion(NO_ANSWER, 9, 2)]
+    assert with_upstream(story) == ["", Completion("", 9, 2)]
 
 
 @pytest.mark.parametrize("prompt_tokens", [-5, 10**15])

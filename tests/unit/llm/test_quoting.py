@@ -4,12 +4,14 @@ import asyncio
 
 import pytest
 
+from rag.chat.texts import load_texts
 from rag.deadline import Deadline
 from rag.llm.quoting import QUOTED, QuotingChat
 from rag.types import Hit, Missing, Passage, Prompt
 
-OPENING = "These passages fit best."
-CHAT = QuotingChat(degraded=Missing("no_model", "no model"), opening=OPENING, found_by_words=True)
+SENTENCES = load_texts(None)["en"]
+OPENING = SENTENCES["answer_demo"]
+CHAT = QuotingChat(degraded=Missing("no_model", "no model"), opening="answer_demo", found_by_words=True)
 
 
 def hit(text: str, *, title: str = "Shop", url: str = "/shop/", language: str = "en", **more: str) -> Hit:
@@ -19,7 +21,7 @@ def hit(text: str, *, title: str = "Shop", url: str = "/shop/", language: str = 
 
 
 def answer(question: str, *hits: Hit) -> str:
-    prompt = Prompt(question=question, messages=(), hits=hits)
+    prompt = Prompt(question=question, messages=(), hits=hits, sentences=SENTENCES)
     return asyncio.run(CHAT.complete(prompt, deadline=Deadline(5))).text
 
 
@@ -53,7 +55,7 @@ def test_a_streamed_answer_is_the_same() -> None:
     async def streamed(prompt: Prompt) -> list[str]:
         return [piece async for piece in CHAT.stream(prompt, deadline=Deadline(5))]
 
-    prompt = Prompt(question="kettle?", messages=(), hits=(hit("A kettle.\n\nIt boils."),))
+    prompt = Prompt(question="kettle?", messages=(), hits=(hit("A kettle.\n\nIt boils."),), sentences=SENTENCES)
     pieces = asyncio.run(streamed(prompt))
     assert "".join(pieces) == asyncio.run(CHAT.complete(prompt, deadline=Deadline(5))).text
     assert len(pieces) > 1
@@ -66,7 +68,7 @@ def test_a_word_that_no_quote_has_is_named_as_the_visitor_wrote_it() -> None:
 
 def test_several_missing_words_are_listed() -> None:
     text = answer("kettle Saturn Jupiter Venus", hit("A kettle."))
-    assert "None of them mentions “Saturn”, “Jupiter” or “Venus”." in text
+    assert "None of them mentions “Saturn”, “Jupiter”, “Venus”." in text
 
 
 @pytest.mark.parametrize(
@@ -106,7 +108,7 @@ def test_part_of_a_name_is_no_mention_of_it() -> None:
 def test_where_no_word_is_found_nothing_is_quoted_and_at_most_three_pages_are_offered() -> None:
     pages = [hit("A kettle.", title=f"Page {number // 2}", url=f"/{number // 2}/") for number in range(10)]
     text = answer("How many vacation days do I get?", *pages)
-    assert text.startswith("Nothing that I found fits your question: no passage mentions “vacation” or “days”")
+    assert text.startswith("Nothing that I found fits your question: no passage mentions “vacation”, “days”")
     assert "kettle" not in text
     assert text.split("\n\n")[-1] == "- [Page 0](/0/)\n- [Page 1](/1/)\n- [Page 2](/2/)"
 
@@ -123,7 +125,7 @@ def test_a_question_without_a_word_to_look_for_is_answered_with_quotes(question:
 
 
 def test_what_was_found_by_meaning_is_quoted_even_where_it_shares_no_word() -> None:
-    degraded = QuotingChat(degraded=Missing("model", "down"), opening=OPENING, found_by_words=False)
-    prompt = Prompt(question="Wann öffnet ihr?", messages=(), hits=(hit("We open at nine."),))
+    degraded = QuotingChat(degraded=Missing("model", "down"), opening="answer_demo", found_by_words=False)
+    prompt = Prompt(question="Wann öffnet ihr?", messages=(), hits=(hit("We open at nine."),), sentences=SENTENCES)
     text = asyncio.run(degraded.complete(prompt, deadline=Deadline(5))).text
     assert text == f"{OPENING}\n\n> We open at nine.\n\n[Shop](/shop/) [1]"

@@ -1,0 +1,1 @@
+"""What the server itself says to a visitor, and in which language. Knows no request."""
