@@ -180,7 +180,7 @@ class Chat:
         if rest:
             said += rest
             yield Delta(rest, tuple(citations.order))
-        yield replace(turn, text=said, hits=citations.sorted(hits), cited=len(citations.order))
+        yield turn.answered(said, citations.sorted(hits), cited=len(citations.order))
 
     def _first_token(self, began_s: float) -> float:
         seconds = time.perf_counter() - began_s
@@ -279,7 +279,7 @@ async def _replayed(answer: KeptAnswer, turn: Turn, *, stream: bool) -> AsyncGen
     yield Sources(answer.hits, turn.cache)
     for piece in answer.pieces() if stream else [answer.text]:
         yield Delta(piece, tuple(range(answer.cited)))
-    yield replace(turn, text=answer.text, hits=answer.hits, cited=answer.cited, generated="model")
+    yield replace(turn, generated="model").answered(answer.text, answer.hits, cited=answer.cited)
 
 
 def _outcome(turn: Turn) -> Outcome:

@@ -10,6 +10,7 @@ from typing import Any
 
 from rag.deadline import Deadline
 from rag.llm.excerpts import excerpt, is_list, is_table
+from rag.text.citing import quoted_at
 from rag.text.stopwords import STOP_WORDS
 from rag.text.terms import GRAM_MARK, fold, likely_language, terms, words
 from rag.types import Completion, Generated, Hit, Missing, Prompt
@@ -109,11 +110,10 @@ def _nothing_fits(missing: Sequence[str], hits: Sequence[Hit]) -> str:
 
 
 def _quote(number: int, hit: Hit, question: str) -> str:
-    passage = hit.passage
-    label = passage.heading_path or passage.source
     blocks: list[str] = []
     goes_on = False
-    for block in excerpt(passage, question):
+    quote = excerpt(hit.passage, question)
+    for block in quote:
         # Readers that show Markdown while it arrives nest what follows a quoted list, and each row of a quoted table.
         within = block if is_table(block) else "\n".join(f"> {line}".rstrip() for line in block.split("\n"))
         if goes_on and not is_table(block):
@@ -121,7 +121,8 @@ def _quote(number: int, hit: Hit, question: str) -> str:
         else:
             blocks.append(within)
         goes_on = not is_table(block) and not is_list(block)
-    return "\n\n".join([*blocks, f"{_link(label, passage.citation_url)} [{number}]"])
+    passage = quoted_at(hit.passage, "\n".join(quote))
+    return "\n\n".join([*blocks, f"{_link(passage.heading_path or passage.source, passage.citation_url)} [{number}]"])
 
 
 def _link(label: str, url: str) -> str:
