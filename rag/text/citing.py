@@ -6,8 +6,10 @@ compared with each of them, by the words that they share: rare ones count more t
 
 import math
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from rag.text.fragments import directive
 from rag.text.stopwords import STOP_WORDS
@@ -19,6 +21,8 @@ ENDING_LETTERS = 3
 """Letters, at most, by which a short word may be longer: "click" is in "clicked"."""
 QUESTION_SHARE = 0.3
 """What a word of the question counts beside one of the sentence that cites."""
+BESIDE_SHARE = 0.3
+"""What a word counts that stands elsewhere in the section, or in its heading, beside one of its best sentence."""
 LINE_CHARS = 80
 """Of a text of so many lines a word in every line says nothing about where."""
 SENTENCE_CHARS = 1_000
@@ -37,15 +41,6 @@ _WORD = re.compile(r"\w")
 _PARAGRAPH = re.compile(r"\n\s*(?=[\n>*+-]|\d+[.)])")
 _HEADINGS = re.compile(r"\A(?:\s*#{1,6} [^\n]*(?:\n|\Z))+")
 _COMMON = frozenset(word[:STEM_LETTERS] for words in STOP_WORDS.values() for word in words.lower().split())
-
-
-@dataclass(frozen=True, slots=True)
-class _Shared:
-    """A word that a passage shares with what cites it."""
-
-    token: str
-    places: tuple[int, ...]
-    weight: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +69,8 @@ def citations(answer: str, marks: Iterable[Mark], *, quoted: bool = False) -> It
 
 def _last_sentence(text: str) -> str:
     paragraph = next((part for part in reversed(_PARAGRAPH.split(text)) if _WORD.search(part)), text)
-    spans = _sentences(paragraph, 0, len(paragraph))
-    sentences = [one for span in spans if _WORD.search(one := paragraph[slice(*span)])]
+    ends = [0, *(stop.end() for stop in _SENTENCE_END.finditer(paragraph)), len(paragraph)]
+    sentences = [one for start, end in pairwise(ends) if _WORD.search(one := paragraph[start:end])]
     last = sentences[-1] if sentences else paragraph
     return (last if len(last.split()) >= FEWEST_WORDS or not last.isascii() else paragraph)[-SENTENCE_CHARS:]
 
@@ -99,21 +94,22 @@ def quoted_at(passage: Passage, quote: str) -> Passage:
     """The passage, linked at the section that a quote of it is from, and at the first words in it that can be found;
     at the section alone where there are none.
     """
+    if not passage.sections:
+        return passage
     for section in passage.sections:
         for start, end in section.phrases:
             if passage.text[start:end] in quote:
                 return _linked(passage, section, (start, end))
-    return _linked(passage, _section(passage, _places(passage.text, quote)), None) if passage.sections else passage
+    return _linked(passage, _section(passage, _Shared.of(passage, quote)), None)
 
 
 def led_to(passage: Passage, words: str, *, question: str = "") -> Passage:
     """The passage, linked at the section and the sentence of it that share most with `words`, or else the question."""
     if not passage.sections or not (words or (question and len(passage.sections) > 1)):
         return passage
-    shared = _places(passage.text, words, question)
+    shared = _Shared.of(passage, words, question)
     section = _section(passage, shared)
-    sentences = _sentences(passage.text, section.start, section.end)
-    for start, end in sorted(sentences, key=lambda span: -_weight(shared, *span)):
+    for start, end in shared.sentences(section):
         for span in section.phrases:
             if start <= span[0] and span[1] <= end:
                 return _linked(passage, section, span)
@@ -136,30 +132,64 @@ def _linked(passage: Passage, section: Section, span: tuple[int, int] | None) ->
     )  # fmt: skip
 
 
-def _section(passage: Passage, shared: Sequence[_Shared]) -> Section:
-    """The section that shares most, its heading included; the first of equal ones."""
+def _section(passage: Passage, shared: "_Shared") -> Section:
+    """The section of the sentence that shares most; what else the section shares counts less, its heading included.
+
+    The first of equal ones.
+    """
     if len(passage.sections) == 1:
         return passage.sections[0]
+    return max(passage.sections, key=lambda one: shared.best(one) + BESIDE_SHARE * shared.beside(one))
 
-    def weight(section: Section) -> float:
+
+class _Shared:
+    """What a passage shares with what cites it: words, where they are, and what each of its sentences has of them."""
+
+    def __init__(self, ends: list[int], found: Sequence[tuple[str, list[int], float]]) -> None:
+        self._ends = ends
+        """Of the sentences and lines of the text, in order."""
+        self._found = found
+        """A word, its places, and what it counts."""
+        self._weights = [0.0] * len(ends)
+        for _, places, weight in found:
+            for sentence in {bisect_right(ends, place) for place in places}:
+                self._weights[sentence] += weight
+
+    @classmethod
+    def of(cls, passage: Passage, words: str, question: str = "") -> "_Shared":
+        """A word counts the more, the fewer times it is there."""
+        text, lowered = passage.text, passage.text.lower()
+        # A letter of another length in lower case moves all places behind it.
+        searched = lowered if len(lowered) == len(text) else text
+        asked = dict.fromkeys(_tokens(question), QUESTION_SHARE) | dict.fromkeys(_tokens(words), 1.0)
+        found = [(token, list(_found(searched, token)), share) for token, share in asked.items()]
+        lines = len(text) / LINE_CHARS
+        ends = [stop.end() for stop in _SENTENCE_END.finditer(text)]
+        return cls(
+            [*ends, len(text) + 1],
+            [(token, places, share * math.log(1 + lines / len(places))) for token, places, share in found if places],
+        )
+
+    def best(self, section: Section) -> float:
+        return max(self._weights[slice(*self._range(section))])
+
+    def beside(self, section: Section) -> float:
         # The heading of a passage's first section may stand above its text.
         heading = section.headings[-1].lower() if section.headings else ""
-        return _weight(shared, section.start, section.end, above=heading)
+        within = [any(section.start <= at < section.end for at in places) for _, places, _ in self._found]
+        named = [token in heading for token, _, _ in self._found]
+        return sum(
+            weight * (inside + above)
+            for (_, _, weight), inside, above in zip(self._found, within, named, strict=True)
+        )  # fmt: skip
 
-    return max(passage.sections, key=weight)
+    def sentences(self, section: Section) -> Iterator[tuple[int, int]]:
+        """Begin and end of the section's sentences, those that share most first."""
+        for place in sorted(range(*self._range(section)), key=lambda place: -self._weights[place]):
+            yield (self._ends[place - 1] if place else 0), self._ends[place]
 
-
-def _places(text: str, words: str, question: str = "") -> list[_Shared]:
-    """The words that a text shares, where it has them, and what each counts: the fewer times it is there, the more."""
-    lowered = text.lower()
-    # A letter of another length in lower case moves all places behind it.
-    searched = lowered if len(lowered) == len(text) else text
-    asked = dict.fromkeys(_tokens(question), QUESTION_SHARE) | dict.fromkeys(_tokens(words), 1.0)
-    return [
-        _Shared(token, tuple(found), share * math.log(1 + len(text) / LINE_CHARS / len(found)))
-        for token, share in asked.items()
-        if (found := list(_found(searched, token)))
-    ]
+    def _range(self, section: Section) -> tuple[int, int]:
+        return bisect_right(self._ends, section.start), bisect_left(self._ends, section.end) + 1
 
 
 def _found(text: str, token: str) -> Iterator[int]:
@@ -175,20 +205,6 @@ def _found(text: str, token: str) -> Iterator[int]:
         ):
             yield at
         at = text.find(token, after)
-
-
-def _weight(shared: Sequence[_Shared], start: int, end: int, *, above: str = "") -> float:
-    return sum(
-        one.weight for one in shared if (above and one.token in above) or any(start <= at < end for at in one.places)
-    )
-
-
-def _sentences(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """Begin and end of the sentences and lines of a part of the text."""
-    for stop in _SENTENCE_END.finditer(text, start, end):
-        yield start, stop.end()
-        start = stop.end()
-    yield start, end
 
 
 def _tokens(text: str) -> frozenset[str]:

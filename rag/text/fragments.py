@@ -6,12 +6,12 @@ The directive is that of wicg.github.io/scroll-to-text-fragment.
 import re
 from urllib.parse import quote
 
-_MARKS = re.compile(r"`|\*\*|__|(?<!\w)[*_]|[*_](?!\w)")
+_MARKS = re.compile(r"(`+)([^`\n]+)\1|`|\*\*|__|(?<!\w)[*_]|[*_](?!\w)")
 
 
 def without_marks(text: str) -> str:
-    """Markdown's words without the marks for code and emphasis."""
-    return _MARKS.sub("", text)
+    """Markdown's words without the marks for code and emphasis; what is within those for code stays as it is."""
+    return _MARKS.sub(r"\2", text)
 
 
 def directive(words: str) -> str:
