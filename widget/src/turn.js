@@ -5,6 +5,8 @@ import { leavesSite, pointTo, safeHref } from "./links.js";
 import { copied, Markdown } from "./markdown.js";
 import { sourceLists } from "./sources.js";
 
+const MORE_QUOTES = "More from the docs"; // As the server writes it, in rag/llm/quoting.py.
+
 export class TurnView {
   turn;
   #t;
@@ -88,7 +90,7 @@ export class TurnView {
   /** The answer as it is read aloud: its words, then how many sources there are. */
   get spoken() {
     const copy = this.#body.cloneNode(true);
-    for (const silent of copy.querySelectorAll(".cite, button")) silent.remove();
+    for (const silent of copy.querySelectorAll(".cite, button, details")) silent.remove();
     for (const block of copy.querySelectorAll("p, li, h3, h4, td, th, pre")) {
       block.append(/[.!?:;,…]\s*$/.test(block.textContent) ? " " : ". ");
     }
@@ -127,7 +129,16 @@ export class TurnView {
     if (complete && !this.#finished) {
       this.#markdown.finish();
       this.#finished = true;
+      this.#foldQuotes();
     }
+  }
+
+  /** What the server quotes beside the best passage is there for whoever wants it. */
+  #foldQuotes() {
+    const heading = [...this.#body.children].find((node) => node.nodeName === "H4" && node.textContent === MORE_QUOTES);
+    if (!heading) return;
+    const rest = [...this.#body.children].slice([...this.#body.children].indexOf(heading) + 1);
+    heading.replaceWith(el("details", {}, el("summary", {}, this.#t("moreQuotes")), ...rest));
   }
 
   #cite(number) {

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -179,3 +180,8 @@ def test_what_was_found_by_meaning_is_quoted_even_where_it_shares_no_word() -> N
     prompt = Prompt(question="Wann öffnet ihr?", messages=(), hits=(hit("We open at nine."),))
     text = asyncio.run(degraded.complete(prompt, deadline=Deadline(5))).text
     assert text == f"{OPENING}\n\nWe open at nine.\n\n[Shop](/shop/) [1]"
+
+
+def test_the_chat_on_a_page_folds_below_the_words_that_are_written() -> None:
+    source = (Path(__file__).parents[3] / "widget" / "src" / "turn.js").read_text("utf-8")
+    assert f'MORE_QUOTES = "{MORE.removeprefix("#### ")}";' in source
