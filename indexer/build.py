@@ -155,6 +155,10 @@ def _storable(passage: Passage) -> Passage:
         url=clean(passage.url),
         anchor=clean(passage.anchor),
         source=clean(passage.source),
+        sections=tuple(
+            replace(section, headings=tuple(map(clean, section.headings)), anchor=clean(section.anchor))
+            for section in passage.sections
+        ),
     )
 
 

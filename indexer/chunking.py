@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from indexer.cutting import cut
 from indexer.documents import Block, Document, Section
 from rag.types import Passage
+from rag.types import Section as PassageSection
 
 TARGET_CHARS = 800
 LIMIT_CHARS = 1_600
@@ -48,16 +49,40 @@ class _Group:
     @property
     def text(self) -> str:
         """The parts' text; a heading that not all parts share stands above its part."""
-        shown: list[str] = []
+        return "\n\n".join(text for _, texts in self._shown() for text in texts).strip()
+
+    @property
+    def sections(self) -> tuple[PassageSection, ...]:
+        """Where in `text` each section stands. A heading with nothing below it belongs to what follows."""
+        joined = "\n\n".join(text for _, texts in self._shown() for text in texts)
+        length, at = len(joined.strip()), len(joined.lstrip()) - len(joined)
+        starts: list[tuple[int, _Part]] = []
+        is_open = False
+        for part, texts in self._shown():
+            is_same = bool(starts) and (starts[-1][1].headings, starts[-1][1].anchor) == (part.headings, part.anchor)
+            if is_open:
+                starts[-1] = (starts[-1][0], part)
+            elif texts and not is_same:
+                starts.append((max(0, at), part))
+            is_open = bool(starts) and not part.text and (is_open or not is_same)
+            at += sum(len(text) + 2 for text in texts)
+        ends = [start for start, _ in starts[1:]] + [length]
+        return tuple(
+            PassageSection(start, end, part.headings, part.anchor)
+            for (start, part), end in zip(starts, ends, strict=True)
+        )
+
+    def _shown(self) -> Iterator[tuple[_Part, list[str]]]:
+        """Each part with what the text shows of it: headings that are new, then its own text."""
         above = common = self.headings
         for part in self.parts:
+            texts: list[str] = []
             if part.headings != above:
                 new = part.headings[max(len(common), len(_common([above, part.headings]))) :]
                 depth = len(part.headings) - len(new) + 2
-                shown += [f"{'#' * min(6, level)} {heading}" for level, heading in enumerate(new, depth)]
+                texts = [f"{'#' * min(6, level)} {heading}" for level, heading in enumerate(new, depth)]
                 above = part.headings
-            shown.append(part.text)
-        return "\n\n".join(text for text in shown if text).strip()
+            yield part, [text for text in (*texts, part.text) if text]
 
     @property
     def chars(self) -> int:
@@ -94,6 +119,7 @@ def passages(document: Document, *, target_chars: int = TARGET_CHARS, limit_char
             anchor=group.parts[0].anchor,
             source=document.source,
             language=document.language,
+            sections=group.sections,
         )
         for group in groups
         if group.chars

@@ -13,6 +13,21 @@ Generated = Literal["model", "quoted"]
 
 
 @dataclass(frozen=True, slots=True)
+class Section:
+    """What a passage holds of one section of its page."""
+
+    start: int
+    """Where it begins in the passage's text, in characters from 0."""
+    end: int
+    headings: tuple[str, ...]
+    """The path of headings above it, outermost first, without the page's title."""
+    anchor: str
+    """The fragment that leads to it, or empty."""
+    phrases: tuple[tuple[int, int], ...] = ()
+    """Begin and end, in the passage's text, of words that stand in the page once."""
+
+
+@dataclass(frozen=True, slots=True)
 class Passage:
     """A piece of one document, as it is indexed, retrieved and shown."""
 
@@ -32,6 +47,8 @@ class Passage:
     """ISO 639-1 code, or empty where it is not known."""
     fragment: str = ""
     """Words that lead to the passage and stand in the page once, percent-encoded for a text directive, or empty."""
+    sections: tuple[Section, ...] = ()
+    """What it is made of, in the order of its text; empty in builds of versions that did not know them."""
 
     @property
     def heading_path(self) -> str:

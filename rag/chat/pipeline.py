@@ -193,7 +193,7 @@ class Chat:
         if rest:
             said += rest
             yield Delta(rest, tuple(citations.order))
-        yield replace(turn, text=said, hits=citations.sorted(hits), cited=len(citations.order))
+        yield turn.answered(said, citations.sorted(hits), cited=len(citations.order))
 
     async def _replied(self, turn: Turn) -> AsyncGenerator[Event | Turn, None]:
         """The events of an answer that needs no page and no model."""
@@ -260,9 +260,8 @@ async def _replayed(answer: KeptAnswer, turn: Turn, *, stream: bool) -> AsyncGen
     for piece in answer.pieces() if stream else [answer.text]:
         yield Delta(piece, tuple(range(answer.cited)))
     by: Generated = "quoted" if answer.is_own else "model"
-    yield replace(
-        turn, text=answer.text, hits=answer.hits, cited=answer.cited, generated=by, is_own=answer.is_own
-    )  # fmt: skip
+    turn = replace(turn, generated=by, is_own=answer.is_own)
+    yield turn.answered(answer.text, answer.hits, cited=answer.cited)
 
 
 def _outcome(turn: Turn) -> Outcome:

@@ -1,15 +1,17 @@
 """One question and what became of it: values that the pipeline builds, and that routes and telemetry read."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import numpy as np
 
+from rag.chat.citation_marks import marks
 from rag.chat.escalation import Reason, reason_for
 from rag.chat.wording.small_talk import SmallTalk
-from rag.types import Completion, Generated, Hit, Message, Missing
+from rag.text.citing import Citation, citations, cited_at, led_to, quoted_at
+from rag.types import Completion, Generated, Hit, Message, Missing, Passage
 
 Outcome = Literal["answered", "quoted", "nothing_found", "small_talk", "filtered", "failed", "left"]
 CacheResult = Literal["hit", "miss"]
@@ -69,6 +71,8 @@ class Turn:
     """Whether only the client says so."""
     hits: Sequence[Hit] = ()
     """What the answer may be made from."""
+    linked: Sequence[Hit] = ()
+    """The same once there is an answer, each as a link to the section that it was cited for."""
     similarity: float | None = None
     """Cosine of the best passage, used or not."""
     vector: np.ndarray | None = None
@@ -108,6 +112,21 @@ class Turn:
     def cut(self) -> bool:
         """Whether the answer ended at the longest length allowed."""
         return CUT_SHORT in self.missing
+
+    def citations(self) -> Iterator[tuple[Citation, Passage]]:
+        """Where the answer cites, and the passage as a link to the section that says it."""
+        quoted = self.generated == "quoted"
+        for one in citations(self.text, marks(self.text), quoted=quoted):
+            if 0 < one.number <= self.cited:
+                passage = self.hits[one.number - 1].passage
+                yield one, (quoted_at(passage, one.words) if quoted else led_to(passage, one.words))
+
+    def answered(self, text: str, hits: Sequence[Hit], *, cited: int) -> "Turn":
+        """The turn with its answer; `hits` are in the order of their numbers in it."""
+        quoted = self.generated == "quoted"
+        found = citations(text, marks(text), quoted=quoted)
+        linked = cited_at(hits, found, question=self.question.text, quoted=quoted)
+        return replace(self, text=text, hits=hits, linked=linked, cited=cited)
 
     def without(self, *missing: Missing | None) -> "Turn":
         new = tuple(one for one in missing if one is not None and one not in self.missing)

@@ -30,7 +30,7 @@ async def search(body: SearchRequest, services: WithServices) -> Response:
     found = await services.retriever.search(
         body.query, k=body.k, deadline=Deadline(services.settings.request_timeout_s)
     )
-    results = [bodies.SearchResult.of(hit) for hit in found.hits]
+    results = [bodies.SearchResult.of(hit, query=body.query) for hit in found.hits]
     return bodies.as_json(
         bodies.SearchResponse(results, body.query, bodies.now(), found.missing.words if found.missing else None)
     )

@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, Field, StrictFloat, StrictInt, 
 from rag.access.callers import SESSION_ID
 from rag.chat.escalation import Reason
 from rag.chat.turn import Turn
+from rag.text.citing import led_to, own_text
 from rag.types import DEGRADED_CODES, Generated, Hit
 
 PREVIEW_CHARS = 200
@@ -121,7 +122,7 @@ class Source:
     def _of(cls, hit: Hit, *, cited: bool) -> "Source":
         passage = hit.passage
         # A word and its space are two characters at least, so that no more of them can be seen.
-        text = " ".join(passage.text.split(None, PREVIEW_CHARS // 2 + 1)[: PREVIEW_CHARS // 2 + 1])
+        text = " ".join(own_text(passage).split(None, PREVIEW_CHARS // 2 + 1)[: PREVIEW_CHARS // 2 + 1])
         preview = text if len(text) <= PREVIEW_CHARS else text[:PREVIEW_CHARS].rsplit(" ", 1)[0] + " …"
         return cls(
             url=passage.citation_url,
@@ -157,7 +158,7 @@ class Answer:
         return cls(
             response=turn.text,
             timestamp=now(),
-            sources=Source.all_of(turn.hits, cited=turn.cited),
+            sources=Source.all_of(turn.linked, cited=turn.cited),
             degraded=turn.degraded,
             degraded_codes=[one.code for one in turn.missing],
             generated=turn.generated,
@@ -186,8 +187,8 @@ class SearchResult:
     citation: Annotated[str, Field(description="a Markdown link to the passage")]
 
     @classmethod
-    def of(cls, hit: Hit) -> "SearchResult":
-        passage = hit.passage
+    def of(cls, hit: Hit, *, query: str) -> "SearchResult":
+        passage = led_to(hit.passage, "", question=query)
         metadata = {
             "source": passage.source, "url": passage.url, "headings": list(passage.headings),
             "language": passage.language, "similarity": round(hit.similarity, 4),

@@ -5,23 +5,34 @@ the real one cannot be reached. Which part of a passage is quoted is for `rag.ll
 """
 
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence, Set
+from dataclasses import dataclass
 from typing import Any
 
 from rag.deadline import Deadline
 from rag.llm.excerpts import excerpt, is_list, is_table
+from rag.text.citing import own_text, quoted_at
 from rag.text.stopwords import STOP_WORDS
 from rag.text.terms import GRAM_MARK, fold, likely_language, terms, words
-from rag.types import Completion, Generated, Hit, Missing, Prompt
+from rag.types import Completion, Generated, Hit, Missing, Passage, Prompt
 
 QUOTED = 3
 """Passages in an answer: what a visitor reads before the page scrolls. Also the pages offered where none fits."""
+MORE = "moreQuotes"
+"""The code of what stands above all quotes but the first. The chat on a page folds what follows it."""
+LEAST_SHARE = 0.7
+"""Of the first quote's weight: what weighs less is not worth reading beside it."""
+NAMED_WEIGHT = 1.5
+"""What a question's words count in the headings of a section, beside once for its text and once for its rank."""
 NAMED = 5
 """Words of a question that are named as missing."""
 LEAST_STEM_LETTERS = 4
 """From here on a word also counts as mentioned where a longer one begins with it: `file` in `filename`."""
 
-_OF_ASKING = "many much lot kind kinds type types sort sorts way ways thing things viel viele wieviel wieviele"
+_OF_ASKING = (
+    "many much lot kind kinds type types sort sorts way ways thing things viel viele wieviel wieviele "
+    "make makes give gives put puts get gets use uses work works happen happens need want possible"
+)
 UNNAMED = frozenset(word for listed in (*STOP_WORDS.values(), _OF_ASKING) for word in fold(listed).casefold().split())
 """Words that no passage has to mention: the function words of every language, and those that only ask."""
 
@@ -32,8 +43,8 @@ class QuotingChat:
     """Quotes the passages of a prompt. `degraded` says what is missing from such an answer, `opening` tells readers:
     it is the code of a sentence, and the prompt brings the sentences in the visitor's language.
 
-    Passages that were found by their words and have none of the question's are not worth quoting; those that were
-    found by meaning are, which `found_by_words` tells apart.
+    Passages that were found by their words are only worth quoting if they have the question's; those that were found
+    by meaning are in any case, which `found_by_words` tells apart.
     """
 
     generated: Generated = "quoted"
@@ -49,7 +60,8 @@ class QuotingChat:
     async def complete(self, prompt: Prompt, *, deadline: Deadline) -> Completion:
         """The whole answer, in Markdown. Needs no time, so that `deadline` does not matter.
 
-        Where no passage has any of the question's words, the answer says so and offers pages instead of quotes.
+        The best quote reads as its page does; others that are worth it follow in a quote's marks, below `MORE`. Where
+        no passage has enough of the question's words, the answer says so and offers pages instead of quotes.
         """
         return Completion(text=self._answer(prompt), prompt_tokens=0, completion_tokens=0)
 
@@ -61,17 +73,68 @@ class QuotingChat:
 
     def _answer(self, prompt: Prompt) -> str:
         asked = _content(prompt.question) if self._found_by_words else {}
-        mentioned = [_mentioned(asked, hit, prompt.question) for hit in prompt.hits]
-        if asked and not any(mentioned):
-            return _nothing_fits(list(asked), prompt)
-        # A passage further down that has a word of the question beats three that have none.
-        first = 0 if not asked or any(mentioned[:QUOTED]) else next(i for i, found in enumerate(mentioned) if found)
-        quoted = range(first, min(first + QUOTED, len(prompt.hits)))
-        said = set().union(*(mentioned[place] for place in quoted))
-        missing = [word for word in asked if word not in said]
+        quotes = [_Quote.of(number, hit, prompt.question, asked) for number, hit in enumerate(prompt.hits, start=1)]
+        quotes.sort(key=lambda quote: -quote.weight)
+        best = quotes[0]
+        if asked and not best.fits(asked):
+            everywhere = {word for quote in quotes for word in quote.said}
+            return _nothing_fits([word for word in asked if word not in everywhere], prompt)
+        others = [quote for quote in quotes[1:QUOTED] if quote.weight >= LEAST_SHARE * best.weight]
+        missing = [word for word in asked if not any(word in quote.said for quote in (best, *others))]
         admission = _saying("answer_unmentioned", prompt, missing) if missing else ""
-        quotes = [_quote(place + 1, prompt.hits[place], prompt.question) for place in quoted]
-        return "\n\n".join([" ".join(filter(None, [prompt.sentences[self._opening], admission])), *quotes])
+        opening = " ".join(filter(None, [prompt.sentences[self._opening], admission]))
+        more = [f"#### {prompt.sentences[MORE]}", *(other.within_marks() for other in others)] if others else []
+        return "\n\n".join([opening, best.as_prose(), *more])
+
+
+@dataclass(frozen=True, slots=True)
+class _Quote:
+    """A part of a passage, from one of its sections."""
+
+    number: int
+    passage: Passage
+    """Linked at the section."""
+    blocks: Sequence[str]
+    said: Set[str]
+    """The question's words that the section has."""
+    named: Set[str]
+    """Those that its headings have."""
+    weight: float
+
+    @classmethod
+    def of(cls, number: int, hit: Hit, question: str, asked: Mapping[str, Sequence[str]]) -> "_Quote":
+        blocks = excerpt(hit.passage, question)
+        passage = quoted_at(hit.passage, "\n".join(blocks))
+        named = _mentioned(asked, passage.heading_path, passage, question)
+        said = named | _mentioned(asked, own_text(passage), passage, question)
+        count = max(1, len(asked))
+        weight = hit.score + len(said) / count + NAMED_WEIGHT * len(named) / count
+        return cls(number, passage, blocks, said, named, weight)
+
+    def fits(self, asked: Mapping[str, Sequence[str]]) -> bool:
+        """Whether it has most of the question's words, or some in its headings: half of them stand anywhere."""
+        return len(self.said) > len(asked) / 2 or bool(self.named)
+
+    def as_prose(self) -> str:
+        return "\n\n".join([*self.blocks, self._link()])
+
+    def within_marks(self) -> str:
+        """The quote in a quote's marks."""
+        marked: list[str] = []
+        goes_on = False
+        for block in self.blocks:
+            # Readers that show Markdown while it arrives nest what follows a quoted list, and a quoted table's rows.
+            within = block if is_table(block) else "\n".join(f"> {line}".rstrip() for line in block.split("\n"))
+            if goes_on and not is_table(block):
+                marked[-1] += f"\n>\n{within}"
+            else:
+                marked.append(within)
+            goes_on = not is_table(block) and not is_list(block)
+        return "\n\n".join([*marked, self._link()])
+
+    def _link(self) -> str:
+        label = self.passage.heading_path or self.passage.source
+        return f"{_link(label, self.passage.citation_url)} [{self.number}]"
 
 
 def _content(question: str) -> dict[str, tuple[str, ...]]:
@@ -84,11 +147,10 @@ def _content(question: str) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def _mentioned(asked: dict[str, tuple[str, ...]], hit: Hit, question: str) -> set[str]:
-    """Which of the words a passage has, in whatever form: as it stands, or with the ending its language gives it."""
-    text = hit.passage.indexed_text
+def _mentioned(asked: Mapping[str, Sequence[str]], text: str, passage: Passage, question: str) -> set[str]:
+    """Which of the words a text of a passage has, in whatever form: as it stands, or with its language's ending."""
     # Passages of little prose have no known language; without the question's, "file" would not be found in "files".
-    languages = {"", hit.passage.language, likely_language(question)}
+    languages = {"", passage.language, likely_language(question)}
     said = {term for one in languages for term in terms(text, one) if not term.startswith(GRAM_MARK)}
 
     def has(word: str) -> bool:
@@ -105,24 +167,8 @@ def _mentioned(asked: dict[str, tuple[str, ...]], hit: Hit, question: str) -> se
 def _nothing_fits(missing: Sequence[str], prompt: Prompt) -> str:
     pages = {hit.passage.url: hit.passage.title or hit.passage.source for hit in reversed(prompt.hits)}
     links = [f"- {_link(title, url)}" for url, title in reversed(pages.items())][:QUOTED]
-    plain = _saying("answer_unmatched", prompt, missing)
-    return "\n\n".join([plain, prompt.sentences["answer_nearest"], "\n".join(links)])
-
-
-def _quote(number: int, hit: Hit, question: str) -> str:
-    passage = hit.passage
-    label = passage.heading_path or passage.source
-    blocks: list[str] = []
-    goes_on = False
-    for block in excerpt(passage, question):
-        # Readers that show Markdown while it arrives nest what follows a quoted list, and each row of a quoted table.
-        within = block if is_table(block) else "\n".join(f"> {line}".rstrip() for line in block.split("\n"))
-        if goes_on and not is_table(block):
-            blocks[-1] += f"\n>\n{within}"
-        else:
-            blocks.append(within)
-        goes_on = not is_table(block) and not is_list(block)
-    return "\n\n".join([*blocks, f"{_link(label, passage.citation_url)} [{number}]"])
+    plain = [_saying("answer_unmatched", prompt, missing)] if missing else []
+    return "\n\n".join([*plain, prompt.sentences["answer_nearest"], "\n".join(links)])
 
 
 def _link(label: str, url: str) -> str:

@@ -25,8 +25,11 @@ import orjson
 from rag.errors import BuildDamaged, BuildMismatch, BuildMissing
 from rag.search import history
 
-FORMAT = 1
-"""Rises when the files of a build change their meaning; a server refuses a format that it does not know."""
+FORMAT = 2
+"""Rises when the files of a build change their meaning; a server refuses a format that it does not know. The second
+says of each passage which sections are in it.
+"""
+READABLE = (1, FORMAT)
 KEPT = 3
 """Builds kept beside each other: the live one and what `rollback` can return to."""
 LARGE_BYTES = 512 * 1024 * 1024
@@ -62,11 +65,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest = orjson.loads((folder / "manifest.json").read_bytes())
         build_format, files = manifest["format"], manifest["files"]
-        if build_format == FORMAT:
+        if build_format in READABLE:
             sizes = {name: int(about["bytes"]) for name, about in files.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BuildDamaged(f"{folder}: no readable manifest ({type(error).__name__}); {_REMEDY}") from None
-    if build_format != FORMAT:
+    if build_format not in READABLE:
         raise BuildMismatch(f"{folder}: format {build_format}, this version reads {FORMAT}; build again, or upgrade")
     for name, size in sizes.items():
         try:

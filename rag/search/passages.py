@@ -6,13 +6,13 @@ Neither writing nor reading holds more than one passage in memory, however many 
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import orjson
 
 from rag.search.mapped_arrays import mapped
-from rag.types import Passage
+from rag.types import Passage, Section
 
 LINES = "passages.jsonl"
 OFFSETS = "passages.npy"
@@ -57,7 +57,13 @@ class Passages:
         """Raises IndexError beyond the last row."""
         line = self._lines[int(self._offsets[row]) : int(self._offsets[row + 1])].tobytes()
         fields = orjson.loads(line)
-        return Passage(**{**fields, "headings": tuple(fields["headings"])})
+        sections = tuple(map(_section, fields.get("sections", ())))
+        return Passage(**{**fields, "headings": tuple(fields["headings"]), "sections": sections})
 
     def __iter__(self) -> Iterator[Passage]:
         return (self[row] for row in range(len(self)))
+
+
+def _section(fields: dict[str, Any]) -> Section:
+    phrases = tuple((start, end) for start, end in fields["phrases"])
+    return Section(fields["start"], fields["end"], tuple(fields["headings"]), fields["anchor"], phrases)

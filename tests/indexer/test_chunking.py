@@ -1,6 +1,7 @@
 """Documents cut into passages."""
 
 import re
+from random import Random
 
 import pytest
 
@@ -43,6 +44,43 @@ def test_small_sections_are_merged_under_the_headings_they_share() -> None:
     lines = passage.text.split("\n\n")
     assert [line for line in lines if line.startswith("#")] == ["### One", "#### Deep", "### Two"]
     assert lines[0] == "### One"
+
+
+def test_a_merged_passage_knows_its_sections_and_where_each_stands() -> None:
+    document = document_of(
+        section(prose(200, "a"), "Guide", "One", anchor="one"),
+        section(prose(200, "b"), "Guide", "One", "Deep", anchor="deep"),
+        section("", "Guide", "Two", anchor="two"),
+        section(prose(200, "c"), "Guide", "Two", "Last", anchor="last"),
+    )
+    (passage,) = passages(document)
+    one, deep, last = passage.sections
+    assert (one.start, one.headings, one.anchor) == (0, ("Guide", "One"), "one")
+    assert (deep.headings, deep.anchor) == (("Guide", "One", "Deep"), "deep")
+    assert passage.text[deep.start : deep.end].startswith("### Deep\n\n") or passage.text[deep.start] == "#"
+    # A heading with nothing below it leads to what follows.
+    assert (last.headings, last.anchor) == (("Guide", "Two", "Last"), "last")
+    assert passage.text[last.start :].split("\n")[0].endswith(" Two")
+    assert "".join(passage.text[part.start : part.end] for part in passage.sections) == passage.text
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_sections_cover_a_passage_whatever_it_was_made_from(seed: int) -> None:
+    random = Random(seed)
+    path: list[str] = []
+    made = []
+    for number in range(12):
+        path = [*path[: random.randint(0, 3)], f"Heading {number}"]
+        text = prose(random.choice([40, 200, 900, 2500]), str(number)) if random.random() > 0.2 else ""
+        made.append(section(text, *path, anchor=f"heading-{number}"))
+    for passage in passages(document_of(*made)):
+        assert passage.sections[0].start == 0
+        assert "".join(passage.text[part.start : part.end] for part in passage.sections) == passage.text
+        for part in passage.sections:
+            number = part.anchor.removeprefix("heading-")
+            said = re.findall(r"^[^#].*", passage.text[part.start : part.end], re.MULTILINE)
+            assert part.headings[-1] == f"Heading {number}"
+            assert all(f"the {number} and" in line or "the" not in line for line in said), (number, said)
 
 
 def test_sections_of_the_same_heading_merge_without_repeating_it() -> None:

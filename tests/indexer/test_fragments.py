@@ -51,9 +51,14 @@ def test_marks_that_a_browser_does_not_show_are_left_out() -> None:
     assert unquote(passage.fragment) == "Set boil_time to three minutes and wait for the click"
 
 
-def test_code_and_tables_are_never_looked_for() -> None:
-    passage = cut("```\nprint the whole thing out now please\n```\n\n| one two three four | five |\n|---|---|")[0]
+def test_code_is_never_looked_for() -> None:
+    passage = cut("```\nprint the whole thing out now please\n```")[0]
     assert passage.fragment == ""
+
+
+def test_words_of_a_table_are_those_of_one_cell() -> None:
+    passage = cut("| Kettle | What it does |\n|---|---|\n| blue | boils a litre of water | 3 |")[0]
+    assert unquote(passage.fragment) == "boils a litre of water"
 
 
 def test_signs_with_a_meaning_in_a_text_directive_are_encoded() -> None:

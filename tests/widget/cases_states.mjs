@@ -148,6 +148,29 @@ export async function a_degraded_answer_says_what_was_missing({ stub, visitor })
   await chat.answered();
 }
 
+export async function further_quotes_are_folded_below_the_best_one({ stub, visitor }) {
+  const quotes = "Best of all. See [Returns](https://docs.example/returns).\n\n[Warranty](https://docs.example/warranty) [1]";
+  const more = "#### More from the docs\n\n> 45 days\n\n[Returns](https://docs.example/returns) [2]";
+  stub.answer = (one) => one.whole(`${quotes}\n\n${more}`, SOURCES, { degraded: "no model", generated: "quoted" });
+  const chat = await (await visitor()).open(stub.page(INLINE));
+  await chat.ask("How long?");
+  await chat.answered();
+  const folded = chat.prose.locator("details");
+  assert.equal(await folded.locator("blockquote").isVisible(), false);
+  assert.equal(await chat.prose.locator("h4").count(), 0);
+  const colour = (one) => one.evaluate((node) => getComputedStyle(node).color);
+  assert.equal(await colour(chat.prose.getByText("Best of all")), await colour(chat.prose));
+  assert.equal(await chat.prose.getByRole("link", { name: "Returns" }).first().isVisible(), true);
+  await folded.getByText("More from the docs").click();
+  assert.equal(await folded.getByText("45 days").isVisible(), true);
+  const cite = folded.getByRole("link", { name: /^Source 2/ });
+  assert.equal(await cite.getAttribute("href"), SOURCES[1].url);
+  await chat.page.reload();
+  await chat.answered();
+  assert.equal(await chat.prose.locator("details blockquote").isVisible(), false);
+  assert.deepEqual(await chat.faults(), []);
+}
+
 export async function messages_that_cannot_be_loaded_are_not_passed_over_in_silence({ stub, visitor }) {
   const { context, open } = await visitor();
   const chat = await open(stub.page(INLINE));

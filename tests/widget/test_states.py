@@ -35,6 +35,10 @@ def test_an_offline_question_is_sent_when_the_connection_is_back(in_browser: InB
     in_browser()
 
 
+def test_further_quotes_are_folded_below_the_best_one(in_browser: InBrowser) -> None:
+    in_browser()
+
+
 def test_a_degraded_answer_says_what_was_missing(in_browser: InBrowser) -> None:
     in_browser()
 

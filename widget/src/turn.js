@@ -102,7 +102,7 @@ export class TurnView {
   /** The answer as it is read aloud: its words, then how many sources there are. */
   get spoken() {
     const copy = this.#body.cloneNode(true);
-    for (const silent of copy.querySelectorAll(".cite, button:not(.suggestion)")) silent.remove();
+    for (const silent of copy.querySelectorAll(".cite, button:not(.suggestion), details")) silent.remove();
     for (const block of copy.querySelectorAll("p, li, h3, h4, td, th, pre")) {
       block.append(/[.!?:;,…]\s*$/.test(block.textContent) ? " " : ". ");
     }
@@ -141,7 +141,17 @@ export class TurnView {
     if (complete && !this.#finished) {
       this.#markdown.finish();
       this.#finished = true;
+      this.#foldQuotes();
     }
+  }
+
+  /** What the server quotes beside the best passage is there for whoever wants it. */
+  #foldQuotes() {
+    const title = this.#t("moreQuotes"); // As the server writes it to those who read this language.
+    const heading = [...this.#body.children].find((node) => node.nodeName === "H4" && node.textContent === title);
+    if (!heading) return;
+    const rest = [...this.#body.children].slice([...this.#body.children].indexOf(heading) + 1);
+    heading.replaceWith(el("details", {}, el("summary", {}, title), ...rest));
   }
 
   #cite(number) {

@@ -18,7 +18,7 @@ from rag.http.admission import AdmittedRoute, rule
 from rag.http.dialects import shared
 from rag.http.services import WithServices
 from rag.stores.protocols import Conversations
-from rag.types import Hit, Message
+from rag.types import Message
 
 TEXT_ID = "answer"
 """An answer is one part of text."""
@@ -109,36 +109,31 @@ class _Parts:
 
     def __init__(self, session_id: str) -> None:
         self._session_id = session_id
-        self._hits: Sequence[Hit] = ()
-        self._told = 0
-        """How many of the cited sources have been told; the n-th is `[n]` in the text."""
 
     def begin(self) -> bytes:
         return _part("start", messageMetadata={"sessionId": self._session_id}) + _part("text-start", id=TEXT_ID)
 
     def spell(self, event: Event) -> bytes:
         match event:
-            case Sources(hits):
-                self._hits = hits
+            case Sources():
                 return b""
-            case Delta(text, cited):
-                newly = [self._hits[place] for place in cited[self._told :]]
-                return _part("text-delta", id=TEXT_ID, delta=text) + b"".join(map(self._source, newly))
+            case Delta(text):
+                return _part("text-delta", id=TEXT_ID, delta=text)
             case Done(turn):
+                sources = bodies.Source.all_of(turn.linked[: turn.cited], cited=turn.cited)
+                told = b"".join(
+                    _part("source-url", sourceId=str(number), url=source.url, title=source.title)
+                    for number, source in enumerate(sources, start=1)
+                )
                 # Within the metadata, which is ours: version 5 of the SDK refuses a `finish` with a field of that name.
                 metadata = {**shared.limits_of(turn), "finishReason": "length" if turn.cut else "stop"}
                 finish = _part("finish", messageMetadata=metadata)
-                return _part("text-end", id=TEXT_ID) + finish + shared.END
+                return told + _part("text-end", id=TEXT_ID) + finish + shared.END
 
     def broke(self, error: RagError) -> bytes:
         # `abort` is for programs: of the two, the SDK shows visitors only the error.
         aborted = _part("abort", reason="server stopping") if error is streams.STOPPED else b""
         return aborted + _part("error", errorText=error.detail) + shared.END
-
-    def _source(self, hit: Hit) -> bytes:
-        self._told += 1
-        (source,) = bodies.Source.all_of([hit], cited=1)
-        return _part("source-url", sourceId=str(self._told), url=source.url, title=source.title)
 
 
 def _part(kind: str, **fields: Any) -> bytes:

@@ -11,7 +11,6 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
 from rag.access import callers
-from rag.chat.citation_marks import marks
 from rag.chat.pipeline import Delta, Done, Event, Sources
 from rag.chat.turn import Turn
 from rag.errors import InvalidRequest, NotFound, RagError
@@ -159,12 +158,13 @@ def _usage(turn: Turn) -> dict[str, Any]:
 
 
 def _annotations(turn: Turn) -> list[dict[str, Any]]:
-    """Each `[n]` of the text with its source. Indices count code points from 0; `content[start:end]` is the `[n]`."""
-    sources = bodies.Source.all_of(turn.hits[: turn.cited], cited=turn.cited)
+    """Each `[n]` of the text with the section that it cites.
+
+    Indices count code points from 0; `content[start:end]` is the `[n]`.
+    """
     found = []
-    for start, end, number in marks(turn.text):
-        if 0 < number <= len(sources):
-            source = sources[number - 1]
-            place = {"start_index": start, "end_index": end, "url": source.url, "title": source.title}
-            found.append({"type": "url_citation", "url_citation": place})
+    for one, passage in turn.citations():
+        place = {"start_index": one.start, "end_index": one.end, "url": passage.citation_url,
+                 "title": passage.heading_path}  # fmt: skip
+        found.append({"type": "url_citation", "url_citation": place})
     return found

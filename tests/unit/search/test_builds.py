@@ -92,8 +92,8 @@ def test_one_flipped_bit_is_refused_by_its_checksum(tmp_path: Path, place: int) 
 def test_a_newer_format_is_a_mismatch_and_not_damage(tmp_path: Path) -> None:
     build_id = publish(tmp_path)
     file = manifest_of(tmp_path, build_id)
-    file.write_text(file.read_text().replace('"format": 1', '"format": 2'))
-    with pytest.raises(BuildMismatch, match="format 2, this version reads 1"):
+    file.write_text(file.read_text().replace('"format": 2', '"format": 3'))
+    with pytest.raises(BuildMismatch, match="format 3, this version reads 2; build again, or upgrade"):
         builds.read_manifest(file.parent)
 
 

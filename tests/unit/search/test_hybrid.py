@@ -1,10 +1,12 @@
 """One build, open: what is written is what is read, found and refused; real files, faiss and all."""
 
+import hashlib
 import json
 import random
 import shutil
 import threading
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,9 @@ import pytest
 from rag.errors import BuildDamaged, BuildMismatch, BuildMissing, IndexUnavailable
 from rag.search import builds
 from rag.search.hybrid import Build, known_vectors, open_build
-from rag.types import Passage
+from rag.search.passages import LINES, OFFSETS, PassageWriter
+from rag.text.citing import led_to
+from rag.types import Passage, Section
 from tests.support import whole_build
 
 MODEL = "a-model"
@@ -47,6 +51,34 @@ def publish(
 def root(tmp_path: Path) -> Path:
     publish(tmp_path, [passage(number) for number in range(12)], unit_vectors(12))
     return tmp_path
+
+
+def test_a_passage_keeps_what_it_knows_of_its_sections(tmp_path: Path) -> None:
+    sections = (
+        Section(0, 10, ("Outer",), "outer", ((0, 4), (5, 9))),
+        Section(10, 70, ("Outer", "Größe"), "größe"),
+    )
+    made = replace(passage(1), sections=sections)
+    publish(tmp_path, [made], unit_vectors(1))
+    assert open_build(tmp_path).passage(0) == made
+
+
+def test_a_build_of_the_first_format_is_read_and_links_as_it_did(tmp_path: Path) -> None:
+    publish(tmp_path, [passage(1)], unit_vectors(1))
+    folder = builds.folder_of(tmp_path, builds.live_id(tmp_path))
+    fields = asdict(passage(1))
+    del fields["sections"]
+    with PassageWriter(folder) as writer:
+        writer.add(fields)  # type: ignore[arg-type]
+    file = folder / "manifest.json"
+    manifest = json.loads(file.read_text()) | {"format": 1}
+    for name in (LINES, OFFSETS):
+        content = (folder / name).read_bytes()
+        manifest["files"][name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    file.write_text(json.dumps(manifest))
+    found = open_build(tmp_path, model=MODEL).passage(0)
+    assert found == passage(1)
+    assert led_to(found, "a second line", question="pumps").citation_url == "https://x.example/0/#inner-1"
 
 
 def test_passages_and_vectors_come_back_as_they_were_written(root: Path) -> None:
