@@ -1,4 +1,4 @@
-"""The indexer's command line: build, search, evaluate, info, verify, rollback.
+"""The indexer's command line: build, search, evaluate, add, remove, info, verify, rollback.
 
 The only place of the indexer that reads settings and constructs adapters.
 """
@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from itertools import chain
 from pathlib import Path
 
-from indexer import arguments, completeness, evaluate, finding, site, sources
+from indexer import adding, arguments, by_hand, completeness, evaluate, finding, site, sources
 from indexer.build import Embedder, Summary, build
 from indexer.excluding import Exclusions
 from indexer.fetching import Fetcher
@@ -26,7 +26,9 @@ from rag.llm.http_client import http_client
 from rag.llm.resilience import RetryBudget
 from rag.public_addresses import is_public
 from rag.search import builds
-from rag.search.hybrid import Build, open_build
+from rag.search.hot import generation
+from rag.search.hot.following import open_served
+from rag.search.hybrid import Build
 from rag.settings import Settings
 from rag.types import Hit
 
@@ -77,16 +79,17 @@ async def _build(options: argparse.Namespace, settings: Settings, root: Path) ->
                 if questions:
                     scores = await evaluate.measure(made, questions, embedder=embedder, progress=bar.show)
                     evaluate.require(scores, min_ndcg=options.min_ndcg)
+                if merging:
+                    chosen = adding.due(root, made, everything=True)
+                    await merging.prepare(made, chosen, embedder=embedder, progress=bar.show)
 
-            summary: Summary = await build(
-                documents,
-                root=root,
-                embedder=embedder,
-                clean=options.clean,
-                progress=bar.show,
-                accept=accept,
-                made_with={"folder": str(Path.cwd()), "arguments": arguments.again(options)},
-            )
+            with by_hand.merging(root) as merging:
+                summary: Summary = await build(
+                    documents, root=root, embedder=embedder, clean=options.clean, progress=bar.show, accept=accept,
+                    made_with={"folder": str(Path.cwd()), "arguments": arguments.again(options)},
+                )  # fmt: skip
+                if merging:
+                    merging.finish()
     print("\n".join(build_lines(summary, root, passed_over=found.passed_over)))
     for pattern in exclusions.unmatched():
         print(f"--exclude {pattern} matched nothing; patterns are compared with paths as shown above", file=sys.stderr)
@@ -110,7 +113,7 @@ def _sites(
 
 async def _search(options: argparse.Namespace, settings: Settings, root: Path) -> int:
     async with _embedder(settings) as embedder:
-        live = open_build(root, model=embedder.name)
+        live = open_served(root, model=embedder.name)
         hits = await _found(live, embedder, options.question, options.k)
     print("\n".join(hit_lines(hits)) or "nothing found")
     return 0
@@ -128,8 +131,8 @@ async def _found(live: Build, embedder: Embedder, question: str, k: int) -> list
 async def _evaluate(options: argparse.Namespace, settings: Settings, root: Path) -> int:
     questions = evaluate.read(options.questions)
     async with _embedder(settings) as embedder:
-        live = open_build(root, model=embedder.name)
-        other = open_build(root, build_id=options.compare, model=embedder.name) if options.compare else None
+        live = open_served(root, model=embedder.name)
+        other = open_served(root, build_id=options.compare, model=embedder.name) if options.compare else None
         with ProgressBar(sys.stderr) as bar:
             scores = await evaluate.measure(live, questions, embedder=embedder, progress=bar.show)
             if other is not None:
@@ -141,6 +144,14 @@ async def _evaluate(options: argparse.Namespace, settings: Settings, root: Path)
     if options.min_ndcg is not None:
         evaluate.require(scores, min_ndcg=options.min_ndcg)
     return 0
+
+
+async def _add(options: argparse.Namespace, settings: Settings, root: Path) -> int:
+    with ProgressBar(sys.stderr) as bar:
+        async with _embedder(settings) as embedder:
+            done = await by_hand.add_files(options.files, root=root, embedder=embedder, progress=bar.show)
+    print("\n".join(done.lines))
+    return 1 if done.faults else 0
 
 
 def _info(root: Path) -> int:
@@ -165,6 +176,7 @@ def _info(root: Path) -> int:
         model = f"{about['embedding']['model']}, {about['embedding']['dimensions']} dimensions"
         counts = f"{about['documents']:,} documents, {about['passages']:,} passages"
         print(f"{mark}  {build_id}  {counts}, {model}, {about['index']['type']}, {size_mb:,.1f} MB")
+    print("\n".join(by_hand.added_lines(root)), end="\n" if generation.read(root).documents else "")
     if fault:
         print(fault, file=sys.stderr)
     return 1 if fault else 0
@@ -173,6 +185,7 @@ def _info(root: Path) -> int:
 def _verify(root: Path) -> int:
     about = builds.verify(builds.folder_of(root, builds.live_id(root)), anew=True)
     print(f"{about['id']}: {len(about['files'])} files, every checksum is right")
+    by_hand.verify_added(root)
     return 0
 
 
@@ -190,6 +203,10 @@ def _run(options: argparse.Namespace) -> int:
             return asyncio.run(_search(options, settings, root))
         case "evaluate":
             return asyncio.run(_evaluate(options, settings, root))
+        case "add":
+            return asyncio.run(_add(options, settings, root))
+        case "remove":
+            return asyncio.run(by_hand.remove(options.documents, root=root))
         case "info":
             return _info(root)
         case "verify":
