@@ -6,6 +6,7 @@ The only place of the server where adapters are constructed.
 import asyncio
 import gc
 import logging
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
@@ -20,7 +21,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from rag.access import visits
-from rag.access.admission import DELETIONS, WRONG_CREDENTIALS, Admission
+from rag.access.admission import DELETIONS, UPLOADS, WRONG_CREDENTIALS, Admission
 from rag.access.authentication import authenticator
 from rag.access.budgets import Budgets, budgets_of
 from rag.access.limits import RateLimits
@@ -33,6 +34,8 @@ from rag.chat.pipeline import Chat
 from rag.chat.prompt import INSTRUCTIONS, PromptWriter
 from rag.chat.retrieval import Retriever
 from rag.chat.texts import load_texts
+from rag.documents.leading import Ingest
+from rag.documents.library import Library
 from rag.errors import StateUnavailable
 from rag.http import (  # fmt: skip
     answers,
@@ -65,6 +68,7 @@ log = logging.getLogger("rag_server")
 MEASURE_MEMORY_EVERY_S = 15.0
 OBJECTS_BETWEEN_COLLECTIONS = 10_000
 """Python's own 700 are fewer than one chat makes, and looking for cycles among them took a tenth of its time."""
+INGEST = (sys.executable, "-m", "indexer", "ingest")
 OUR_TRACES_ALONE: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
 """FastAPI's own, where anything switches it on, would export whole paths, in which sessions' ids stand."""
 
@@ -80,6 +84,7 @@ def create_app(settings: Settings, *, metrics_folder: Path | None = None) -> Fas
         "delete": DELETIONS, **dict([WRONG_CREDENTIALS]),
         **({} if settings.browser_sessions == "off" else dict([visits.NEW_VISITS])),
         **(dict([handoff.HANDOFFS]) if settings.takes_handoffs else {}),
+        **(dict([UPLOADS]) if settings.uploads == "on" else {}),
     }  # fmt: skip
     counts.expect(
         endpoints=[] if settings.demo else [
@@ -133,6 +138,11 @@ def create_app(settings: Settings, *, metrics_folder: Path | None = None) -> Fas
         app.include_router(sessions.visits)
     if settings.takes_handoffs:
         app.include_router(handoff.router)
+    if settings.uploads == "on":
+        # Only here, so that no other server loads a reader of forms.
+        from rag.http.owner import documents
+
+        app.include_router(documents.router)
     app.mount("/static", StaticFiles(directory=site.STATIC), name="static")
 
     def describe(document: dict[str, Any]) -> None:
@@ -199,6 +209,11 @@ async def open_services(
         stack.push_async_callback(handoffs.close)
         await _in_background(stack, handoffs.deliver_forever)
     await _in_background(stack, index.watch)
+    library = ingest = None
+    if settings.uploads == "on":
+        library = Library(settings.state_dir / "documents", keeps_originals=settings.keep_uploads)
+        ingest = Ingest(library, [*INGEST, "--output", str(settings.vector_db_path.absolute())])
+        await _in_background(stack, ingest.lead_forever)
 
     async def prune() -> None:
         await _prune_forever(conversations, rate_limits, settings.cleanup_interval_minutes * 60)
@@ -218,6 +233,7 @@ async def open_services(
         settings=settings, index=index, retriever=retriever, chat=chat, model=model, embedder=embedder,
         conversations=conversations, feedback=thumbs, rate_limits=rate_limits, metrics=counts,
         texts=load_texts(settings.texts_file), visits=visitors, budgets=budgets, handoffs=handoffs,
+        library=library, ingest=ingest,
     )  # fmt: skip
 
 

@@ -9,14 +9,16 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from itertools import chain
+from logging.config import dictConfig
 from pathlib import Path
 
-from indexer import adding, arguments, by_hand, completeness, evaluate, finding, site, sources
+from indexer import adding, arguments, by_hand, completeness, evaluate, finding, ingest, site, sources
 from indexer.build import Embedder, Summary, build
 from indexer.excluding import Exclusions
 from indexer.fetching import Fetcher
 from indexer.terminal import ProgressBar, build_lines, hit_lines, score_lines
 from rag.deadline import Deadline
+from rag.documents.library import Library
 from rag.errors import ConfigError, IndexUnavailable, RagError, UpstreamError, UpstreamRejected
 from rag.llm import model_quirks
 from rag.llm.azure import AzureEmbedder
@@ -30,6 +32,7 @@ from rag.search.hot import generation
 from rag.search.hot.following import open_served
 from rag.search.hybrid import Build
 from rag.settings import Settings
+from rag.telemetry.logs import logging_config
 from rag.types import Hit
 
 QUESTION_TIMEOUT_S = 20.0
@@ -154,6 +157,15 @@ async def _add(options: argparse.Namespace, settings: Settings, root: Path) -> i
     return 1 if done.faults else 0
 
 
+async def _ingest(settings: Settings, root: Path) -> int:
+    ingest.end_with_parent()
+    dictConfig(logging_config(settings.log_level, settings.log_format, settings.secrets))
+    library = Library(settings.state_dir / "documents", keeps_originals=settings.keep_uploads)
+    async with _embedder(settings) as embedder:
+        await ingest.work(library, root=root, embedder=embedder)
+    return 0
+
+
 def _info(root: Path) -> int:
     kept = builds.kept_ids(root)
     live, fault = None, ""
@@ -206,7 +218,10 @@ def _run(options: argparse.Namespace) -> int:
         case "add":
             return asyncio.run(_add(options, settings, root))
         case "remove":
-            return asyncio.run(by_hand.remove(options.documents, root=root))
+            library = Library(settings.state_dir / "documents")
+            return asyncio.run(by_hand.remove(options.documents, root=root, library=library))
+        case "ingest":
+            return asyncio.run(_ingest(settings, root))
         case "info":
             return _info(root)
         case "verify":

@@ -74,20 +74,6 @@ async def add(
     return summary
 
 
-def remove(root: Path, wanted: Sequence[str]) -> list[Added]:
-    """Take the documents of these ids or names out of force; return those that there were."""
-    gone: list[Added] = []
-    if not any(map(generation.read(root).find, wanted)):
-        return gone
-
-    def without_these(present: Generation) -> list[Added]:
-        gone[:] = [found for one in dict.fromkeys(wanted) if (found := present.find(one))]
-        return [one for one in present.documents if one not in gone]
-
-    generation.change(root, without_these)
-    return gone
-
-
 class Merge:
     """Several segments written as one, in two steps, so that a build can be published between them."""
 

@@ -62,6 +62,7 @@ def parsed(argv: Sequence[str]) -> argparse.Namespace:
     adding.add_argument("files", nargs="+", type=Path, metavar="FILE")
     removing = command("remove", "take documents that were added out of the live index")
     removing.add_argument("documents", nargs="+", metavar="ID", help="their ids or names, as info shows them")
+    command("ingest", "work on what was uploaded; the server starts this by itself")
     command("info", "the live build, the kept ones, and what was added")
     command("verify", "compute every checksum again")
     command("rollback", "make the previous build live").add_argument("build", nargs="?", metavar="BUILD")

@@ -13,6 +13,7 @@ from indexer.adding import Incoming, Merge
 from indexer.build import Embedder, Progress
 from indexer.documents import Skipped
 from indexer.formats import FORMATS
+from rag.documents.library import Library
 from rag.errors import ConfigError, IndexUnavailable, SourceUnreadable
 from rag.search import builds, hybrid
 from rag.search.hot import generation
@@ -66,12 +67,22 @@ def new_id() -> str:
     return secrets.token_hex(8)
 
 
-async def remove(wanted: Sequence[str], *, root: Path) -> int:
-    """Take documents out of the live index, and their passages off the disk; 1 where one was not there."""
-    gone = adding.remove(root, wanted)
+async def remove(wanted: Sequence[str], *, root: Path, library: Library) -> int:
+    """Take documents out of the live index, and all of them off the disk; 1 where one was not there."""
+    uploaded = [record for one in wanted if (record := library.find(one))]
+    for record in uploaded:
+        library.discard(record.id)
+    gone = generation.take_out(root, [*wanted, *(record.id for record in uploaded)])
+    for record in uploaded:
+        library.forget(record.id)
+        if not any(one.id == record.id for one in gone):
+            print(f"removed    {record.id}  {record.name}")
     for one in gone:
         print(f"removed    {one.id}  {one.name}")
-    missing = [name for name in wanted if not any(name in (one.id, one.name) for one in gone)]
+    known = {name for one in gone for name in (one.id, one.name)} | {
+        name for one in uploaded for name in (one.id, one.name)
+    }
+    missing = [name for name in wanted if name not in known]
     for name in missing:
         print(f"{name}: no document of this id or name was added; see: python -m indexer info", file=sys.stderr)
     if not gone:

@@ -110,6 +110,20 @@ def change(root: Path, to: Callable[[Generation], Sequence[Added]]) -> Generatio
         return Generation(hashlib.sha256(content).hexdigest()[:12], tuple(documents))
 
 
+def take_out(root: Path, wanted: Sequence[str]) -> list[Added]:
+    """Take the documents of these ids or names out of force; return those that there were."""
+    gone: list[Added] = []
+    if not any(map(read(root).find, wanted)):
+        return gone
+
+    def without_these(present: Generation) -> list[Added]:
+        gone[:] = [found for one in dict.fromkeys(wanted) if (found := present.find(one))]
+        return [one for one in present.documents if one not in gone]
+
+    change(root, without_these)
+    return gone
+
+
 @contextmanager
 def adding(root: Path, *, wait: bool = True) -> Iterator[Path]:
     """A staging folder for a segment, by one process at a time; what is left of it afterwards is removed.

@@ -82,7 +82,7 @@ def test_an_added_document_is_found_and_a_removed_one_is_not(root: Path, embedde
     assert served.has_something_on(QUESTION, [hit], by_words_alone=True)
     assert titles(served, "The water is 26.5 degrees warm.", embedder)[0] == "water"
 
-    assert [one.name for one in adding.remove(root, ["water.md"])] == ["water.md"]
+    assert [one.name for one in generation.take_out(root, ["water.md"])] == ["water.md"]
     after = open_served(root)
     assert after.count == 31
     assert "water" not in titles(after, QUESTION)
@@ -103,7 +103,7 @@ def test_the_same_id_again_takes_the_place_of_what_was_there(root: Path, embedde
 def test_rows_are_numbered_through_and_removed_ones_left_out(root: Path, embedder: CountingEmbedder) -> None:
     for number in range(6):
         add(root, embedder, *(page(f"new{number}{part}", f"Number {number} part {part} is new.") for part in "abc"))
-    adding.remove(root, ["new0b.md", "new3a.md", "new3c.md", "new5a.md", "new5b.md", "new5c.md"])
+    generation.take_out(root, ["new0b.md", "new3a.md", "new3c.md", "new5a.md", "new5b.md", "new5c.md"])
     served = open_served(root)
     passages = list(served.passages())
     assert served.count == len(passages) == 30 + 12
@@ -212,7 +212,7 @@ def test_a_segment_named_outside_the_index_is_refused(root: Path, embedder: Coun
 def test_merging_embeds_nothing_and_changes_no_ranking(root: Path, embedder: CountingEmbedder) -> None:
     for number in range(5):
         add(root, embedder, page(f"new{number}", f"Number {number} is new and wet.", f"Also {number} times dry."))
-    adding.remove(root, ["new2.md"])
+    generation.take_out(root, ["new2.md"])
     served, calls = open_served(root), len(embedder.batches)
     merge(root, generation.read(root).segments, None)
     merged = open_served(root)
@@ -237,7 +237,7 @@ def test_what_is_removed_while_segments_are_merged_stays_removed(root: Path, emb
         merging = adding.Merge(root, staging)
         chosen = generation.read(root).segments
         asyncio.run(merging.prepare(open_build(root), chosen, embedder=None, progress=lambda *_: None))
-        adding.remove(root, ["water"])
+        generation.take_out(root, ["water"])
         merging.finish()
     assert [one.name for one in generation.read(root).documents] == ["light.md"]
     assert titles(open_served(root), "light burns")[0] == "light"
