@@ -7,6 +7,7 @@ It must not know what is in the files, nor anything of HTTP and models; of the s
     rag-server-<UTC time>.tar.gz
         manifest.json           format, when, and size and SHA-256 of every other member
         state/<name>.sqlite3    one file, without a write-ahead log beside it
+    state/documents.tar     what was uploaded, where something was
         index/<build>/<file>    the live build
     index/GENERATION        what was added beside it, where something was, with index/segments/<segment>/<file>
 """
@@ -31,6 +32,7 @@ import apsw
 import orjson
 
 from rag import durable
+from rag.documents import copying as documents
 from rag.errors import BuildDamaged, RagError
 from rag.search.hot import copying
 
@@ -39,11 +41,13 @@ FORMAT = 1
 CONVERSATIONS = "conversations.sqlite3"
 FEEDBACK = "feedback.sqlite3"
 STATE_FILES = (CONVERSATIONS, FEEDBACK)
+DOCUMENTS = "documents.tar"
+"""What was uploaded, in one file: originals may be thousands."""
 RATE_LIMITS = "rate_limits.sqlite3"
 """Minutes old at most, and worthless an hour later: only kept where it is asked for."""
 
 _ARCHIVE = re.compile(r"rag-server-\d{8}T\d{6}\.\d{6}Z\.tar\.gz")
-_STATE_MEMBER = re.compile(r"state/[a-z_]+\.sqlite3")
+_STATE_MEMBER = re.compile(r"state/(?:[a-z_]+\.sqlite3|documents\.tar)")
 _INDEX_MEMBER = re.compile(f"index/{copying.NAME}")
 _CHUNK_BYTES = 1 << 20
 _COMPRESSION = 3
@@ -77,6 +81,8 @@ def create(*, state_dir: Path, index: Path | None, target: Path, names: Sequence
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=".writing-", dir=target)))
         members = [_member(f"state/{name}", _copied(state_dir / name, work / name), stack)
                    for name in names if (state_dir / name).exists()]  # fmt: skip
+        if documents.write(state_dir / "documents", work / DOCUMENTS):
+            members.append(_member(f"state/{DOCUMENTS}", (work / DOCUMENTS).open("rb"), stack))
         members += _live_index(index, stack) if index is not None else []
         if not members:
             raise BackupRefused(f"there is nothing to back up in {state_dir}; set STATE_DIR as the server has it")
@@ -155,7 +161,7 @@ def restore(archive: Path, *, state_dir: Path | None, index: Path | None) -> dic
         raise BackupRefused(f"{archive} holds no {'state' if index is None else 'index'}; nothing was put back")
     if "state" in places:
         names = [name.removeprefix("state/") + tail for name in manifest["files"] for tail in ("", "-wal", "-shm")]
-        _refuse_taken(places["state"], names)
+        _refuse_taken(places["state"], [*names, *(["documents"] if f"state/{DOCUMENTS}" in manifest["files"] else [])])
     if "index" in places:
         _refuse_taken(places["index"], copying.TAKEN)
     for part, folder in places.items():
@@ -171,6 +177,8 @@ def restore(archive: Path, *, state_dir: Path | None, index: Path | None) -> dic
 def _put_back_state(staged: Path, folder: Path) -> None:
     for file in staged.glob("*.sqlite3"):
         file.rename(folder / file.name)
+    if (staged / DOCUMENTS).exists():
+        documents.put_back(staged / DOCUMENTS, folder / "documents")
     durable.sync(folder)
 
 
@@ -235,7 +243,7 @@ def _written(content: IO[bytes], path: Path | None) -> tuple[int, str]:
     """Size and SHA-256 of what was read, and written to `path` and synced where there is one."""
     if path is None:
         return _passed_on(content, None)
-    mode = 0o600 if path.suffix == ".sqlite3" else 0o644
+    mode = 0o600 if path.suffix in (".sqlite3", ".tar") else 0o644
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:

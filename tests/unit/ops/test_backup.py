@@ -14,6 +14,8 @@ import apsw
 import orjson
 import pytest
 
+from rag.documents.library import Library, Record
+from rag.documents.receiving import receiving
 from rag.errors import BuildDamaged, BuildMissing
 from rag.ops import backup_archive
 from rag.ops.backup_archive import BackupRefused, archives, create, prune, restore, verify
@@ -404,3 +406,29 @@ def test_documents_beside_the_build_are_kept_and_put_back(tmp_path: Path) -> Non
     shutil.rmtree(generation.folder_of(index, segment))
     with pytest.raises(BuildDamaged):
         create(state_dir=tmp_path / "none", index=index, target=tmp_path / "backups")
+
+
+def test_uploads_are_kept_and_put_back(kept: tuple[Path, Path], tmp_path: Path) -> None:
+    state, index = kept
+    library = Library(state / "documents")
+
+    def upload(name: str, content: bytes) -> Record:
+        with receiving(library.folder, limit_bytes=1000) as places:
+            file = places.begin(name)
+            file.write(content)
+            return library.put([file.whole()])[0]
+
+    live, waiting = upload("live.md", b"read already"), upload("waiting.md", b"not yet")
+    library.mark(live, "live", passages=1)
+    library.discard(upload("removed.md", b"nobody's any more").id)
+    archive = create(state_dir=state, index=index, target=tmp_path / "backups")
+    assert "documents" in run_module("rag.backup", "list", env={"DEMO": "true"}, cwd=tmp_path).stdout
+    restore(archive, state_dir=tmp_path / "back", index=None)
+    assert not any(b"nobody's any more" in content for content in files_in(tmp_path / "back").values())
+    back = Library(tmp_path / "back" / "documents")
+    assert back.records() == library.records()
+    assert back.original(live).read_bytes() == b"read already"
+    assert [record.name for record in back.waiting()] == ["waiting.md"]
+    assert stat.S_IMODE(back.original(waiting).stat().st_mode) == 0o600
+    with pytest.raises(BackupRefused, match="already holds"):
+        restore(archive, state_dir=tmp_path / "back", index=None)
