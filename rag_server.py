@@ -6,7 +6,6 @@ The only place of the server where adapters are constructed.
 import asyncio
 import gc
 import logging
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
@@ -34,8 +33,7 @@ from rag.chat.pipeline import Chat
 from rag.chat.prompt import INSTRUCTIONS, PromptWriter
 from rag.chat.retrieval import Retriever
 from rag.chat.texts import load_texts
-from rag.documents.leading import Ingest
-from rag.documents.library import Library
+from rag.documents.leading import ingest_of
 from rag.errors import StateUnavailable
 from rag.http import (  # fmt: skip
     answers,
@@ -68,7 +66,6 @@ log = logging.getLogger("rag_server")
 MEASURE_MEMORY_EVERY_S = 15.0
 OBJECTS_BETWEEN_COLLECTIONS = 10_000
 """Python's own 700 are fewer than one chat makes, and looking for cycles among them took a tenth of its time."""
-INGEST = (sys.executable, "-m", "indexer", "ingest")
 OUR_TRACES_ALONE: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
 """FastAPI's own, where anything switches it on, would export whole paths, in which sessions' ids stand."""
 
@@ -209,10 +206,7 @@ async def open_services(
         stack.push_async_callback(handoffs.close)
         await _in_background(stack, handoffs.deliver_forever)
     await _in_background(stack, index.watch)
-    library = ingest = None
-    if settings.uploads == "on":
-        library = Library(settings.state_dir / "documents", keeps_originals=settings.keep_uploads)
-        ingest = Ingest(library, [*INGEST, "--output", str(settings.vector_db_path.absolute())])
+    if (ingest := ingest_of(settings)) is not None:
         await _in_background(stack, ingest.lead_forever)
 
     async def prune() -> None:
@@ -232,8 +226,7 @@ async def open_services(
     return Services(
         settings=settings, index=index, retriever=retriever, chat=chat, model=model, embedder=embedder,
         conversations=conversations, feedback=thumbs, rate_limits=rate_limits, metrics=counts,
-        texts=load_texts(settings.texts_file), visits=visitors, budgets=budgets, handoffs=handoffs,
-        library=library, ingest=ingest,
+        texts=load_texts(settings.texts_file), visits=visitors, budgets=budgets, handoffs=handoffs, ingest=ingest,
     )  # fmt: skip
 
 

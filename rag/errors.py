@@ -19,6 +19,7 @@
     ├── VisitorLeft              499, nobody reads the answer
     ├── BodyTooLarge             413
     ├── UnsupportedType          415
+    ├── ScannerUnavailable       503, nobody can say whether an upload is harmless
     ├── RateLimited              429
     └── UpstreamError            503
         ├── UpstreamTimeout      504, the request's deadline passed
@@ -202,6 +203,13 @@ class UnsupportedType(RagError):
     code = "unsupported_type"
     title = "Unsupported type"
     detail = "Files of this type are not taken."
+
+
+class ScannerUnavailable(RagError):
+    status = 503
+    code = "scanner_unavailable"
+    title = "Virus scanner unavailable"
+    detail = "Files cannot be checked at the moment. Please try again later."
 
 
 class RateLimited(RagError):

@@ -122,6 +122,9 @@ class SettingsTable:
     keep_uploads: bool = setting("KEEP_UPLOADS", parse.flag, True,
         "keep the original files, in STATE_DIR and in backups")
 
+    upload_scan: str = setting("UPLOAD_SCAN", upload_sizes.scanner, "",
+        "a ClamAV that looks at each file first: clamd://127.0.0.1:3310, or clamd:///PATH of its socket")
+
     # Conversations
     max_conversation_history: int = setting("MAX_CONVERSATION_HISTORY", parse.number(int, 2, 1000), 20,
         "messages kept in a conversation")

@@ -1,6 +1,7 @@
 """Which files may be uploaded, and how sizes are written. Knows no request and no file."""
 
 import re
+from urllib.parse import urlsplit
 
 TYPES = ("pdf", "docx", "txt", "md", "mdx", "csv", "html", "htm")
 """Types of files that the indexer reads, as their names end."""
@@ -13,6 +14,18 @@ def size(value: str) -> int:
     if not 1000 <= count <= 1_000_000_000:
         raise ValueError("a size from 1kB to 1GB, such as 10MB")
     return count
+
+
+def scanner(value: str) -> str:
+    """The address of a clamd. Raises `ValueError` with what is allowed."""
+    try:
+        parts = urlsplit(value)
+        sound = parts.scheme == "clamd" and (parts.hostname or len(parts.path) > 1) and (parts.port or 1) > 0
+    except ValueError:
+        sound = False
+    if not sound or "@" in parts.netloc or parts.query or parts.fragment or (parts.hostname and parts.path.strip("/")):
+        raise ValueError("clamd://HOST:3310, or clamd:///PATH of a socket")
+    return value
 
 
 def shown_size(count: int) -> str:

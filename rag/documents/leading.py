@@ -9,13 +9,16 @@ import fcntl
 import logging
 import os
 import subprocess
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
 from rag.documents.library import Library
+from rag.settings import Settings
 
 log = logging.getLogger(__name__)
 
+COMMAND = (sys.executable, "-m", "indexer", "ingest")
 LOOK_EVERY_S = 1.0
 AGAIN_AFTER_S = 5.0
 """After a child that failed."""
@@ -29,7 +32,7 @@ class Ingest:
 
     def __init__(self, library: Library, command: Sequence[str]) -> None:
         """`command` starts the child; it ends by itself when there is nothing left to do, or its parent is gone."""
-        self._library = library
+        self.library = library
         self._command = list(command)
         self._child: subprocess.Popen[bytes] | None = None
         self._awake = asyncio.Event()
@@ -46,7 +49,7 @@ class Ingest:
                 try:
                     if self._ended_badly():
                         wait_s = AGAIN_AFTER_S
-                    elif await asyncio.to_thread(self._library.has_work, purge_after_s=PURGE_AFTER_S):
+                    elif await asyncio.to_thread(self.library.has_work, purge_after_s=PURGE_AFTER_S):
                         await asyncio.to_thread(self._start)
                 except OSError as error:
                     log.warning("uploads not worked on", extra={"reason": str(error)})
@@ -57,7 +60,7 @@ class Ingest:
             self._stop()
 
     def _start(self) -> None:
-        lease = os.open(self._library.folder / ".ingest.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        lease = os.open(self.library.folder / ".ingest.lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -87,3 +90,11 @@ class Ingest:
             except subprocess.TimeoutExpired:
                 self._child.kill()
                 self._child.wait()
+
+
+def ingest_of(settings: Settings) -> Ingest | None:
+    """What the settings ask for; None where nothing can be uploaded."""
+    if settings.uploads == "off":
+        return None
+    library = Library(settings.state_dir / "documents", keeps_originals=settings.keep_uploads)
+    return Ingest(library, [*COMMAND, "--output", str(settings.vector_db_path.absolute())])

@@ -13,7 +13,6 @@ from rag.chat.pipeline import Chat
 from rag.chat.retrieval import Retriever
 from rag.chat.texts import Texts
 from rag.documents.leading import Ingest
-from rag.documents.library import Library
 from rag.protocols import ChatModel, Embedder
 from rag.search.live import LiveIndex
 from rag.settings import Settings
@@ -42,9 +41,8 @@ class Services:
     """None where spending has no limit."""
     handoffs: Handoffs | None
     """None where visitors' messages can reach nobody."""
-    library: Library | None
-    """What was uploaded, and the process that works on it; None where nothing can be uploaded."""
     ingest: Ingest | None
+    """What was uploaded, and who works on it; None where nothing can be uploaded."""
 
 
 async def _services(request: Request) -> Services:

@@ -7,6 +7,8 @@ from urllib.parse import urlsplit
 
 from rag.access.callers import is_loopback
 from rag.access.key_ring import read_keys
+from rag.documents import scanning
+from rag.errors import ScannerUnavailable
 from rag.settings import Settings
 from rag.upload_sizes import shown_size
 
@@ -63,6 +65,11 @@ def _uploads(settings: Settings, *, ingest_keys: int) -> Iterator[Found]:
             "let this user write there, set VECTOR_DB_PATH to such a folder, or set UPLOADS=off",
         )
         return
+    if settings.upload_scan:
+        try:
+            scanning.probe(settings.upload_scan)
+        except ScannerUnavailable as error:
+            yield "warning", "uploads", f"{error}; until the scanner answers, uploads are refused", "start clamd"
     knows_others = settings.admin_api_key or settings.jwt_issuer or settings.jwt_secret_keys
     if not ingest_keys and not knows_others:
         remedy = "make one: python -m rag.keys new NAME --scopes ingest"

@@ -10,9 +10,11 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from rag.access.admission import UPLOADS
+from rag.documents.leading import Ingest
 from rag.documents.library import Library, Record
 from rag.documents.naming import document_name, require_type
 from rag.documents.receiving import Received, receiving
+from rag.documents.scanning import scan
 from rag.errors import IndexUnavailable, InvalidRequest, NotFound
 from rag.http import problems
 from rag.http.admission import AdmittedRoute, rule
@@ -130,9 +132,11 @@ async def remove(id: str, services: WithServices) -> Response:
 async def _put(files: list[Received], request: Request, services: Services, key: str | None) -> TakenList:
     # A key belongs to its caller: others could not even learn that it was used.
     identity = f"{request.state.caller.bucket}\0{key}" if key else None
-    records = await asyncio.to_thread(_library(services).put, files, request=identity)
-    if services.ingest is not None:
-        services.ingest.wake()
+    ingest, scanner = _ingest(services), services.settings.upload_scan
+    for file in files if scanner else ():
+        await asyncio.to_thread(scan, scanner, file)
+    records = await asyncio.to_thread(ingest.library.put, files, request=identity)
+    ingest.wake()
     return TakenList(documents=[Taken(id=one.id, name=one.name, status=_status(one)) for one in records])
 
 
@@ -162,6 +166,10 @@ def _status(record: Record) -> Literal["queued", "reading", "embedding", "live",
 
 
 def _library(services: Services) -> Library:
-    if services.library is None:
+    return _ingest(services).library
+
+
+def _ingest(services: Services) -> Ingest:
+    if services.ingest is None:
         raise NotFound("UPLOADS is off")
-    return services.library
+    return services.ingest

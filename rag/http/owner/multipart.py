@@ -13,6 +13,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from rag.documents.naming import document_name, require_type
 from rag.documents.receiving import Places, Received, Receiving
+from rag.documents.sniffing import require_content
 from rag.errors import BodyTooLarge, InvalidRequest, UnsupportedType, VisitorLeft
 from rag.upload_sizes import shown_size
 
@@ -87,7 +88,9 @@ async def file_of(request: Request, places: Places, *, name: str, limit_bytes: i
     receiving = places.begin(name)
     async for data in body(request, limit_bytes=limit_bytes):
         await asyncio.to_thread(receiving.write, data)
-    return receiving.whole()
+    file = await asyncio.to_thread(receiving.whole)
+    await asyncio.to_thread(require_content, file)
+    return file
 
 
 class _Parts:
@@ -149,7 +152,9 @@ class _Parts:
 
     def _part_ends(self) -> None:
         if self._file is not None:
-            self.files.append(self._file.whole())
+            file = self._file.whole()
+            require_content(file)
+            self.files.append(file)
             self._file = None
 
     def _ends(self) -> None:
