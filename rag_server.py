@@ -20,7 +20,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from rag.access import visits
-from rag.access.admission import DELETIONS, WRONG_CREDENTIALS, Admission
+from rag.access.admission import DELETIONS, UPLOADS, WRONG_CREDENTIALS, Admission
 from rag.access.authentication import authenticator
 from rag.access.budgets import Budgets, budgets_of
 from rag.access.limits import RateLimits
@@ -34,6 +34,7 @@ from rag.chat.prompt import INSTRUCTIONS, PromptWriter
 from rag.chat.retrieval import Retriever
 from rag.chat.texts import load_texts
 from rag.chat.wording.voice import Voice
+from rag.documents.leading import ingest_of
 from rag.errors import StateUnavailable
 from rag.http import (  # fmt: skip
     answers,
@@ -82,6 +83,7 @@ def create_app(settings: Settings, *, metrics_folder: Path | None = None) -> Fas
         "delete": DELETIONS, **dict([WRONG_CREDENTIALS]),
         **({} if settings.browser_sessions == "off" else dict([visits.NEW_VISITS])),
         **(dict([handoff.HANDOFFS]) if settings.takes_handoffs else {}),
+        **(dict([UPLOADS]) if settings.uploads == "on" else {}),
     }  # fmt: skip
     counts.expect(
         endpoints=[] if settings.demo else [
@@ -135,6 +137,11 @@ def create_app(settings: Settings, *, metrics_folder: Path | None = None) -> Fas
         app.include_router(sessions.visits)
     if settings.takes_handoffs:
         app.include_router(handoff.router)
+    if settings.uploads == "on":
+        # Only here, so that no other server loads a reader of forms.
+        from rag.http.owner import documents
+
+        app.include_router(documents.router)
     app.mount("/static", StaticFiles(directory=site.STATIC), name="static")
 
     def describe(document: dict[str, Any]) -> None:
@@ -204,6 +211,8 @@ async def open_services(
         stack.push_async_callback(handoffs.close)
         await _in_background(stack, handoffs.deliver_forever)
     await _in_background(stack, index.watch)
+    if (ingest := ingest_of(settings)) is not None:
+        await _in_background(stack, ingest.lead_forever)
 
     async def prune() -> None:
         await _prune_forever(conversations, rate_limits, settings.cleanup_interval_minutes * 60)
@@ -222,7 +231,7 @@ async def open_services(
     return Services(
         settings=settings, index=index, retriever=retriever, chat=chat, model=model, embedder=embedder,
         conversations=conversations, feedback=thumbs, rate_limits=rate_limits, metrics=counts,
-        texts=chat.voice.texts, visits=visitors, budgets=budgets, handoffs=handoffs,
+        texts=chat.voice.texts, visits=visitors, budgets=budgets, handoffs=handoffs, ingest=ingest,
     )  # fmt: skip
 
 

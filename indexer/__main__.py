@@ -1,4 +1,4 @@
-"""The indexer's command line: build, search, evaluate, info, verify, rollback.
+"""The indexer's command line: build, search, evaluate, add, remove, info, verify, rollback.
 
 The only place of the indexer that reads settings and constructs adapters.
 """
@@ -9,16 +9,18 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from itertools import chain
+from logging.config import dictConfig
 from pathlib import Path
 
 import numpy as np
 
-from indexer import arguments, completeness, evaluate, finding, own_words, site, sources
+from indexer import adding, arguments, by_hand, completeness, evaluate, finding, ingest, own_words, site, sources
 from indexer.build import Embedder, Summary, build
 from indexer.excluding import Exclusions
 from indexer.fetching import Fetcher
 from indexer.terminal import ProgressBar, build_lines, hit_lines, score_lines
 from rag.deadline import Deadline
+from rag.documents.library import Library
 from rag.errors import ConfigError, IndexUnavailable, RagError, UpstreamError, UpstreamRejected
 from rag.llm import model_quirks
 from rag.llm.azure import AzureEmbedder
@@ -28,8 +30,11 @@ from rag.llm.http_client import http_client
 from rag.llm.resilience import RetryBudget
 from rag.public_addresses import is_public
 from rag.search import builds
-from rag.search.hybrid import Build, open_build
+from rag.search.hot import generation
+from rag.search.hot.following import open_served
+from rag.search.hybrid import Build
 from rag.settings import Settings
+from rag.telemetry.logs import logging_config
 
 QUESTION_TIMEOUT_S = 20.0
 
@@ -78,17 +83,17 @@ async def _build(options: argparse.Namespace, settings: Settings, root: Path) ->
                 if questions:
                     scores = await evaluate.measure(made, questions, embedder=embedder, progress=bar.show)
                     evaluate.require(scores, min_ndcg=options.min_ndcg)
+                if merging:
+                    chosen = adding.due(root, made, everything=True)
+                    await merging.prepare(made, chosen, embedder=embedder, progress=bar.show)
 
-            summary: Summary = await build(
-                documents,
-                root=root,
-                embedder=embedder,
-                clean=options.clean,
-                progress=bar.show,
-                accept=accept,
-                made_with={"folder": str(Path.cwd()), "arguments": arguments.again(options)},
-                own=own,
-            )
+            with by_hand.merging(root) as merging:
+                summary: Summary = await build(
+                    documents, root=root, embedder=embedder, clean=options.clean, progress=bar.show, accept=accept,
+                    made_with={"folder": str(Path.cwd()), "arguments": arguments.again(options)}, own=own,
+                )  # fmt: skip
+                if merging:
+                    merging.finish()
     print("\n".join(build_lines(summary, root, passed_over=found.passed_over)))
     for pattern in exclusions.unmatched():
         print(f"--exclude {pattern} matched nothing; patterns are compared with paths as shown above", file=sys.stderr)
@@ -112,7 +117,7 @@ def _sites(
 
 async def _search(options: argparse.Namespace, settings: Settings, root: Path) -> int:
     async with _embedder(settings) as embedder:
-        live = open_build(root, model=embedder.name)
+        live = open_served(root, model=embedder.name)
         vector = await _vector(embedder, options.question)
     if own := live.own_answers.match(options.question, vector):
         print(f"answered in your own words, as: {own.questions[0]}")
@@ -132,8 +137,8 @@ async def _vector(embedder: Embedder, question: str) -> np.ndarray | None:
 async def _evaluate(options: argparse.Namespace, settings: Settings, root: Path) -> int:
     questions = evaluate.read(options.questions)
     async with _embedder(settings) as embedder:
-        live = open_build(root, model=embedder.name)
-        other = open_build(root, build_id=options.compare, model=embedder.name) if options.compare else None
+        live = open_served(root, model=embedder.name)
+        other = open_served(root, build_id=options.compare, model=embedder.name) if options.compare else None
         with ProgressBar(sys.stderr) as bar:
             scores = await evaluate.measure(live, questions, embedder=embedder, progress=bar.show)
             if other is not None:
@@ -144,6 +149,23 @@ async def _evaluate(options: argparse.Namespace, settings: Settings, root: Path)
         print("\n".join(evaluate.comparison_lines(scores, others, live_id=live.id, other_id=other.id)))
     if options.min_ndcg is not None:
         evaluate.require(scores, min_ndcg=options.min_ndcg)
+    return 0
+
+
+async def _add(options: argparse.Namespace, settings: Settings, root: Path) -> int:
+    with ProgressBar(sys.stderr) as bar:
+        async with _embedder(settings) as embedder:
+            done = await by_hand.add_files(options.files, root=root, embedder=embedder, progress=bar.show)
+    print("\n".join(done.lines))
+    return 1 if done.faults else 0
+
+
+async def _ingest(settings: Settings, root: Path) -> int:
+    ingest.end_with_parent()
+    dictConfig(logging_config(settings.log_level, settings.log_format, settings.secrets))
+    library = Library(settings.state_dir / "documents", keeps_originals=settings.keep_uploads)
+    async with _embedder(settings) as embedder:
+        await ingest.work(library, root=root, embedder=embedder)
     return 0
 
 
@@ -169,6 +191,7 @@ def _info(root: Path) -> int:
         model = f"{about['embedding']['model']}, {about['embedding']['dimensions']} dimensions"
         counts = f"{about['documents']:,} documents, {about['passages']:,} passages"
         print(f"{mark}  {build_id}  {counts}, {model}, {about['index']['type']}, {size_mb:,.1f} MB")
+    print("\n".join(by_hand.added_lines(root)), end="\n" if generation.read(root).documents else "")
     if fault:
         print(fault, file=sys.stderr)
     return 1 if fault else 0
@@ -177,6 +200,7 @@ def _info(root: Path) -> int:
 def _verify(root: Path) -> int:
     about = builds.verify(builds.folder_of(root, builds.live_id(root)), anew=True)
     print(f"{about['id']}: {len(about['files'])} files, every checksum is right")
+    by_hand.verify_added(root)
     return 0
 
 
@@ -194,6 +218,13 @@ def _run(options: argparse.Namespace) -> int:
             return asyncio.run(_search(options, settings, root))
         case "evaluate":
             return asyncio.run(_evaluate(options, settings, root))
+        case "add":
+            return asyncio.run(_add(options, settings, root))
+        case "remove":
+            library = Library(settings.state_dir / "documents")
+            return asyncio.run(by_hand.remove(options.documents, root=root, library=library))
+        case "ingest":
+            return asyncio.run(_ingest(settings, root))
         case "info":
             return _info(root)
         case "verify":

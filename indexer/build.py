@@ -89,7 +89,7 @@ async def build(
             raise SourceUnreadable("\n  ".join(["nothing readable was found in the sources", *reasons]))
         passages = Passages(staging)
         known: Mapping[str, np.ndarray] = {} if clean else hybrid.known_vectors(root, model=embedder.name)
-        vectors = await _Vectors(
+        vectors = await Vectors(
             passages, contents, staging=staging, embedder=embedder, progress=progress, summary=summary,
             exact_up_to=exact_up_to,
         ).made(known)  # fmt: skip
@@ -130,7 +130,7 @@ def _read(documents: Iterable[Document | Skipped], staging: Path, summary: Summa
         for document in documents:
             if isinstance(document, Skipped):
                 summary.skipped.append(document)
-            elif found := with_fragments(document, [_storable(passage) for passage in cut(document)]):
+            elif found := passages_of(document):
                 summary.documents += 1
                 for passage in found:
                     writer.add(passage)
@@ -139,6 +139,11 @@ def _read(documents: Iterable[Document | Skipped], staging: Path, summary: Summa
                 summary.skipped.append(Skipped(document.source, "no text"))
     summary.passages = len(contents)
     return contents
+
+
+def passages_of(document: Document) -> list[Passage]:
+    """The document's passages, as they are stored; none where there is no text."""
+    return with_fragments(document, [_storable(passage) for passage in cut(document)])
 
 
 def _storable(passage: Passage) -> Passage:
@@ -162,7 +167,7 @@ def _storable(passage: Passage) -> Passage:
     )
 
 
-class _Vectors:
+class Vectors:
     """Makes the vectors of the passages of one build."""
 
     def __init__(

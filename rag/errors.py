@@ -18,6 +18,8 @@
     ├── IssuerUnavailable        503, the keys that check tokens cannot be fetched
     ├── VisitorLeft              499, nobody reads the answer
     ├── BodyTooLarge             413
+    ├── UnsupportedType          415
+    ├── ScannerUnavailable       503, nobody can say whether an upload is harmless
     ├── RateLimited              429
     └── UpstreamError            503
         ├── UpstreamTimeout      504, the request's deadline passed
@@ -194,6 +196,20 @@ class BodyTooLarge(RagError):
     code = "body_too_large"
     title = "Request too large"
     detail = "The request body is larger than 64 KiB."
+
+
+class UnsupportedType(RagError):
+    status = 415
+    code = "unsupported_type"
+    title = "Unsupported type"
+    detail = "Files of this type are not taken."
+
+
+class ScannerUnavailable(RagError):
+    status = 503
+    code = "scanner_unavailable"
+    title = "Virus scanner unavailable"
+    detail = "Files cannot be checked at the moment. Please try again later."
 
 
 class RateLimited(RagError):

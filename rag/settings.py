@@ -76,6 +76,7 @@ class Settings(SettingsTable):
         settings = cls(**{"otel_service_name": named, **values})
         faults += settings._endpoint_faults("CHAT") + settings._endpoint_faults("EMBEDDINGS")
         faults += settings._access_faults() + settings._budget_faults() + settings._escalation_faults()
+        faults += settings._upload_faults()
         if faults:
             raise ConfigError(faults)
         return settings
@@ -213,6 +214,13 @@ class Settings(SettingsTable):
             return ["ESCALATION_EMAIL: allowed is this with SMTP_URL"]
         if self.escalation_webhook_url and not self.escalation_webhook_secret:
             return ["ESCALATION_WEBHOOK_URL: allowed is this with ESCALATION_WEBHOOK_SECRET"]
+        return []
+
+    def _upload_faults(self) -> list[str]:
+        shared = "REDIS_URL" if self.redis_url else "DATABASE_URL" if self.database_url else ""
+        if self.uploads == "on" and shared:
+            remedy = "off with several servers: run python -m indexer add on each, or build on one and copy the index"
+            return [f"UPLOADS: allowed is {remedy} ({shared} is set, and each server has an index of its own)"]
         return []
 
     @property

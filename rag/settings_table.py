@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rag import setting_parsers as parse
+from rag import upload_sizes
 from rag.api_keys import VISITORS_SCOPES, ApiKey, parsed_anonymous_scopes, parsed_keys
 from rag.types import Budget
 
@@ -108,6 +109,21 @@ class SettingsTable:
         "a PostgreSQL that keeps conversations, limits, feedback and spending for several servers", secret=True)
     database_pool_size: int = setting("DATABASE_POOL_SIZE", parse.number(int, 1, 100), 5,
         "its connections of each worker, beside one for the limits")
+
+    # Uploads
+    uploads: str = setting("UPLOADS", parse.choice("off", "on"), "off",
+        "on: callers with the scope ingest add documents while the server runs")
+    max_file_size: int = setting("MAX_FILE_SIZE", upload_sizes.size, 10_000_000,
+        "the largest file that is taken: 500kB, 10MB")
+    max_files_per_request: int = setting("MAX_FILES_PER_REQUEST", parse.number(int, 1, 100), 5,
+        "files of one request, at most")
+    allowed_file_types: tuple[str, ...] = setting("ALLOWED_FILE_TYPES", parse.some_of(*upload_sizes.TYPES),
+        ("pdf", "docx", "txt", "md", "csv", "html"), "types of files that are taken, comma-separated")
+    keep_uploads: bool = setting("KEEP_UPLOADS", parse.flag, True,
+        "keep the original files, in STATE_DIR and in backups")
+
+    upload_scan: str = setting("UPLOAD_SCAN", upload_sizes.scanner, "",
+        "a ClamAV that looks at each file first: clamd://127.0.0.1:3310, or clamd:///PATH of its socket")
 
     # Conversations
     max_conversation_history: int = setting("MAX_CONVERSATION_HISTORY", parse.number(int, 2, 1000), 20,

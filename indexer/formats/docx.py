@@ -24,7 +24,7 @@ INSIDE_RUNS = {qn(name) for name in OPENED}
 
 
 def read(data: bytes) -> Draft:
-    """The draft of a .docx file; SourceUnreadable where it is protected, old, no Word file, or unpacks too large."""
+    """The draft of a .docx file; SourceUnreadable where it is protected, old, none, too large, or has macros."""
     if data.startswith(OLE):
         raise SourceUnreadable("password-protected, or an old .doc file under a new name")
     _refuse_bombs(data)
@@ -69,6 +69,8 @@ def _refuse_bombs(data: bytes) -> None:
             parts = archive.infolist()
     except zipfile.BadZipFile:
         raise SourceUnreadable("broken .docx file (not a ZIP archive)") from None
+    if any(part.filename.lower().endswith("vbaproject.bin") for part in parts):
+        raise SourceUnreadable("holds macros; save it without them")
     if len(parts) > PARTS_LIMIT:
         raise SourceUnreadable(f"holds {len(parts)} parts (limit {PARTS_LIMIT})")
     unpacked = sum(part.file_size for part in parts)

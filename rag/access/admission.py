@@ -18,6 +18,8 @@ from rag.telemetry.metrics import Metrics
 Scope = Literal["chat", "search", "ingest", "admin"]
 DELETIONS = "300/minute"
 """Nobody tidies up faster than this, and each takes the write lock."""
+UPLOADS = ("uploads", "300/minute")
+"""The limit, by its name, of requests that bring or remove documents."""
 WRONG_CREDENTIALS = ("credentials", "30/minute")
 """The limit, by its name, of wrong credentials from one address."""
 
@@ -39,6 +41,8 @@ class Rule:
     """Whether the answer to a caller with the scope `admin` holds more."""
     takes_any_word: bool = False
     """Whether a word that cannot be a credential counts as none while strangers may call."""
+    reads_own_body: bool = False
+    """Whether the handler reads the body itself, as it comes and within bounds of its own."""
     free_on_loopback: bool = False
     """Whether a probe on the machine itself is not counted."""
 

@@ -67,7 +67,7 @@ class AdmittedRoute(APIRoute):
             asked = Asked(address, request.scope["headers"], request.scope.setdefault("response_headers", {}))
             request.state.caller = await admission.admit(stated, asked)
             admitted = StrictRequest(request.scope, request.receive)
-            if request.method not in ("GET", "OPTIONS"):
+            if request.method not in ("GET", "OPTIONS") and not stated.reads_own_body:
                 admitted.keep(await read_body(request))
             return await handler(admitted)
 

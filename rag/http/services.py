@@ -12,6 +12,7 @@ from rag.chat.owner.handoff import Handoffs
 from rag.chat.pipeline import Chat
 from rag.chat.retrieval import Retriever
 from rag.chat.texts import Texts
+from rag.documents.leading import Ingest
 from rag.protocols import ChatModel, Embedder
 from rag.search.live import LiveIndex
 from rag.settings import Settings
@@ -40,6 +41,8 @@ class Services:
     """None where spending has no limit."""
     handoffs: Handoffs | None
     """None where visitors' messages can reach nobody."""
+    ingest: Ingest | None
+    """What was uploaded, and who works on it; None where nothing can be uploaded."""
 
 
 async def _services(request: Request) -> Services:

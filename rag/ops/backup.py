@@ -136,7 +136,8 @@ def _chosen(options: argparse.Namespace) -> Path:
 def _described(archive: Path, manifest: dict[str, Any]) -> str:
     names = [Path(name) for name in manifest["files"]]
     parts = [name.stem for name in names if name.parts[0] == "state"]
-    parts += sorted({f"index {name.parts[1]}" for name in names if name.parts[0] == "index"})
+    parts += sorted({f"index {name.parts[1]}" for name in names if len(name.parts) == 3 and name.parts[0] == "index"})
+    parts += ["added documents"] if "index/GENERATION" in manifest["files"] else []
     return f"{archive}: {', '.join(parts)}, {archive.stat().st_size / 1e6:.1f} MB"
 
 

@@ -7,7 +7,9 @@ It must not know what is in the files, nor anything of HTTP and models; of the s
     rag-server-<UTC time>.tar.gz
         manifest.json           format, when, and size and SHA-256 of every other member
         state/<name>.sqlite3    one file, without a write-ahead log beside it
+    state/documents.tar     what was uploaded, where something was
         index/<build>/<file>    the live build
+    index/GENERATION        what was added beside it, where something was, with index/segments/<segment>/<file>
 """
 
 import fcntl
@@ -29,20 +31,24 @@ from typing import IO, Any
 import apsw
 import orjson
 
+from rag import durable
+from rag.documents import copying as documents
 from rag.errors import BuildDamaged, RagError
-from rag.search import builds
+from rag.search.hot import copying
 
 FORMAT = 1
 """Rises when the archive changes its meaning; another one is refused."""
 CONVERSATIONS = "conversations.sqlite3"
 FEEDBACK = "feedback.sqlite3"
 STATE_FILES = (CONVERSATIONS, FEEDBACK)
+DOCUMENTS = "documents.tar"
+"""What was uploaded, in one file: originals may be thousands."""
 RATE_LIMITS = "rate_limits.sqlite3"
 """Minutes old at most, and worthless an hour later: only kept where it is asked for."""
 
 _ARCHIVE = re.compile(r"rag-server-\d{8}T\d{6}\.\d{6}Z\.tar\.gz")
-_STATE_MEMBER = re.compile(r"state/[a-z_]+\.sqlite3")
-_INDEX_MEMBER = re.compile(rf"index/({builds.ID.pattern})/[A-Za-z0-9_-][A-Za-z0-9._-]*")
+_STATE_MEMBER = re.compile(r"state/(?:[a-z_]+\.sqlite3|documents\.tar)")
+_INDEX_MEMBER = re.compile(f"index/{copying.NAME}")
 _CHUNK_BYTES = 1 << 20
 _COMPRESSION = 3
 """Vectors do not shrink, texts do at the lowest levels already."""
@@ -75,7 +81,9 @@ def create(*, state_dir: Path, index: Path | None, target: Path, names: Sequence
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=".writing-", dir=target)))
         members = [_member(f"state/{name}", _copied(state_dir / name, work / name), stack)
                    for name in names if (state_dir / name).exists()]  # fmt: skip
-        members += _live_build(index, stack) if index is not None else []
+        if documents.write(state_dir / "documents", work / DOCUMENTS):
+            members.append(_member(f"state/{DOCUMENTS}", (work / DOCUMENTS).open("rb"), stack))
+        members += _live_index(index, stack) if index is not None else []
         if not members:
             raise BackupRefused(f"there is nothing to back up in {state_dir}; set STATE_DIR as the server has it")
         now = datetime.now(UTC)
@@ -93,7 +101,7 @@ def create(*, state_dir: Path, index: Path | None, target: Path, names: Sequence
             os.fsync(file.fileno())
         whole = target / f"rag-server-{now:%Y%m%dT%H%M%S.%fZ}.tar.gz"
         unfinished.rename(whole)
-        _sync(target)
+        durable.sync(target)
         return whole
 
 
@@ -153,15 +161,15 @@ def restore(archive: Path, *, state_dir: Path | None, index: Path | None) -> dic
         raise BackupRefused(f"{archive} holds no {'state' if index is None else 'index'}; nothing was put back")
     if "state" in places:
         names = [name.removeprefix("state/") + tail for name in manifest["files"] for tail in ("", "-wal", "-shm")]
-        _refuse_taken(places["state"], names)
+        _refuse_taken(places["state"], [*names, *(["documents"] if f"state/{DOCUMENTS}" in manifest["files"] else [])])
     if "index" in places:
-        _refuse_taken(places["index"], ["CURRENT", "builds"])
+        _refuse_taken(places["index"], copying.TAKEN)
     for part, folder in places.items():
         folder.mkdir(parents=True, exist_ok=True, mode=0o700 if part == "state" else 0o755)
         # Inside its own folder, so that each file arrives at its place by a rename.
         with tempfile.TemporaryDirectory(prefix=".restoring-", dir=folder) as work:
             verify(archive, into=Path(work))
-            put_back = _put_back_state if part == "state" else _put_back_index
+            put_back = _put_back_state if part == "state" else copying.put_back
             put_back(Path(work) / part, folder)
     return manifest
 
@@ -169,18 +177,9 @@ def restore(archive: Path, *, state_dir: Path | None, index: Path | None) -> dic
 def _put_back_state(staged: Path, folder: Path) -> None:
     for file in staged.glob("*.sqlite3"):
         file.rename(folder / file.name)
-    _sync(folder)
-
-
-def _put_back_index(staged: Path, root: Path) -> None:
-    for build in staged.glob("*"):
-        place = builds.folder_of(root, build.name)
-        place.parent.mkdir()
-        build.chmod(0o755)
-        build.rename(place)
-        _sync(place.parent)
-        builds.verify(place)
-        builds.make_live(root, build.name)
+    if (staged / DOCUMENTS).exists():
+        documents.put_back(staged / DOCUMENTS, folder / "documents")
+    durable.sync(folder)
 
 
 def _copied(source: Path, copy: Path) -> IO[bytes]:
@@ -202,21 +201,13 @@ def _copied(source: Path, copy: Path) -> IO[bytes]:
     return copy.open("rb")
 
 
-def _live_build(root: Path, stack: ExitStack) -> list[Member]:
-    """The files of the live build, held open: a publisher that removes it meanwhile takes nothing away from us."""
-    for attempt in range(3):
-        folder = builds.folder_of(root, builds.live_id(root))
-        try:
-            manifest = builds.read_manifest(folder)
-            opened = [(name, (folder / name).open("rb")) for name in ("manifest.json", *manifest["files"])]
-            break
-        except (OSError, BuildDamaged):
-            if attempt == 2 or folder.exists():
-                raise
-    members = [_member(f"index/{folder.name}/{name}", content, stack) for name, content in opened]
-    for member, about in zip(members[1:], manifest["files"].values(), strict=True):
-        if member.sha256 != about["sha256"]:
-            raise BuildDamaged(f"{folder}: {member.name} does not have its checksum; run: python -m indexer rollback")
+def _live_index(root: Path, stack: ExitStack) -> list[Member]:
+    members = []
+    for held in copying.opened(root):
+        member = _member(f"index/{held.name}", held.content, stack)
+        if held.sha256 not in (None, member.sha256):
+            raise BuildDamaged(f"{root}: {held.name} does not have its checksum; run: python -m indexer verify")
+        members.append(member)
     return members
 
 
@@ -252,7 +243,7 @@ def _written(content: IO[bytes], path: Path | None) -> tuple[int, str]:
     """Size and SHA-256 of what was read, and written to `path` and synced where there is one."""
     if path is None:
         return _passed_on(content, None)
-    mode = 0o600 if path.suffix == ".sqlite3" else 0o644
+    mode = 0o600 if path.suffix in (".sqlite3", ".tar") else 0o644
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
@@ -289,11 +280,3 @@ def _alone(folder: Path) -> Iterator[None]:
     with (folder / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -17,7 +17,7 @@ the files hold each posting's finished share and a search only adds.
 import math
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from hashlib import blake2b
 from itertools import islice
@@ -26,11 +26,10 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, Self
 
 import numpy as np
-from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from rag.errors import BuildDamaged, BuildMismatch
-from rag.search.mapped_arrays import mapped
+from rag.search.mapped_arrays import mapped, mapped_list, writable_list
 from rag.text.terms import ANALYSIS_VERSION, GRAM_MARK, LONGEST_REMEMBERED, WORDS_REMEMBERED, query_terms, terms
 
 TITLE_WEIGHT = 1.0
@@ -52,6 +51,10 @@ postings' rows, ascending within a term; postings' shares of the score."""
 _POSTING = np.dtype([("hash", np.uint64), ("row", np.int32), ("tf", np.float32)])
 
 
+LEFT_OUT = "left_out"
+"""One more, which early builds lack: the sorted hashes of the grams that were left out."""
+
+
 class Entry(NamedTuple):
     """What is indexed of one passage; its row is its place in the stream."""
 
@@ -63,10 +66,7 @@ class Entry(NamedTuple):
 
 @lru_cache(maxsize=5 * WORDS_REMEMBERED)
 def term_hash(term: str) -> int:
-    """63 bits of BLAKE2b, then 1 for a gram and 0 for a word, so that the files tell them apart.
-
-    Among ten million terms, some two alike are one chance in 180,000.
-    """
+    """63 bits of BLAKE2b, then 1 for a gram and 0 for a word. Of ten million terms two are alike once in 180,000."""
     value = int.from_bytes(blake2b(term.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
     return value | 1 if term.startswith(GRAM_MARK) else value & ~1
 
@@ -75,16 +75,21 @@ def _hashes(terms: Iterable[str]) -> list[int]:
     return [term_hash(one) if len(one) <= LONGEST_REMEMBERED else term_hash.__wrapped__(one) for one in terms]
 
 
-def write(folder: Path, passages: Iterable[tuple[str, str, str, str]]) -> dict[str, Any]:
+def write(
+    folder: Path, passages: Iterable[tuple[str, str, str, str]], *, beside_length: float | None = None
+) -> dict[str, Any]:
     """Write the arrays of `passages` (title, headings, body, language) into `folder`; return the manifest's part.
 
-    The postings, some 300 a passage, never stand in memory all at once: they are sorted and set aside in runs of
-    `POSTINGS_PER_RUN` on disk (16 bytes a posting, removed at the end), then laid out through memory maps. Only the
-    vocabulary (some 50 bytes a term), bounded caches and one length a passage are held throughout.
+    With `beside_length`, the mean length of another index, these passages are a part that is searched beside it: their
+    lengths are measured by that, and no gram is left out, since only all parts together tell which are frequent.
+
+    The postings, some 300 a passage, never stand in memory all at once: sorted runs of `POSTINGS_PER_RUN` wait on disk
+    (16 bytes a posting), and are laid out through memory maps. Only the vocabulary (some 50 bytes a term), bounded
+    caches and one length a passage are held throughout.
     """
     with TemporaryDirectory(dir=folder, prefix="lexical-runs-") as scratch:
         lengths, languages, runs = _set_aside(Path(scratch), passages)
-        return _lay_out(folder, np.frombuffer(lengths, dtype=np.float32), sorted(languages), runs)
+        return _lay_out(folder, np.frombuffer(lengths, dtype=np.float32), sorted(languages), runs, beside_length)
 
 
 def _set_aside(scratch: Path, passages: Iterable[tuple[str, str, str, str]]) -> tuple[Any, set[str], list[Path]]:
@@ -122,12 +127,14 @@ def _weigh(entry: Entry) -> dict[str, float]:
     return weighted
 
 
-def _lay_out(folder: Path, lengths: NDArray[np.float32], languages: list[str], runs: list[Path]) -> dict[str, Any]:
+def _lay_out(
+    folder: Path, lengths: NDArray[np.float32], languages: list[str], runs: list[Path], beside_length: float | None
+) -> dict[str, Any]:
     passages = len(lengths)
-    mean_length = float(lengths.mean()) if passages else 0.0
+    mean_length = beside_length or (float(lengths.mean()) if passages else 0.0)
     norms = K1 * (1 - B + B * lengths / (mean_length or 1.0))
     hashes, counts = np.empty(0, dtype=np.uint64), np.empty(0, dtype=np.int64)
-    for run in _opened(runs):
+    for run in map(mapped, runs):
         run_hashes, run_counts = np.unique(run["hash"], return_counts=True)
         merged = np.union1d(hashes, run_hashes)
         merged_counts = np.zeros(len(merged), dtype=np.int64)
@@ -135,24 +142,25 @@ def _lay_out(folder: Path, lengths: NDArray[np.float32], languages: list[str], r
         merged_counts[np.searchsorted(merged, run_hashes)] += run_counts
         hashes, counts = merged, merged_counts
     is_gram = (hashes & np.uint64(1)).astype(bool)
-    kept = ~is_gram | (counts <= max(GRAM_MOST_AT_LEAST, GRAM_MOST * passages))
+    kept = ~is_gram | (counts <= most_passages_of_a_gram(passages)) | (beside_length is not None)
+    np.save(_file(folder, LEFT_OUT), hashes[~kept], allow_pickle=False)
     hashes, counts, is_gram = hashes[kept], counts[kept], is_gram[kept]
     starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    shares = np.log1p((passages - counts + 0.5) / (counts + 0.5)) * (K1 + 1) * np.where(is_gram, GRAM_WEIGHT, 1.0)
+    shares = inverse_frequency(passages, counts) * (K1 + 1) * np.where(is_gram, GRAM_WEIGHT, 1.0)
 
     np.save(_file(folder, "hashes"), hashes, allow_pickle=False)
     np.save(_file(folder, "starts"), starts, allow_pickle=False)
-    rows = _writable(_file(folder, "rows"), np.int32, int(starts[-1]))
-    impacts = _writable(_file(folder, "impacts"), np.float32, int(starts[-1]))
+    rows = writable_list(_file(folder, "rows"), np.int32, int(starts[-1]))
+    impacts = writable_list(_file(folder, "impacts"), np.float32, int(starts[-1]))
     filled = starts[:-1].copy()
-    for run in _opened(runs):
-        run = run[np.isin(run["hash"], hashes)]
-        run_hashes, first, run_counts = np.unique(run["hash"], return_index=True, return_counts=True)
+    for run in map(mapped, runs):
+        held = run[np.isin(run["hash"], hashes)]
+        run_hashes, first, run_counts = np.unique(held["hash"], return_index=True, return_counts=True)
         slots = np.searchsorted(hashes, run_hashes)
         # Runs come in the order of the passages, so appending keeps each term's rows ascending.
-        places = np.arange(len(run)) + np.repeat(filled[slots] - first, run_counts)
-        rows[places] = run["row"]
-        impacts[places] = np.repeat(shares[slots], run_counts) * run["tf"] / (run["tf"] + norms[run["row"]])
+        places = np.arange(len(held)) + np.repeat(filled[slots] - first, run_counts)
+        rows[places] = held["row"]
+        impacts[places] = np.repeat(shares[slots], run_counts) * held["tf"] / (held["tf"] + norms[held["row"]])
         filled[slots] += run_counts
     del rows, impacts  # unmapping writes them out
     return {
@@ -163,19 +171,19 @@ def _lay_out(folder: Path, lengths: NDArray[np.float32], languages: list[str], r
         "languages": languages,
         "mean_length": mean_length,
         "parameters": {
-            "k1": K1,
-            "b": B,
-            "title_weight": TITLE_WEIGHT,
-            "headings_weight": HEADINGS_WEIGHT,
-            "gram_weight": GRAM_WEIGHT,
-            "gram_most": GRAM_MOST,
+            "k1": K1, "b": B, "title_weight": TITLE_WEIGHT, "headings_weight": HEADINGS_WEIGHT,
+            "gram_weight": GRAM_WEIGHT, "gram_most": GRAM_MOST,
         },
-    }
+    }  # fmt: skip
 
 
-def _opened(runs: list[Path]) -> Iterator[NDArray[Any]]:
-    for path in runs:
-        yield mapped(path)
+def most_passages_of_a_gram(passages: int) -> float:
+    return max(GRAM_MOST_AT_LEAST, GRAM_MOST * passages)
+
+
+def inverse_frequency(passages: int, counts: Any) -> Any:
+    """idf of a term that `counts` of so many passages have: the formula above."""
+    return np.log1p((passages - counts + 0.5) / (counts + 0.5))
 
 
 def _file(folder: Path, name: str) -> Path:
@@ -188,10 +196,12 @@ class Lexical:
     def __init__(
         self, *, hashes: NDArray[np.uint64], starts: NDArray[np.int64], rows: NDArray[np.int32],
         impacts: NDArray[np.float32], languages: Sequence[str], passages: int,
+        left_out: NDArray[np.uint64] | None = None,
     ) -> None:  # fmt: skip
         self._hashes, self._starts, self._rows, self._impacts = hashes, starts, rows, impacts
         self.languages = tuple(languages)
         self.passages = passages
+        self.left_out = left_out  # None where a build does not tell
 
     @classmethod
     def open(cls, folder: Path, manifest_part: Mapping[str, Any]) -> Self:
@@ -203,14 +213,15 @@ class Lexical:
         if version != ANALYSIS_VERSION:
             raise BuildMismatch(f"{folder}: terms of version {version}, this server reads {ANALYSIS_VERSION}; rebuild")
         try:
-            arrays = {name: _mapped(_file(folder, name), kind) for name, kind in FILES.items()}
+            arrays = {name: mapped_list(_file(folder, name), kind) for name, kind in FILES.items()}
+            left_out = mapped_list(_file(folder, LEFT_OUT), np.uint64) if _file(folder, LEFT_OUT).exists() else None
             passages, languages = int(manifest_part["passages"]), [str(code) for code in manifest_part["languages"]]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise BuildDamaged(f"{folder}: the lexical index cannot be read: {error}") from error
         counts = (len(arrays["starts"]) - 1, len(arrays["rows"]), len(arrays["impacts"]))
         if counts != (len(arrays["hashes"]), int(arrays["starts"][-1]), int(arrays["starts"][-1])):
             raise BuildDamaged(f"{folder}: the lexical arrays' lengths do not agree: {counts}")
-        return cls(**arrays, languages=languages, passages=passages)
+        return cls(**arrays, languages=languages, passages=passages, left_out=left_out)
 
     def words(self, question: str) -> list[tuple[str, ...]]:
         """What `question` asks of this index: see `rag.text.terms.query_terms`."""
@@ -220,8 +231,7 @@ class Lexical:
         """BM25 of every passage, shape [passages], for `words` as `Lexical.words` gives them; 0 where none occurs."""
         asked = [tuple(forms) for forms in words]
         spans = self._spans([form for forms in asked for form in forms])
-        single: list[slice] = []
-        several: list[list[slice]] = []
+        single, several = list[slice](), list[list[slice]]()
         if len(spans) == len(asked):
             # In an index of one language every word has one form.
             single = [span for span in spans if span]
@@ -242,7 +252,7 @@ class Lexical:
             total = np.bincount(rows, impacts, minlength=self.passages).astype(np.float32)
         for present in several:
             # Forms of one word are alternatives: a passage with two of them has still met one word.
-            best = np.zeros(self.passages, dtype=np.float32)
+            best = np.zeros_like(total)
             for span in present:
                 best[self._rows[span]] = np.maximum(best[self._rows[span]], self._impacts[span])
             total += best
@@ -267,6 +277,10 @@ class Lexical:
             whole += idf
         return [sum_ / whole for sum_ in met] if whole else [1.0] * len(places)
 
+    def postings(self, asked: Sequence[str]) -> list[tuple[NDArray[np.int32], NDArray[np.float32]] | None]:
+        """Rows and shares of each term; None for a term that no passage has."""
+        return [(self._rows[span], self._impacts[span]) if span else None for span in self._spans(asked)]
+
     def _spans(self, asked: Sequence[str]) -> list[slice | None]:
         """Where each term's postings are; None for a term that no passage has."""
         if not asked or not len(self._hashes):
@@ -280,21 +294,5 @@ class Lexical:
         return [spans.get(at) for at in range(len(asked))]
 
 
-# Who searches for a question and who judges what was found ask one after the other.
+# Who searches and who judges what was found ask one after the other.
 _words = lru_cache(maxsize=8)(query_terms)
-
-
-def _writable(path: Path, kind: type, length: int) -> NDArray[Any]:
-    if not length:
-        # Nothing cannot be mapped.
-        np.save(path, np.empty(0, dtype=kind), allow_pickle=False)
-        return np.empty(0, dtype=kind)
-    return open_memmap(path, mode="w+", dtype=kind, shape=(length,))
-
-
-def _mapped(path: Path, kind: type) -> NDArray[Any]:
-    values = mapped(path)
-    if values.dtype != kind or values.ndim != 1:
-        raise ValueError(f"{path.name} holds {values.dtype} in {values.ndim} dimensions")
-    # A plain view of the same mapping: numpy's memmap subclass doubles the price of every slice.
-    return np.asarray(values)

@@ -22,6 +22,7 @@ from typing import Any
 
 import orjson
 
+from rag import durable
 from rag.errors import BuildDamaged, BuildMismatch, BuildMissing
 from rag.search import history
 
@@ -61,7 +62,7 @@ def folder_of(root: Path, build_id: str) -> Path:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest, with every file beside it present in its full size. Raises `BuildDamaged` or `BuildMismatch`."""
+    """The manifest, with every file beside it in its full size. Raises `BuildDamaged` or `BuildMismatch`."""
     try:
         manifest = orjson.loads((folder / "manifest.json").read_bytes())
         build_format, files = manifest["format"], manifest["files"]
@@ -146,7 +147,7 @@ def _mark(folder: Path, identities: dict[str, list[Any]]) -> None:
             if other.stem not in kept:
                 other.unlink(missing_ok=True)
         aside = mark.with_name(f"{mark.name}.{os.getpid()}")
-        _write(aside, orjson.dumps(identities))
+        durable.write(aside, orjson.dumps(identities))
         aside.rename(mark)
 
 
@@ -186,20 +187,14 @@ def writing(root: Path) -> Iterator[Path]:
 def publish(root: Path, staging: Path, manifest: dict[str, Any]) -> str:
     """Complete the build in `staging` and make it live; return its id. Older builds beyond `KEPT` are removed.
 
-    Every byte is on disk before the name is, and `CURRENT` changes last: whoever looks at any moment, after a
-    power cut too, finds the old build or the new one.
+    Every byte is on disk before the name is, and `CURRENT` changes last: whoever looks, after a power cut too, finds
+    the old build or the new one.
     """
     build_id = staging.name.removeprefix(".staging-")
-    files = {}
-    for path in sorted(staging.iterdir()):
-        _sync(path)
-        files[path.name] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
-    complete = {"format": FORMAT, "id": build_id, "created_at": datetime.now(UTC).isoformat(), **manifest}
-    _write(staging / "manifest.json", orjson.dumps({**complete, "files": files}, option=orjson.OPT_INDENT_2))
-    _sync(staging)
+    files = seal(staging, manifest)
     with _naming(root):
         staging.rename(folder_of(root, build_id))
-        _sync(root / "builds")
+        durable.sync(root / "builds")
         make_live(root, build_id)
         # What a rollback returns to first: after one, the build that was live is not the newest.
         order = _order(root)
@@ -213,6 +208,24 @@ def publish(root: Path, staging: Path, manifest: dict[str, Any]) -> str:
         # Its bytes went through our hands a moment ago: nobody needs to read them once more.
         _mark(folder_of(root, build_id), _identities(folder_of(root, build_id), {"files": files}))
     return build_id
+
+
+def seal(staging: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    """Add the manifest, and put all of `staging` on disk; return what is said of each file."""
+    files = {}
+    for path in sorted(staging.iterdir()):
+        durable.sync(path)
+        files[path.name] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+    about = {
+        "format": FORMAT,
+        "id": staging.name.removeprefix(".staging-"),
+        "created_at": datetime.now(UTC).isoformat(),
+    }
+    durable.write(
+        staging / "manifest.json", orjson.dumps({**about, **manifest, "files": files}, option=orjson.OPT_INDENT_2)
+    )
+    durable.sync(staging)
+    return files
 
 
 @contextmanager
@@ -238,12 +251,9 @@ def _order(root: Path) -> list[str]:
 def make_live(root: Path, build_id: str) -> None:
     """Name `build_id` in `CURRENT`, by one rename."""
     order = _order(root)
-    aside = root / ".CURRENT.new"
-    _write(aside, f"{build_id}\n".encode())
-    aside.rename(root / "CURRENT")
+    durable.replace(root / "CURRENT", f"{build_id}\n".encode())
     # After the name: a record that a power cut leaves behind follows the name, never the other way round.
     history.write(root, history.after(order, build_id))
-    _sync(root)
 
 
 def rollback(root: Path, build_id: str | None = None) -> str:
@@ -274,21 +284,6 @@ def _rollback(root: Path, build_id: str | None) -> str:
     verify(folder_of(root, build_id), anew=True)
     make_live(root, build_id)
     return build_id
-
-
-def _write(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _sha256(path: Path) -> str:

@@ -4,9 +4,10 @@ By their ids builds can only be sorted by age, and the next older one may be the
 `CURRENT` alone says what is live: programs that know no `HISTORY` go on changing it, and this record follows.
 """
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
+
+from rag import durable
 
 NAME = "HISTORY"
 
@@ -33,9 +34,4 @@ def after(order: Sequence[str], live: str) -> list[str]:
 
 def write(root: Path, order: Sequence[str]) -> None:
     """Replace the record, by one rename."""
-    aside = root / f".{NAME}.new"
-    with aside.open("w", encoding="ascii") as file:
-        file.writelines(f"{build_id}\n" for build_id in order)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.rename(root / NAME)
+    durable.replace(root / NAME, "".join(f"{build_id}\n" for build_id in order).encode())

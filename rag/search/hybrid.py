@@ -117,7 +117,7 @@ class Build:
         """Rows, best first, their fused scores, and their cosines; 0 where there is no vector."""
         if vector is not None:
             self._require_dimensions(vector)
-        if isinstance(self._vectors, vectors.Exact):
+        if self._vectors.is_exact:
             similarities = self._vectors.similarities(vector) if vector is not None else None
             rows, scores = fusion.fuse(lexical=words, dense=similarities, dense_weight=self.dense_weight)
             return rows, scores, np.zeros(len(rows)) if similarities is None else similarities[rows]
@@ -189,18 +189,22 @@ def _opened(folder: Path, model: str | None) -> Build:
     return build
 
 
-def complete(folder: Path, vectors: np.ndarray, *, exact_up_to: int = vector_files.EXACT_UP_TO) -> dict[str, Any]:
+def complete(
+    folder: Path, vectors: np.ndarray, *, exact_up_to: int = vector_files.EXACT_UP_TO,
+    beside_length: float | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Write what `folder` lacks beside its passages; return its part of the manifest.
 
     `vectors` are unit vectors, float32 [passages, dimensions], in the order of the passages, and may be
-    `vector_files.room`'s. Beyond `exact_up_to` numbers the index is approximate.
+    `vector_files.room`'s. Beyond `exact_up_to` numbers the index is approximate. `beside_length` is `bm25.write`'s, for
+    passages that are searched beside a build.
     """
     passages = Passages(folder)
     entries = ((p.title, " › ".join(p.headings), p.text, p.language) for p in passages)
     return {
         "passages": len(passages),
         "index": vector_files.write(folder, vectors, exact_up_to=exact_up_to),
-        "lexical": bm25.write(folder, entries),
+        "lexical": bm25.write(folder, entries, beside_length=beside_length),
     }
 
 

@@ -2,7 +2,8 @@
 
 A new build is opened beside the old one, checked, and swapped in by one assignment; a search that runs keeps its own.
 A worker that starts while the live build is not sound serves the newest kept one that is; without any it starts all
-the same and waits for one. That the whole server does not start without a build is not decided here.
+the same and waits for one. That the whole server does not start without a build is not decided here. What was added
+beside the builds (`hot`) is laid over the one that is served, and taken up in the same way.
 """
 
 import asyncio
@@ -14,6 +15,7 @@ from typing import Any, NoReturn
 
 from rag.errors import IndexUnavailable
 from rag.search import builds
+from rag.search.hot.following import Segments
 from rag.search.hybrid import Build, open_build
 
 log = logging.getLogger(__name__)
@@ -47,14 +49,19 @@ class LiveIndex:
         self._root = root
         self._model = model
         self.build: Build = NoBuild()
+        """What is searched: the build, with what was added."""
+        self._base: Build = self.build
+        self._segments = Segments(root)
         self._refused: dict[str, str] | None = None
         self._look_again_at = 0.0
         try:
-            self.build = open_build(root, model=model)
+            self._base = open_build(root, model=model)
         except IndexUnavailable as error:
             named = self._named()
-            self.build = self._newest_sound(but=named)
+            self._base = self._newest_sound(but=named)
             self._refuse(named, error)
+        if self._base.id:
+            self.build = self._segments.over(self._base)
 
     def health(self) -> dict[str, Any]:
         """For `/ready`: what is served, and what was refused and why."""
@@ -62,8 +69,8 @@ class LiveIndex:
         state: dict[str, Any] = {"status": "unavailable"}
         if build.id:
             state = {
-                "status": "ok", "build": build.id, "passages": build.count,
-                "model": build.model, "dimensions": build.dimensions,
+                "status": "ok", "build": self._base.id, "passages": build.count,
+                "model": build.model, "dimensions": build.dimensions, **self._segments.health(build),
             }  # fmt: skip
         return state | ({"refused": self._refused} if self._refused else {})
 
@@ -84,11 +91,23 @@ class LiveIndex:
             self._refuse("", error)
             if not self.build.id and time.monotonic() >= self._look_again_at:
                 await self._take_any(but="")
+            await self._take_added()
             return
-        if named == self.build.id:
+        if named == self._base.id:
             self._refused = None
+            await self._take_added()
         elif not self._refused or self._refused["build"] != named or time.monotonic() >= self._look_again_at:
             await self._take(named)
+        else:
+            await self._take_added()
+
+    async def _take_added(self) -> None:
+        """Take up what was added or removed beside the build that is served."""
+        if self._base.id and self._segments.changed():
+            before = self.build.id
+            self.build = await asyncio.to_thread(self._segments.over, self._base)
+            if self.build.id != before:
+                log.info("added documents are live", extra={"build": self.build.id, "passages": self.build.count})
 
     async def _take(self, named: str) -> None:
         try:
@@ -100,17 +119,18 @@ class LiveIndex:
                 await self._take_any(but=named)
             return
         self._refused = None
-        self._serve(build)
+        await self._serve(build)
 
     async def _take_any(self, *, but: str) -> None:
-        self._serve(await asyncio.to_thread(self._newest_sound, but=but))
+        await self._serve(await asyncio.to_thread(self._newest_sound, but=but))
         if not self.build.id:
             self._look_again_at = time.monotonic() + LOOK_FOR_ANY_EVERY_S
 
-    def _serve(self, build: Build) -> None:
+    async def _serve(self, build: Build) -> None:
         if build.id:
-            previous, self.build = self.build, build
-            log.info("new build is live", extra={"build": build.id, "previous": previous.id, "passages": build.count})
+            served = await asyncio.to_thread(self._segments.over, build)
+            previous, self._base, self.build = self._base, build, served
+            log.info("new build is live", extra={"build": build.id, "previous": previous.id, "passages": served.count})
 
     def _newest_sound(self, *, but: str) -> Build:
         """The newest kept build that can be served, `but` left out; `NoBuild` where there is none."""

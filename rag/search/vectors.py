@@ -8,7 +8,7 @@ import os
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import faiss
 import numpy as np
@@ -31,8 +31,27 @@ faiss.omp_set_num_threads(1)  # one search is short; the workers are what runs s
 Floats = NDArray[np.float32]
 
 
+class Vectors(Protocol):
+    """What a search asks of the vectors of a build, however they are kept."""
+
+    is_exact: bool
+    """Whether comparing a question with all of them is meant to be done for each search."""
+    count: int
+    dimensions: int
+
+    def vector(self, row: int) -> Floats: ...
+
+    def vectors(self, rows: Sequence[int]) -> Floats: ...
+
+    def similarities(self, question: Floats) -> Floats: ...
+
+    def nearest(self, question: Floats, *, also: NDArray[np.int64]) -> Nearest: ...
+
+
 class Exact:
     """All vectors in float32, one after the other: a question is compared with each of them."""
+
+    is_exact = True
 
     def __init__(self, folder: Path) -> None:
         """Raises OSError, RuntimeError or AttributeError for a file that is none."""
@@ -58,6 +77,13 @@ class Exact:
         _products(similarities, question, self._rows)
         return similarities
 
+    def nearest(self, question: Floats, *, also: NDArray[np.int64]) -> Nearest:
+        """The `RERANKED` nearest rows, and those in `also`, ascending, with their cosines."""
+        similarities = self.similarities(question)
+        most = min(RERANKED, self.count)
+        rows = np.union1d(np.argpartition(-similarities, most - 1)[:most], also)
+        return Nearest(rows, similarities[rows], float(similarities.mean()), float(similarities.std()))
+
 
 class Approximate:
     """Vectors in clusters, one byte a number: the nearest clusters are searched, and what they give compared exactly.
@@ -65,6 +91,8 @@ class Approximate:
     Clusters and bytes are mapped. Originals are read with `pread`, in no process's memory: of a mapping every page
     ever touched would count, and 64 KiB around it.
     """
+
+    is_exact = False
 
     def __init__(self, folder: Path, about: Mapping[str, Any]) -> None:
         """`about` is the manifest's `index`. Raises OSError, ValueError, KeyError or RuntimeError for other files."""
@@ -120,7 +148,7 @@ class Approximate:
             yield self.vectors(range(start, min(start + BLOCK_ROWS, self.count)))
 
 
-def opened(folder: Path, about: Mapping[str, Any]) -> Exact | Approximate:
+def opened(folder: Path, about: Mapping[str, Any]) -> Vectors:
     """The vectors in `folder`; `about` is the manifest's `index`. ValueError for a type that is not known."""
     if about["type"] == "flat":
         return Exact(folder)

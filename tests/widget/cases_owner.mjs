@@ -42,3 +42,34 @@ export async function the_owner_reads_the_month_on_a_desk_and_on_a_phone({ visit
     await context.close();
   }
 }
+
+export async function the_owner_adds_documents_and_removes_one({ visitor, given }) {
+  const { context, open } = await visitor({ viewport: { width: 390, height: 900 } });
+  const { page, axe } = await open(`${given.base_url}/admin`);
+  await page.getByLabel("A key with the scope").fill(given.key);
+  await page.getByRole("button", { name: "Open" }).click();
+  const list = page.getByRole("region", { name: "Documents" });
+  await page.getByText("No document was added").waitFor();
+
+  const file = (name, text) => ({ name, mimeType: "text/plain", buffer: Buffer.from(text) });
+  await page.getByLabel("Drop files here").setInputFiles([file("feeding.md", "# Feeding\n\nTwelve grams."), file("bad.exe", "MZ"), file("empty.txt", "")]);
+  await list.getByRole("row", { name: /feeding.md live 1/ }).waitFor({ timeout: 30_000 });
+  await list.getByRole("row", { name: /empty.txt failed empty file/ }).waitFor({ timeout: 30_000 });
+  await page.getByRole("alert").filter({ hasText: "bad.exe: bad.exe is not of a type that is taken" }).waitFor();
+  assert.equal(await page.locator("#sending p").count(), 0);
+  assert.deepEqual(await faults(page, axe), []);
+  assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), 390);
+
+  const dropped = await page.evaluateHandle(() => {
+    const data = new DataTransfer();
+    data.items.add(new File(["# <img src=x onerror=alert(1)>\n\nwords"], "<b>dropped.md"));
+    return data;
+  });
+  await page.dispatchEvent("#drop", "drop", { dataTransfer: dropped });
+  await list.getByRole("row", { name: /<b>dropped.md live/ }).waitFor({ timeout: 30_000 });
+
+  page.on("dialog", (dialog) => dialog.accept());
+  await list.getByRole("button", { name: "Remove feeding.md" }).click();
+  await list.getByRole("row", { name: /feeding.md/ }).waitFor({ state: "detached" });
+  await context.close();
+}

@@ -23,6 +23,7 @@ from rag.http.owner import rebuild
 from rag.http.services import Services, WithServices
 from rag.http.site import STATIC
 from rag.search import builds
+from rag.search.hot.layered import LayeredBuild
 from rag.stores.protocols import Day, QuestionFilter, QuestionStore
 
 router = APIRouter(route_class=AdmittedRoute)
@@ -53,7 +54,8 @@ async def usage(services: WithServices, days: Days = 30, format: Format = "json"
     try:
         known = await asyncio.to_thread(lambda: {one.url: one.title for one in build.passages()})
         about: dict[str, Any] = {
-            "id": build.id, "passages": build.count, "documents": build.manifest.get("documents"),
+            "id": build.manifest["id"], "passages": build.count, "documents": build.manifest.get("documents"),
+            "added": len(build.added) if isinstance(build, LayeredBuild) else 0,
             "created_at": build.manifest.get("created_at"),
             "kept": await asyncio.to_thread(builds.kept_ids, services.settings.vector_db_path),
         }  # fmt: skip
@@ -64,7 +66,7 @@ async def usage(services: WithServices, days: Days = 30, format: Format = "json"
         "budget": {"spent": budget[0], "limit": budget[1], "currency": _currency(services)} if budget else None,
         "cited": [{"url": url, "title": known.get(url, ""), "times": times} for url, times in cited.items()],
         "never_cited": [{"url": url, "title": title} for url, title in known.items() if url not in cited],
-        "question_log": services.settings.question_log,
+        "question_log": services.settings.question_log, "uploads": services.ingest is not None,
     })  # fmt: skip
 
 

@@ -36,13 +36,13 @@ async def _now(services: Services) -> Now:
         with suppress(StateUnavailable):
             budget = await services.budgets.state()
     build = services.index.build
-    model, created_at_s = "", None
+    build_id, model, created_at_s = "", "", None
     # Where nothing can be served, or a build of an early version is, there is less to tell, and it is told.
     with suppress(IndexUnavailable, KeyError, ValueError):
-        model = build.model
+        build_id, model = str(build.manifest["id"]), build.model
         created_at_s = datetime.fromisoformat(build.manifest["created_at"]).timestamp()
     return Now(
-        version=VERSION, build=build.id, embedding_model=model, created_at_s=created_at_s,
+        version=VERSION, build=build_id, embedding_model=model, created_at_s=created_at_s,
         passages=build.count, refused="refused" in services.index.health(), sessions=sessions,
         budget=budget,
     )  # fmt: skip

@@ -144,10 +144,68 @@ function showRest(usage, thumbs) {
     ["First words", (day) => (day.first_token_ms === null ? "–" : `${number(day.first_token_ms)} ms`), true], ["Limited", (day) => `${number(day.degraded_minutes)} min`, true],
   ], "Nothing was asked in this time.", "Figures by day"));
   const { build } = usage;
-  $("index").replaceChildren(el("p", build.id ? `Build ${build.id}: ${number(build.passages)} passages of ${number(build.documents)} documents.` : "There is no sound build."));
+  $("index").replaceChildren(el("p", build.id ? `Build ${build.id}: ${number(build.passages)} passages of ${number(build.documents)} documents${build.added ? ` and ${number(build.added)} added ones` : ""}.` : "There is no sound build."));
   const kept = (build.kept || []).filter((id) => id !== build.id);
   $("kept").replaceChildren(...kept.map((id) => el("option", id)));
   $("kept").hidden = $("rollback").hidden = !kept.length;
+}
+
+const SETTLED = new Set(["live", "failed"]);
+let looking = 0;
+
+/** The added documents; looks again while there is one that something will become of. */
+async function showDocuments() {
+  clearTimeout(looking);
+  const { documents } = await read("documents");
+  $("documents").replaceChildren(table(documents, [
+    ["Document", (row) => row.name],
+    ["Status", (row) => [el("span", row.status, { class: `tag ${{ live: "good", failed: "bad" }[row.status] || ""}` }), row.reason ? el("p", row.reason, { class: "quiet" }) : null]],
+    ["Passages", (row) => number(row.passages), true],
+    ["Changed", (row) => row.updated_at.slice(0, 16).replace("T", " "), "date"],
+    ["Remove", (row) => removal(row)],
+  ], "No document was added beside the site.", "Documents"));
+  if (documents.some((row) => !SETTLED.has(row.status))) looking = setTimeout(() => showDocuments().catch(trouble), 1500);
+}
+
+function removal({ id, name }) {
+  const button = el("button", "Remove", { class: "plain", type: "button", "aria-label": `Remove ${name}` });
+  button.addEventListener("click", async () => {
+    if (!confirm(`Remove ${name} for good?`)) return;
+    button.disabled = true;
+    await ask(`documents/${id}`, { method: "DELETE" }).then(showDocuments).catch(trouble);
+  });
+  return button;
+}
+
+/** Sends one file; `fetch` tells nobody how far it is. */
+function send(file) {
+  const bar = el("progress", "", { max: "1", value: "0", "aria-label": file.name });
+  const line = el("p", [file.name, " ", bar]);
+  $("sending").append(line);
+  return new Promise((sent) => {
+    const request = new XMLHttpRequest();
+    const form = new FormData();
+    form.append("files", file);
+    request.upload.addEventListener("progress", (event) => event.lengthComputable && (bar.value = event.loaded / event.total));
+    request.addEventListener("loadend", () => {
+      line.remove();
+      if (request.status !== 202) {
+        let detail = request.status ? `The server answered ${request.status}.` : "It was not taken: the connection broke off.";
+        try { detail = JSON.parse(request.responseText).detail; } catch { /* a proxy's words are no problem document */ }
+        $("not-taken").append(el("p", `${file.name}: ${detail}`));
+      }
+      sent();
+    });
+    request.open("POST", "documents");
+    request.setRequestHeader("Authorization", `Bearer ${key}`);
+    request.send(form);
+  });
+}
+
+async function sendAll(files) {
+  $("not-taken").replaceChildren();
+  for (const file of files) await send(file);
+  await showDocuments().catch(trouble);
 }
 
 async function showBuild() {
@@ -185,6 +243,8 @@ async function show() {
     showQuestions(questions.questions, usage.question_log);
     showRest(usage, thumbs.feedback);
     await showBuild();
+    $("uploads").hidden = !usage.uploads;
+    if (usage.uploads) await showDocuments();
     showGaps((await read(`admin/gaps?days=${$("days").value}`)).gaps);
   } catch (error) {
     trouble(error);
@@ -223,5 +283,13 @@ for (const table of document.querySelectorAll("[data-csv]")) {
   };
   table.addEventListener("click", download);
   table.addEventListener("keydown", (event) => event.key === "Enter" && download());
+}
+$("files").addEventListener("change", () => sendAll([...$("files").files]).then(() => ($("files").value = "")));
+for (const name of ["dragenter", "dragover", "dragleave", "drop"]) {
+  $("drop").addEventListener(name, (event) => {
+    event.preventDefault();
+    $("drop").classList.toggle("over", name === "dragenter" || name === "dragover");
+    if (name === "drop") sendAll([...event.dataTransfer.files]);
+  });
 }
 if (key) show();

@@ -10,7 +10,7 @@ from rag.http import reference
 from rag.settings import Settings
 from rag_server import create_app
 
-DOCUMENT: dict[str, Any] = create_app(Settings(demo=True)).openapi()
+DOCUMENT: dict[str, Any] = create_app(Settings(demo=True, uploads="on")).openapi()
 OPERATIONS = {
     f"{method.upper()} {path}": operation for path, at in DOCUMENT["paths"].items() for method, operation in at.items()
 }

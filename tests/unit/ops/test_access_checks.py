@@ -40,3 +40,13 @@ def test_who_may_ask_is_said_in_a_line(tmp_path: Path) -> None:
 def test_keys_that_come_without_tls_are_warned_of(url: str, warned: bool, tmp_path: Path) -> None:
     states = [state for state, _ in of(tmp_path, jwt_issuer="https://login.example.com", jwt_jwks_url=url)]
     assert ("warning" in states) is warned
+
+
+def test_uploads_need_a_key_and_an_index_that_can_be_written(tmp_path: Path) -> None:
+    here = {"uploads": "on", "vector_db_path": tmp_path}
+    assert of(tmp_path, **here) == [("warning", "UPLOADS is on, but no key has the scope ingest")]
+    [*_, (state, sentence)] = of(tmp_path, **here, api_keys=api_keys.parsed_keys("k" * 32 + ";scopes=ingest"))
+    assert (state, sentence) == ("ok", "are taken: pdf, docx, txt, md, csv, html, 5 files of 10 MB a request")
+    [(state, sentence)] = of(tmp_path, uploads="on", vector_db_path=tmp_path / "absent")
+    assert state == "fault"
+    assert "cannot be written" in sentence

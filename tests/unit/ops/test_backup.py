@@ -3,6 +3,7 @@
 import asyncio
 import io
 import re
+import shutil
 import stat
 import tarfile
 import threading
@@ -13,10 +14,14 @@ import apsw
 import orjson
 import pytest
 
+from rag.documents.library import Library, Record
+from rag.documents.receiving import receiving
 from rag.errors import BuildDamaged, BuildMissing
 from rag.ops import backup_archive
 from rag.ops.backup_archive import BackupRefused, archives, create, prune, restore, verify
 from rag.search import builds
+from rag.search.hot import generation
+from rag.search.hot.generation import Added
 from rag.stores.protocols import Feedback
 from rag.stores.sqlite.conversations import SqliteConversations
 from rag.stores.sqlite.feedback import SqliteFeedback
@@ -382,3 +387,48 @@ def test_the_manifest_is_the_first_member_and_says_when(kept: tuple[Path, Path],
         manifest = orjson.loads(opened.extractfile(first).read())  # type: ignore[union-attr]
     assert manifest == verify(archive)
     assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", manifest["created_at"])
+
+
+def test_documents_beside_the_build_are_kept_and_put_back(tmp_path: Path) -> None:
+    index, back = tmp_path / "vector_db", tmp_path / "back"
+    publish(index, b"the live build")
+    with generation.adding(index) as staging:
+        (staging / "passages.bin").write_bytes(b"added")
+        segment = generation.seal(index, staging, {"passages": 1})
+        generation.change(index, lambda _: [Added("one", "one.md", "00", "2026", segment, 0, 1)])
+    archive = create(state_dir=tmp_path / "none", index=index, target=tmp_path / "backups")
+    assert restore(archive, state_dir=None, index=back) == verify(archive)
+    assert generation.read(back) == generation.read(index)
+    kept = {name: content for name, content in files_in(index).items() if not name.startswith(".")}
+    assert {name: content for name, content in files_in(back).items() if not name.startswith(".")} == kept
+    with pytest.raises(BackupRefused, match="already holds"):
+        restore(archive, state_dir=None, index=back)
+    shutil.rmtree(generation.folder_of(index, segment))
+    with pytest.raises(BuildDamaged):
+        create(state_dir=tmp_path / "none", index=index, target=tmp_path / "backups")
+
+
+def test_uploads_are_kept_and_put_back(kept: tuple[Path, Path], tmp_path: Path) -> None:
+    state, index = kept
+    library = Library(state / "documents")
+
+    def upload(name: str, content: bytes) -> Record:
+        with receiving(library.folder, limit_bytes=1000) as places:
+            file = places.begin(name)
+            file.write(content)
+            return library.put([file.whole()])[0]
+
+    live, waiting = upload("live.md", b"read already"), upload("waiting.md", b"not yet")
+    library.mark(live, "live", passages=1)
+    library.discard(upload("removed.md", b"nobody's any more").id)
+    archive = create(state_dir=state, index=index, target=tmp_path / "backups")
+    assert "documents" in run_module("rag.backup", "list", env={"DEMO": "true"}, cwd=tmp_path).stdout
+    restore(archive, state_dir=tmp_path / "back", index=None)
+    assert not any(b"nobody's any more" in content for content in files_in(tmp_path / "back").values())
+    back = Library(tmp_path / "back" / "documents")
+    assert back.records() == library.records()
+    assert back.original(live).read_bytes() == b"read already"
+    assert [record.name for record in back.waiting()] == ["waiting.md"]
+    assert stat.S_IMODE(back.original(waiting).stat().st_mode) == 0o600
+    with pytest.raises(BackupRefused, match="already holds"):
+        restore(archive, state_dir=tmp_path / "back", index=None)

@@ -137,7 +137,9 @@ def test_many_small_runs_make_the_same_index_as_one(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(bm25, "POSTINGS_PER_RUN", 50)
     bm25.write(tmp_path / "many", entries)
     names = sorted(file.name for file in (tmp_path / "one").iterdir())
-    assert names == sorted(f"lexical_{name}.npy" for name in bm25.FILES), "the runs are not cleared away"
+    assert names == sorted(f"lexical_{name}.npy" for name in (*bm25.FILES, bm25.LEFT_OUT)), (
+        "the runs are not cleared away"
+    )
     for name in names:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "many" / name).read_bytes()
 

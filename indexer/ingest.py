@@ -1,0 +1,140 @@
+"""Works on what was uploaded until nothing is left: reads, embeds, and puts it into the live index.
+
+The server starts one such process for all its workers. It may be killed anywhere: what it began is found again in the
+queue, and done once. Knows no HTTP.
+"""
+
+import asyncio
+import logging
+import os
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from indexer import adding, sources
+from indexer.adding import Incoming
+from indexer.build import Embedder
+from indexer.documents import Skipped
+from rag.documents.library import MOST_TRIES, Library, Record
+from rag.errors import IndexUnavailable, SourceUnreadable, UpstreamError
+from rag.search import hybrid
+from rag.search.hot import generation
+
+log = logging.getLogger(__name__)
+
+MOST_DOCUMENTS = 50
+MOST_BYTES = 20_000_000
+"""Of what becomes one segment: the first of many should not wait for the last."""
+PAUSE_S = 5.0
+"""After an attempt that failed for a reason that will pass."""
+NICE = 10
+"""The machine is the visitors' first."""
+
+
+def end_with_parent() -> None:
+    """End this process when the one that started it is gone: another worker starts another one."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(0)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+async def work(library: Library, *, root: Path, embedder: Embedder) -> None:
+    """Until nothing is left to do. Raises OSError."""
+    os.nice(NICE)
+    library.sweep()
+    while True:
+        for record in library.discarded():
+            generation.take_out(root, [record.id])
+            library.forget(record.id)
+        if batch := _batch(library.waiting()):
+            try:
+                await _one_batch(library, batch, root=root, embedder=embedder)
+            except (UpstreamError, IndexUnavailable) as error:
+                reason = _why_it_waits(error)
+                log.warning("uploads wait", extra={"reason": str(error), "documents": len(batch)})
+                for record in batch:
+                    library.mark(record, "queued", reason=reason)
+                await asyncio.sleep(PAUSE_S)
+        elif library.must_purge(after_s=0):
+            library.purged()
+            base = hybrid.open_build(root)
+            await adding.merge(root, adding.with_removed(root, base), embedder=None, progress=_silent)
+        else:
+            return
+
+
+async def _one_batch(library: Library, batch: Sequence[Record], *, root: Path, embedder: Embedder) -> None:
+    fresh = [record for record in batch if not _is_live_already(library, record, root)]
+    incoming = [one for record in fresh if (one := _read(library, record)) is not None]
+    if not incoming:
+        return
+    by_id = {record.id: record for record in fresh}
+    for one in incoming:
+        library.mark(by_id[one.id], "embedding")
+    await adding.add(
+        incoming, root=root, embedder=embedder, progress=_silent,
+        is_wanted=lambda added: library.is_wanted(added.id, added.sha256),
+    )  # fmt: skip
+    for one in incoming:
+        library.mark(by_id[one.id], "live", passages=len(one.passages))
+        log.info("document is live", extra={"document": one.id, "passages": len(one.passages)})
+    if any(record.version > 1 for record in fresh):
+        library.purge_later()
+    if chosen := adding.due(root, hybrid.open_build(root)):
+        await adding.merge(root, chosen, embedder=embedder, progress=_silent)
+
+
+def _is_live_already(library: Library, record: Record, root: Path) -> bool:
+    """Whether a process that died had put it into force, and could not say so any more."""
+    present = generation.read(root).find(record.id)
+    if present is None or present.sha256 != record.sha256 or present.id != record.id:
+        return False
+    library.mark(record, "live", passages=present.passages)
+    return True
+
+
+def _read(library: Library, record: Record) -> Incoming | None:
+    """The document, read; None where it cannot be, which is noted."""
+    if record.tries >= MOST_TRIES:
+        _failed(library, record, "its processing broke off again and again")
+        return None
+    library.mark(record, "reading")
+    files = [(library.original(record), record.name)]
+    [document] = sources.read_all(files, site_url="", with_unpublished=True, workers=1)
+    try:
+        if isinstance(document, Skipped):
+            raise SourceUnreadable(document.reason)
+        return Incoming.of(document, id=record.id, name=record.name, sha256=record.sha256)
+    except SourceUnreadable as error:
+        _failed(library, record, str(error))
+        return None
+
+
+def _failed(library: Library, record: Record, reason: str) -> None:
+    library.mark(record, "failed", reason=reason)
+    log.info("document cannot be indexed", extra={"document": record.id, "reason": reason})
+
+
+def _why_it_waits(error: UpstreamError | IndexUnavailable) -> str:
+    if isinstance(error, UpstreamError):
+        return "the embedding model cannot be reached at the moment; it is tried again"
+    return "there is no index that it could stand beside; it is tried again"
+
+
+def _batch(waiting: Sequence[Record]) -> list[Record]:
+    batch: list[Record] = []
+    for record in waiting[:MOST_DOCUMENTS]:
+        if batch and sum(one.bytes for one in batch) + record.bytes > MOST_BYTES:
+            break
+        batch.append(record)
+    return batch
+
+
+def _silent(*_: object) -> None:
+    return None

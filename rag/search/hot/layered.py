@@ -1,0 +1,53 @@
+"""The live build with what was added to it: searched as one, each passage weighed by all of them."""
+
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from rag.search.hot.generation import Added, Generation
+from rag.search.hot.meaning import LayeredVectors
+from rag.search.hot.parts import Part, shared
+from rag.search.hot.words import LayeredWords
+from rag.search.hybrid import Build
+from rag.types import Passage
+
+
+class LayeredBuild(Build):
+    """A build with segments. Everything that a build can be asked, of all of them together."""
+
+    def __init__(self, base: Build, segments: Mapping[str, Build], generation: Generation) -> None:
+        """`segments` are open, by their ids; documents of `generation` in others are left out."""
+        # Not the base class's: every file is open already.
+        self.folder, self.manifest = base.folder, base.manifest
+        self.model, self.dimensions, self.dense_weight = base.model, base.dimensions, base.dense_weight
+        self._has_floor, self._unrelated = base._has_floor, base._unrelated
+        self.base = base
+        self.added = tuple(document for document in generation.documents if document.segment in segments)
+        # The answers that a cache keeps belong to one state of the index, with these rows.
+        left_out = set(generation.segments) - set(segments)
+        self.id = f"{base.id}+{generation.id}" + (f"-{zlib.crc32(repr(sorted(left_out)).encode())}" if left_out else "")
+        self._parts = [Part(base, 0), *_parts(segments, self.added, base.count)]
+        self.count = sum(part.count for part in self._parts)
+        self._vectors = LayeredVectors(self._parts, [part.build._vectors for part in self._parts])
+        self.lexical = LayeredWords(self._parts)
+
+    def passage(self, row: int) -> Passage:
+        if row < self.base.count:
+            return self.base.passage(row)
+        wanted = np.array([row], dtype=np.int64)
+        part, _ = next(shared(self._parts, wanted))
+        return part.build.passage(int(part.own(wanted)[0]))
+
+    def passages(self) -> Iterator[Passage]:
+        return (self.passage(row) for row in range(self.count))
+
+
+def _parts(segments: Mapping[str, Build], added: Sequence[Added], first: int) -> Iterator[Part]:
+    for identity, build in segments.items():
+        held = [range(one.first, one.first + one.passages) for one in added if one.segment == identity]
+        live = np.array(sorted(row for rows in held for row in rows), dtype=np.int64)
+        if len(live):
+            part = Part(build, first, None if len(live) == build.count else live)
+            first += part.count
+            yield part
