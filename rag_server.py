@@ -30,9 +30,8 @@ from rag.chat.follow_ups import Rewriter
 from rag.chat.owner.handoff import Handoffs
 from rag.chat.owner.question_log import Mode, QuestionLog
 from rag.chat.pipeline import Chat
-from rag.chat.prompt import INSTRUCTIONS, PromptWriter
+from rag.chat.prompt import PromptWriter
 from rag.chat.retrieval import Retriever
-from rag.chat.texts import load_texts
 from rag.chat.wording.voice import Voice
 from rag.documents.leading import ingest_of
 from rag.errors import StateUnavailable
@@ -185,7 +184,7 @@ async def open_services(
     stack.push_async_callback(thumbs.close)
     retriever = Retriever(index=index, embedder=embedder, threshold=settings.similarity_threshold, metrics=counts)
     stack.callback(retriever.close)
-    prompts = _prompts(settings)
+    prompts = PromptWriter.of(settings)
     cache = None
     if settings.enable_caching and not settings.demo:
         shaped = fingerprint(settings, prompts.instructions)
@@ -196,7 +195,7 @@ async def open_services(
     stack.push_async_callback(questions.close)
     await _in_background(stack, questions.write_forever)
     chat = Chat(
-        retriever=retriever, model=model, conversations=conversations, prompts=prompts, voice=_voice(settings),
+        retriever=retriever, model=model, conversations=conversations, prompts=prompts, voice=Voice.of(settings),
         cache=cache, log=questions,
         max_results=settings.max_vector_results, timeout_s=settings.request_timeout_s,
         degraded_answers=settings.degraded_answers, metrics=counts,
@@ -253,22 +252,6 @@ def _tracing(settings: Settings) -> "Tracing | None":
         endpoint=settings.otel_endpoint, headers=dict(settings.otel_headers),
         resource={"service.version": site.VERSION, **resource},
         sampler=settings.otel_traces_sampler, ratio=settings.otel_traces_ratio,
-    )  # fmt: skip
-
-
-def _prompts(settings: Settings) -> PromptWriter:
-    file = settings.system_prompt_file
-    return PromptWriter(
-        site_name=settings.site_name,
-        instructions=file.read_text("utf-8").strip() if file else INSTRUCTIONS,
-    )
-
-
-def _voice(settings: Settings) -> Voice:
-    return Voice(
-        texts=load_texts(settings.texts_file), site_name=settings.site_name,
-        suggested_questions=settings.suggested_questions, person_url=settings.escalation_url,
-        person_form=settings.takes_handoffs,
     )  # fmt: skip
 
 

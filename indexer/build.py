@@ -8,22 +8,20 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from indexer.chunking import passages as cut
 from indexer.documents import Document, Skipped
-from indexer.fragments import with_fragments
 from indexer.own_words import OwnWords
+from indexer.storable import passages_of
 from rag.deadline import Deadline
 from rag.errors import IndexUnavailable, SourceUnreadable, UpstreamError, UpstreamRejected
 from rag.search import builds, hybrid, relevance, vector_files
 from rag.search.passages import Passages, PassageWriter
-from rag.types import Passage
 
 BATCH_TEXTS = 64
 BATCH_CHARS = 100_000
@@ -139,32 +137,6 @@ def _read(documents: Iterable[Document | Skipped], staging: Path, summary: Summa
                 summary.skipped.append(Skipped(document.source, "no text"))
     summary.passages = len(contents)
     return contents
-
-
-def passages_of(document: Document) -> list[Passage]:
-    """The document's passages, as they are stored; none where there is no text."""
-    return with_fragments(document, [_storable(passage) for passage in cut(document)])
-
-
-def _storable(passage: Passage) -> Passage:
-    """The passage without lone surrogates, which undecodable names and broken PDFs bring: no JSON can hold them."""
-
-    def clean(text: str) -> str:
-        return text.encode("utf-8", "replace").decode("utf-8")
-
-    return replace(
-        passage,
-        text=clean(passage.text),
-        title=clean(passage.title),
-        headings=tuple(map(clean, passage.headings)),
-        url=clean(passage.url),
-        anchor=clean(passage.anchor),
-        source=clean(passage.source),
-        sections=tuple(
-            replace(section, headings=tuple(map(clean, section.headings)), anchor=clean(section.anchor))
-            for section in passage.sections
-        ),
-    )
 
 
 class Vectors:

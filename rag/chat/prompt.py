@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from rag.settings import Settings
 from rag.types import Hit, Message, Prompt
 
 PROMPT_BYTES = 24_000
@@ -46,6 +47,13 @@ class PromptWriter:
     site_name: str
     instructions: str = INSTRUCTIONS
     """May name the site as `{site_name}`; the text of `SYSTEM_PROMPT_FILE` where there is one."""
+
+    @classmethod
+    def of(cls, settings: Settings) -> "PromptWriter":
+        file = settings.system_prompt_file
+        return cls(
+            site_name=settings.site_name, instructions=file.read_text("utf-8").strip() if file else INSTRUCTIONS
+        )  # fmt: skip
 
     def write(
         self, question: str, *, history: Sequence[Message], hits: Sequence[Hit], selection: str = "",

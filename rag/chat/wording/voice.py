@@ -3,9 +3,10 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from rag.chat.texts import DEFAULT_LANGUAGE, Texts
+from rag.chat.texts import DEFAULT_LANGUAGE, Texts, load_texts
 from rag.chat.wording import language
 from rag.chat.wording.small_talk import SmallTalk, small_talk
+from rag.settings import Settings
 from rag.types import Hit
 
 OFFERED = 3
@@ -26,6 +27,14 @@ class Voice:
 
     def __post_init__(self) -> None:
         small_talk("")
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Voice":
+        return cls(
+            texts=load_texts(settings.texts_file), site_name=settings.site_name,
+            suggested_questions=settings.suggested_questions, person_url=settings.escalation_url,
+            person_form=settings.takes_handoffs,
+        )  # fmt: skip
 
     def language(self, texts: Iterable[str], *, asked_for: str) -> str:
         """Of a visitor who wrote `texts`, newest first, and whose browser names a language: see `language`."""
