@@ -7,11 +7,11 @@ ARG PYTHON_IMAGE=python:3.12.12-slim-bookworm
 FROM ${PYTHON_IMAGE} AS packages
 ARG REQUIREMENTS=requirements-otel.lock
 WORKDIR /build
-COPY requirements-prod.lock requirements-otel.lock requirements-postgres.lock ./
+COPY requirements-prod.lock requirements-otel.lock requirements-postgres.lock requirements-entra.lock ./
 # pip leaves when its work is done: nothing is installed into a server that runs.
 RUN python -m venv /opt/venv \
     && /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes --only-binary :all: \
-       -r "$REQUIREMENTS" -r requirements-postgres.lock \
+       -r "$REQUIREMENTS" -r requirements-postgres.lock -r requirements-entra.lock \
     && /opt/venv/bin/python -m pip uninstall --yes --quiet pip
 
 FROM ${PYTHON_IMAGE}

@@ -125,7 +125,7 @@ $(VENV)/prod: requirements-prod.lock | $(BIN)/python
 	@$(PIP) -r requirements-prod.lock
 	@touch $@
 
-$(VENV)/dev: requirements-dev.lock requirements-otel.lock requirements-postgres.lock requirements-prod.lock | $(BIN)/python
+$(VENV)/dev: $(wildcard requirements-*.lock) | $(BIN)/python
 	@echo "· installing packages for the tests (once, about half a minute)"
 	@$(PIP) -r requirements-dev.lock
 	@touch $@ $(VENV)/prod

@@ -177,6 +177,7 @@ def _import_libraries() -> None:
     for library in LIBRARIES:
         import_module(library)
     for is_wanted, library, variable, kind in (
+        (_settings.needs_identity, "azure.identity.aio", "AZURE_OPENAI_AUTH", "entra"),
         (_settings.otel_endpoint, "opentelemetry.exporter.otlp.proto.http.trace_exporter",
          "OTEL_EXPORTER_OTLP_ENDPOINT", "otel"),
         (_settings.database_url, "psycopg_pool", "DATABASE_URL", "postgres"),

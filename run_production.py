@@ -22,6 +22,7 @@ try:
     from rag.errors import ContentFiltered
     from rag.llm.azure import AzureChat, AzureEmbedder
     from rag.llm.client import Upstream
+    from rag.llm.entra.renewal import authorised
     from rag.llm.http_client import http_client
     from rag.llm.resilience import RetryBudget
     from rag.ops.preflight import Finding, check_all
@@ -50,7 +51,8 @@ def probe_embeddings(settings: Settings) -> int:
             endpoints, budget = settings.embeddings_endpoints, RetryBudget()
             upstream = Upstream(kind="embeddings", endpoints=endpoints, client=client, budget=budget)
             embedder = AzureEmbedder(upstream=upstream, name=endpoints[0].model_name)
-            return int((await embedder.embed(["probe"], deadline=Deadline(PROBE_S))).shape[1])
+            async with authorised(settings, upstream):
+                return int((await embedder.embed(["probe"], deadline=Deadline(PROBE_S))).shape[1])
 
     return asyncio.run(embed())
 
@@ -66,7 +68,8 @@ def probe_chat(settings: Settings, endpoint: Endpoint) -> None:
                 upstream=upstream, temperature=settings.chat_temperature, max_tokens=settings.chat_max_tokens
             )
             prompt = Prompt(question="", messages=({"role": "user", "content": "Say OK."},), hits=())
-            await model.complete(prompt, deadline=Deadline(2 * PROBE_S))
+            async with authorised(settings, upstream):
+                await model.complete(prompt, deadline=Deadline(2 * PROBE_S))
 
     with suppress(ContentFiltered):
         asyncio.run(ask())

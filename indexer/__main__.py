@@ -26,6 +26,7 @@ from rag.llm import model_quirks
 from rag.llm.azure import AzureEmbedder
 from rag.llm.client import Upstream
 from rag.llm.embedded import LocalEmbedder
+from rag.llm.entra.renewal import authorised
 from rag.llm.http_client import http_client
 from rag.llm.resilience import RetryBudget
 from rag.public_addresses import is_public
@@ -49,7 +50,8 @@ async def _embedder(settings: Settings) -> AsyncIterator[Embedder]:
     async with http_client(connections=16) as client:
         endpoints = settings.embeddings_endpoints
         upstream = Upstream(kind="embeddings", endpoints=endpoints, client=client, budget=RetryBudget())
-        yield AzureEmbedder(upstream=upstream, name=endpoints[0].model_name)
+        async with authorised(settings, upstream):
+            yield AzureEmbedder(upstream=upstream, name=endpoints[0].model_name)
 
 
 def _agreed(named: Sequence[str]) -> bool:
@@ -248,7 +250,8 @@ def main(argv: Sequence[str]) -> int:
     except UpstreamError as error:
         what = "refused our request" if isinstance(error, UpstreamRejected) else "cannot be reached"
         print(f"the embedding model {what}: {error}; the live build is untouched", file=sys.stderr)
-        print(f"→ {model_quirks.remedy(error, 'EMBEDDINGS')}", file=sys.stderr)
+        by_identity = Settings.from_environment().needs_identity
+        print(f"→ {model_quirks.remedy(error, 'EMBEDDINGS', by_identity=by_identity)}", file=sys.stderr)
     except (RagError, OSError) as error:
         print(str(error), file=sys.stderr)
     except KeyboardInterrupt:

@@ -4,8 +4,8 @@ import base64
 import ipaddress
 import re
 from collections.abc import Callable
-from typing import Any, Literal
-from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from limits import parse_many
 
@@ -166,51 +166,6 @@ def proxies(value: str) -> str:
                 "addresses or networks of your proxies, comma-separated, such as 172.16.0.0/12 (* would believe anyone)"
             ) from None
     return value
-
-
-def urls(value: str) -> tuple[str, ...]:
-    urls = listed(",")(value)
-    for url in urls:
-        if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc:
-            raise ValueError("a full URL as Azure shows it, https://…/chat/completions?api-version=…")
-    return urls
-
-
-Kind = Literal["CHAT", "EMBEDDINGS"]
-OPERATIONS: dict[Kind, str] = {"CHAT": "/chat/completions", "EMBEDDINGS": "/embeddings"}
-AZURE_HOSTS = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com", ".openai.azure.us")
-EXAMPLE = "https://NAME.openai.azure.com/openai/deployments/DEPLOYMENT{operation}?api-version=2024-10-21"
-OLLAMA_PORT = 11434
-
-
-def completed(url: str, kind: Kind) -> str:
-    """A model's address as it is called, from what an operator may write.
-
-    A base address is completed where its meaning is clear: `/v1` of OpenAI, Ollama, vLLM and Azure, and the address of
-    a deployment. Every other address is taken as it is, except one that can only be a mistake. Raises
-    `ValueError` with what is allowed for one that cannot work.
-    """
-    parts = urlsplit(url)
-    path, operation = parts.path.rstrip("/"), OPERATIONS[kind]
-    other_kind: Kind = "EMBEDDINGS" if kind == "CHAT" else "CHAT"
-    example = EXAMPLE.format(operation=operation)
-    if path.endswith(OPERATIONS[other_kind]):
-        raise ValueError(f"an address that ends in {operation}; this one is for AZURE_OPENAI_{other_kind}_ENDPOINT")
-    if not path.endswith(operation):
-        host = parts.hostname or ""
-        if path.endswith("/v1") or ("/openai/deployments/" in path and path.count("/") == 3):
-            path += operation
-        elif not path and (host == "api.openai.com" or parts.port == OLLAMA_PORT):
-            path = f"/v1{operation}"
-        elif not path and host.endswith(AZURE_HOSTS):
-            raise ValueError(
-                f"the address of a deployment, {example}; or https://{host}/openai/v1 with its model's name"
-            )
-        elif not path:
-            raise ValueError(f"the whole address, {example} or https://HOST/v1")
-    if "/openai/deployments/" in path and "api-version=" not in parts.query:
-        raise ValueError(f"a deployment's address with its api-version, as Azure shows it: {example}")
-    return urlunsplit(parts._replace(path=path))
 
 
 _REDIS_OPTIONS = {

@@ -10,10 +10,10 @@ from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 
+from rag import model_addresses
 from rag import setting_parsers as parse
 from rag.errors import ConfigError
 from rag.settings_table import SettingsTable
@@ -127,6 +127,7 @@ class Settings(SettingsTable):
         mail = (self.escalation_webhook_secret, self.smtp_url, *parse.passwords(self.smtp_url))
         others = (
             self.admin_api_key,
+            self.azure_client_secret,
             self.redis_url,
             self.database_url,
             *passwords,
@@ -136,42 +137,55 @@ class Settings(SettingsTable):
         )
         return (*self.chat_api_keys, *self.embeddings_api_keys, *filter(None, others))
 
+    @property
+    def needs_identity(self) -> bool:
+        """Whether tokens of this server's identity are sent to a model."""
+        return any(one.identity for one in (*self.chat_endpoints, *self.embeddings_endpoints))
+
     def missing(self, *kinds: str) -> list[str]:
         """What has to be set before models of these kinds (`CHAT`, `EMBEDDINGS`) can be called; a line each."""
         if self.demo:
             return []
         lines = []
         for kind in kinds:
-            for part, shown in (("urls", "ENDPOINT"), ("api_keys", "API_KEY")):
+            urls = getattr(self, f"{kind.lower()}_urls")
+            # Where all of them take tokens nobody needs a key.
+            needs_keys = not urls or not all(self._takes_tokens(url) for url in urls)
+            for part, shown in (("urls", "ENDPOINT"), *([("api_keys", "API_KEY")] if needs_keys else [])):
                 if not getattr(self, f"{kind.lower()}_{part}"):
                     remedy = "put it into .env, or set DEMO=true to try without a key"
                     lines.append(f"AZURE_OPENAI_{kind}_{shown} is not set: {remedy}")
         return lines
 
     def _endpoints(
-        self, kind: parse.Kind, urls: tuple[str, ...], keys: tuple[str, ...], models: tuple[str, ...]
+        self, kind: model_addresses.Kind, urls: tuple[str, ...], keys: tuple[str, ...], models: tuple[str, ...]
     ) -> tuple[Endpoint, ...]:
         def one_of(values: tuple[str, ...], place: int) -> str:
             return (values[0] if len(values) == 1 else values[place]) if values else ""
 
-        return tuple(
-            Endpoint(parse.completed(url, kind), one_of(keys, place), one_of(models, place), self._bearer(url))
-            for place, url in enumerate(urls)
-        )
+        def endpoint(place: int, url: str) -> Endpoint:
+            address, model = model_addresses.completed(url, kind), one_of(models, place)
+            if self._takes_tokens(url):
+                return Endpoint(address, "", model, bearer=True, identity=True)
+            return Endpoint(address, one_of(keys, place), model, self._bearer(url))
+
+        return tuple(endpoint(place, url) for place, url in enumerate(urls))
+
+    def _takes_tokens(self, url: str) -> bool:
+        # A token of this identity is nobody else's business: a fall-back outside of Azure has a key.
+        return self.auth == "entra" and model_addresses.is_azure(url)
 
     def _bearer(self, url: str) -> bool:
-        if self.auth != "auto":
+        if self.auth in ("api-key", "bearer"):
             return self.auth == "bearer"
-        host, path = urlsplit(url).hostname or "", urlsplit(url).path
-        azure = host.endswith((".azure.com", ".azure.us", ".azure.cn")) or path.startswith("/openai/")
-        return not azure
+        return not model_addresses.is_azure(url)
 
-    def _endpoint_faults(self, kind: parse.Kind) -> list[str]:
+    def _endpoint_faults(self, kind: model_addresses.Kind) -> list[str]:
         urls = getattr(self, f"{kind.lower()}_urls")
         faults = []
         for url in urls:
             try:
-                parse.completed(url, kind)
+                model_addresses.completed(url, kind)
             except ValueError as error:
                 faults.append(f"AZURE_OPENAI_{kind}_ENDPOINT={url!r}: allowed is {error}")
         for part, shown in (("api_keys", "API_KEY"), ("models", "MODEL")):
@@ -198,6 +212,10 @@ class Settings(SettingsTable):
             faults.append("BROWSER_SESSIONS: allowed is off, unless ALLOWED_ORIGINS lists the sites that it is for")
         elif (self.redis_url or self.database_url) and not self.browser_session_secrets:
             faults.append("BROWSER_SESSIONS: allowed is off, unless all servers share one BROWSER_SESSION_SECRET")
+        if self.auth == "entra" and (self.azure_client_secret or self.azure_federated_token_file):
+            shown = "AZURE_CLIENT_SECRET" if self.azure_client_secret else "AZURE_FEDERATED_TOKEN_FILE"
+            if not (self.azure_tenant_id and self.azure_client_id):
+                faults.append(f"{shown}: allowed is this with AZURE_TENANT_ID and AZURE_CLIENT_ID")
         return faults
 
     def _budget_faults(self) -> list[str]:

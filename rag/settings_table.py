@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rag import model_addresses
 from rag import setting_parsers as parse
 from rag import upload_sizes
 from rag.api_keys import VISITORS_SCOPES, ApiKey, parsed_anonymous_scopes, parsed_keys
@@ -29,20 +30,30 @@ class SettingsTable:
     """The values, as the product uses them."""
 
     # Models
-    chat_urls: tuple[str, ...] = setting("AZURE_OPENAI_CHAT_ENDPOINT", parse.urls, (),
+    chat_urls: tuple[str, ...] = setting("AZURE_OPENAI_CHAT_ENDPOINT", model_addresses.urls, (),
         "full URL of the chat deployment; several, comma-separated")
     chat_api_keys: tuple[str, ...] = setting("AZURE_OPENAI_CHAT_API_KEY", parse.listed(","), (),
         "its key; one for all endpoints, or one for each", secret=True)
     chat_models: tuple[str, ...] = setting("AZURE_OPENAI_CHAT_MODEL", parse.listed(","), (),
         "model name, for endpoints whose URL names no deployment")
-    embeddings_urls: tuple[str, ...] = setting("AZURE_OPENAI_EMBEDDINGS_ENDPOINT", parse.urls, (),
+    embeddings_urls: tuple[str, ...] = setting("AZURE_OPENAI_EMBEDDINGS_ENDPOINT", model_addresses.urls, (),
         "full URL of the embeddings deployment; several likewise")
     embeddings_api_keys: tuple[str, ...] = setting("AZURE_OPENAI_EMBEDDINGS_API_KEY", parse.listed(","), (),
         "its key, likewise", secret=True)
     embeddings_models: tuple[str, ...] = setting("AZURE_OPENAI_EMBEDDINGS_MODEL", parse.listed(","), (),
         "model name, likewise; the index remembers it")
-    auth: str = setting("AZURE_OPENAI_AUTH", parse.choice("auto", "api-key", "bearer"), "auto",
-        "header that carries the key; auto: by URL")
+    auth: str = setting("AZURE_OPENAI_AUTH", parse.choice("key", "entra", "api-key", "bearer", "auto"), "key",
+        "key: the header by the URL; api-key or bearer: this header; entra: tokens of this server's identity")
+    azure_token_scope: str = setting("AZURE_TOKEN_SCOPE", model_addresses.token_scope,
+        "https://cognitiveservices.azure.com/.default", "what those tokens are for")
+    azure_tenant_id: str = setting("AZURE_TENANT_ID", model_addresses.azure_name, "", "the tenant of an application")
+    azure_client_id: str = setting("AZURE_CLIENT_ID", model_addresses.azure_name, "",
+        "the application, or a managed identity that is not the machine's own")
+    azure_client_secret: str = setting("AZURE_CLIENT_SECRET", str, "", "the application's secret", secret=True)
+    azure_federated_token_file: Path | None = setting("AZURE_FEDERATED_TOKEN_FILE", Path, None,
+        "a workload identity's own token, which Kubernetes writes")
+    azure_authority_host: str = setting("AZURE_AUTHORITY_HOST", model_addresses.authority, "",
+        "the login, where it is not https://login.microsoftonline.com")
     demo: bool = setting("DEMO", parse.flag, False, "true: the embedded models, no key and no network")
 
     # Serving and logs

@@ -123,6 +123,8 @@ class Endpoint:
     """The name sent in the body; empty where the address already names the deployment."""
     bearer: bool
     """True sends `Authorization: Bearer`, False Azure's `api-key`."""
+    identity: bool = False
+    """True sends a token of this server's own identity, and never a key."""
 
     @property
     def name(self) -> str:

@@ -90,9 +90,10 @@ class Upstream:
         now = self._clock()
         endpoints = [
             {"endpoint": one.endpoint.name, "breaker": one.breaker.state, "throttled": one.throttled_until > now}
+            | ({"token": not one.barred} if one.endpoint.identity else {})
             for one in self.targets
         ]
-        usable = any(one["breaker"] != "open" for one in endpoints)
+        usable = any(one.breaker.state != "open" and not one.barred for one in self.targets)
         return {"status": "ok" if usable else "unavailable", "endpoints": endpoints}
 
     async def call(self, body: dict[str, Any], *, deadline: Deadline, read: Read[T]) -> T:
@@ -234,7 +235,11 @@ class Upstream:
         raise Unanswered(private, retry_after_s=asked_s)
 
     def _usable(self, attempts: _Attempts) -> list[Target]:
-        return [target for target in self.targets if target.breaker.available() and target not in attempts.refused]
+        return [
+            target
+            for target in self.targets
+            if not target.barred and target.breaker.available() and target not in attempts.refused
+        ]
 
     async def _next_target(self, attempts: _Attempts) -> Target:
         """The first of those that are not throttled, else the one that is soonest free; the fresh before the tried."""
@@ -246,7 +251,8 @@ class Upstream:
                     break
             usable = self._usable(attempts)
         if not usable:
-            raise UpstreamError(f"{self.kind}: the breaker of every endpoint is open")
+            barred = {target.barred for target in self.targets if target.barred}
+            raise UpstreamError(f"{self.kind}: {' · '.join(barred) or 'the breaker of every endpoint is open'}")
         now = self._clock()
         return min(usable, key=lambda target: (max(0.0, target.throttled_until - now), attempts.tried.count(target)))
 

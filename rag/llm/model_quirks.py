@@ -11,6 +11,7 @@ import orjson
 
 from rag.calls import Refused
 from rag.errors import UpstreamError, UpstreamRejected
+from rag.llm.entra.tokens import NoToken
 from rag.llm.http_client import BAD_CERTIFICATE, NO_HOST, NOT_LISTENING
 
 SUCCESSORS = {"max_tokens": "max_completion_tokens"}
@@ -36,6 +37,7 @@ _TOO_LONG = re.compile(
     re.IGNORECASE,
 )
 
+ROLE = "give this identity the role Cognitive Services OpenAI User on the resource (in force after some minutes)"
 SETTING_OF = {
     "temperature": "CHAT_TEMPERATURE", "max_tokens": "CHAT_MAX_TOKENS", "max_completion_tokens": "CHAT_MAX_TOKENS",
 }  # fmt: skip
@@ -92,12 +94,16 @@ class RequestOptions:
         return {renamed.get(name, name): value for name, value in body.items() if name not in without}
 
 
-def remedy(error: UpstreamError, kind: str) -> str:
-    """What to change. `kind` is `CHAT` or `EMBEDDINGS`."""
+def remedy(error: UpstreamError, kind: str, *, by_identity: bool) -> str:
+    """What to change. `kind` is `CHAT` or `EMBEDDINGS`; `by_identity`: tokens are sent, and no key."""
+    if isinstance(error, NoToken):
+        return error.remedy
     address, key = f"AZURE_OPENAI_{kind}_ENDPOINT", f"AZURE_OPENAI_{kind}_API_KEY"
     said, status = str(error), error.http_status
     if isinstance(error, Refused) and error.param in SETTING_OF:
         return f"set {SETTING_OF[error.param]} to a value that the model takes"
+    if by_identity and status in (401, 403):
+        return f"{ROLE}; compare AZURE_TOKEN_SCOPE and the tenant with those of {address}"
     if status == 401:
         return f"compare {key} with what the service shows; for Azure it is the key of this very resource"
     if status == 403:

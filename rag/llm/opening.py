@@ -7,6 +7,7 @@ from rag.calls import CallObserver, Meter
 from rag.llm.azure import AzureChat, AzureEmbedder
 from rag.llm.client import Upstream
 from rag.llm.embedded import LocalEmbedder
+from rag.llm.entra.renewal import authorised
 from rag.llm.http_client import http_client
 from rag.llm.quoting import QuotingChat
 from rag.llm.resilience import RetryBudget
@@ -16,6 +17,8 @@ from rag.settings import Settings
 from rag.types import Endpoint, Missing
 
 NO_MODEL = Missing("no_model", "no language model: passages are quoted")
+START_S = 5.0
+"""How long a worker waits for its first token before it serves without one."""
 
 
 async def open_models(
@@ -32,11 +35,11 @@ async def open_models(
             kind=kind, endpoints=endpoints, client=client, budget=budget, observer=observer, meter=meter
         )  # fmt: skip
 
-    embedder = AzureEmbedder(
-        upstream=upstream("embeddings", settings.embeddings_endpoints), name=settings.embeddings_endpoints[0].model_name
-    )  # fmt: skip
+    embeddings, chat = upstream("embeddings", settings.embeddings_endpoints), upstream("chat", settings.chat_endpoints)
+    # A login's bad hour must not keep a worker from starting: what needs no model is answered meanwhile.
+    await stack.enter_async_context(authorised(settings, embeddings, chat, required=False, within_s=START_S))
+    embedder = AzureEmbedder(upstream=embeddings, name=settings.embeddings_endpoints[0].model_name)
     model = AzureChat(
-        upstream=upstream("chat", settings.chat_endpoints),
-        temperature=settings.chat_temperature, max_tokens=settings.chat_max_tokens,
+        upstream=chat, temperature=settings.chat_temperature, max_tokens=settings.chat_max_tokens,
     )  # fmt: skip
     return SingleFlightEmbedder(embedder=embedder), model

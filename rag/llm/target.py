@@ -18,6 +18,8 @@ class Target:
     url: httpx.URL = field(init=False)
     headers: httpx.Headers = field(init=False, repr=False)
     throttled_until: float = 0.0
+    barred: str = ""
+    """Why it cannot be called at all; empty while it can."""
     options: model_quirks.RequestOptions = field(default_factory=model_quirks.RequestOptions)
 
     def __post_init__(self) -> None:
@@ -27,3 +29,15 @@ class Target:
         # Unpacking would cost more time than the few bytes of an answer on a data centre's line.
         fixed = {"Content-Type": "application/json", "Accept-Encoding": "identity", "User-Agent": "rag-server"}
         self.headers = httpx.Headers(fixed | (auth if key else {}))
+        if self.endpoint.identity:
+            self.barred = "no token yet"
+
+    def authorise(self, token: str) -> None:
+        """Send this token from now on; calls that are under way keep theirs."""
+        self.headers["Authorization"] = f"Bearer {token}"
+        self.barred = ""
+
+    def bar(self, reason: str) -> None:
+        """Call it no more, and forget its token, until the next one comes."""
+        self.headers.pop("Authorization", None)
+        self.barred = reason

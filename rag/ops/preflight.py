@@ -21,7 +21,8 @@ from urllib.parse import urlsplit
 
 from rag.errors import IndexUnavailable, UpstreamError, UpstreamRejected
 from rag.llm import model_quirks
-from rag.ops import access_checks, store_checks, wording_checks
+from rag.llm.entra import tokens
+from rag.ops import access_checks, identity_checks, store_checks, wording_checks
 from rag.search.hybrid import open_build
 from rag.settings import Settings, variable_of
 from rag.telemetry.log_file import lock_of
@@ -57,6 +58,7 @@ def check_all(
     running: bool,
     probe: Probe,
     probe_chat: ChatProbe | None = None,
+    fetch_token: identity_checks.Fetch = tokens.fetch_now,
 ) -> list[Finding]:
     """Every finding at once. `faults` are the lines of a `ConfigError`, where the environment had some.
 
@@ -66,14 +68,22 @@ def check_all(
     """
     faults = list(faults)
     faulty = {variable_of(line) for line in faults}
+    fetch, strict = None if running else fetch_token, probe_chat is not None
+    # Whose identity it is, one faulty setting is enough to mistake.
+    sure = settings.auth != "entra" or not any(name.startswith("AZURE_") for name in faulty)
+    identity = [*(identity_checks.findings(settings, fetch=fetch, strict=strict) if sure else ())]
+    # Without a token no model answers, and one sentence says why.
+    ask = sure and all(found[0] == "ok" for found in identity)
+    asks_chat = ask and not settings.demo and not settings.missing("CHAT")
     return [
         *map(_setting, faults),
         *_misspelt(settings),
         *_packages(),
-        *_models(settings, faulty, asked=probe_chat is not None),
-        *(() if probe_chat is None or settings.demo or settings.missing("CHAT") else _chat(settings, probe_chat)),
+        *_models(settings, faulty, asked=strict),
+        *(Finding(*found) for found in identity),
+        *(_chat(settings, probe_chat) if asks_chat and probe_chat else ()),
         *(Finding(*found) for found in wording_checks.findings(settings)),
-        *_index(settings, None if running else probe, strict=probe_chat is not None),
+        *_index(settings, None if running or not ask else probe, strict=strict),
         *_state(settings),
         *(Finding(*found) for found in access_checks.findings(settings)),
         *(() if settings.log_file is None else _log_file(settings.log_file)),
@@ -116,17 +126,17 @@ def _chat(settings: Settings, probe_chat: ChatProbe) -> Iterator[Finding]:
         try:
             probe_chat(settings, endpoint)
         except UpstreamError as error:
-            yield _unusable("chat", error, endpoint.name)
+            yield _unusable("chat", error, endpoint)
         else:
             yield Finding("ok", "chat", f"{endpoint.name} answers")
 
 
-def _unusable(subject: str, error: UpstreamError, name: str) -> Finding:
+def _unusable(subject: str, error: UpstreamError, endpoint: Endpoint) -> Finding:
     """Why a model that was asked did not answer."""
-    remedy = model_quirks.remedy(error, subject.upper())
+    remedy = model_quirks.remedy(error, subject.upper(), by_identity=endpoint.identity)
     if isinstance(error, UpstreamRejected):
         return Finding("fault", subject, f"our request was refused: {error}", remedy)
-    return Finding("fault", subject, f"cannot be reached: {str(error) or name}", remedy)
+    return Finding("fault", subject, f"cannot be reached: {str(error) or endpoint.name}", remedy)
 
 
 def _models(settings: Settings, faulty: set[str], *, asked: bool) -> Iterator[Finding]:
@@ -160,15 +170,17 @@ def _index(settings: Settings, probe: Probe | None, *, strict: bool) -> Iterator
 
 
 def _embeddings(settings: Settings, probe: Probe, dimensions: int | None, *, strict: bool) -> Finding:
-    name = settings.embeddings_endpoints[0].name
+    endpoint = settings.embeddings_endpoints[0]
+    name = endpoint.name
     try:
         answered = probe(settings)
     except UpstreamError as error:
         if strict or isinstance(error, UpstreamRejected):
-            return _unusable("embeddings", error, name)
+            return _unusable("embeddings", error, endpoint)
         # Azure's bad hour must not keep a restarted server from starting.
         sentence = f"cannot be reached at the moment: {error}; until it answers, search is lexical alone"
-        return Finding("warning", "embeddings", sentence, model_quirks.remedy(error, "EMBEDDINGS"))
+        remedy = model_quirks.remedy(error, "EMBEDDINGS", by_identity=endpoint.identity)
+        return Finding("warning", "embeddings", sentence, remedy)
     if dimensions is not None and answered != dimensions:
         remedy = f"{REBUILD} --clean, or set the model that the index was made with"
         return Finding("fault", "embeddings", f"{name} gives {answered} dimensions, the index has {dimensions}", remedy)

@@ -231,6 +231,8 @@ def logging_config(
             "gunicorn.access": quiet,
             "uvicorn.error": quiet,
             "uvicorn.access": quiet,
+            # Says in its own words what is logged in ours.
+            "azure": {"level": "CRITICAL", "propagate": True, "handlers": []},
             "slowapi": {"level": "CRITICAL", "propagate": True, "handlers": []},
         },
     }

@@ -114,6 +114,11 @@ class AzureEmulator:
             "AZURE_OPENAI_EMBEDDINGS_API_KEY": self.api_key,
         }
 
+    @property
+    def without_keys(self) -> dict[str, str]:
+        """The same without the keys: for those who have an identity (`tests.support.entra`)."""
+        return {name: value for name, value in self.environment.items() if not name.endswith("_API_KEY")}
+
     def _ask(self, method: str, what: str, given: Any = None) -> Any:
         response = self._control.request(method, what, json=given)
         if response.status_code != 200:

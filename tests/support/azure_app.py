@@ -17,6 +17,7 @@ from tests.support.azure_chat import reasons
 from tests.support.azure_delivery import Profile, deliver_chat, deliver_embeddings
 from tests.support.azure_exchange import ClientGone, Exchange, Receive, Send
 from tests.support.azure_faults import Fault, FaultBook
+from tests.support.azure_tokens import is_in_force
 from tests.support.azure_vectors import Vectors
 
 REMEMBERED_REQUESTS = 5_000
@@ -137,7 +138,8 @@ class Emulator:
     ) -> tuple[int, bytes] | None:
         """Status and body for a request that Azure refuses; None for a sound one."""
         keys = [headers.get(name, "").removeprefix("Bearer ") for name in route.key_headers]
-        if self._api_key not in keys:
+        token = headers.get("authorization", "").removeprefix("Bearer ")
+        if self._api_key not in keys and not (route.azure and is_in_force(token, self._api_key)):
             return 401, errors.UNAUTHORIZED if route.azure else errors.UNAUTHORIZED_OPENAI
         if route.deployment and not parse_qs(query).get("api-version"):
             return 404, errors.NO_SUCH_RESOURCE

@@ -18,6 +18,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from rag.settings import Settings
+from tests.support.locks import KINDS
 
 ROOT = Path(__file__).resolve().parents[2]
 REQUIRED = {
@@ -95,21 +96,20 @@ def test_a_fresh_copy_of_the_env_example_is_valid_and_misses_only_what_is_requir
 
 
 def test_every_requirement_is_pinned_exactly_and_names_no_host() -> None:
-    for name in ("requirements-prod.txt", "requirements-otel.txt", "requirements-postgres.txt", "requirements-dev.txt"):
+    for name in (f"requirements-{kind}.txt" for kind in KINDS):
         assert len(pins(name)) > 2
         assert "://" not in read(name)
         assert "index-url" not in read(name)
 
 
 def test_the_tests_run_on_the_pinned_versions() -> None:
-    names = ("prod", "otel", "postgres", "dev")
-    pinned = {name: version for kind in names for name, version in pins(f"requirements-{kind}.txt").items()}
+    pinned = {name: version for kind in KINDS for name, version in pins(f"requirements-{kind}.txt").items()}
     installed = {name: metadata.version(name) for name in pinned}
     assert installed == pinned
 
 
 @pytest.mark.parametrize("python", PYTHONS)
-@pytest.mark.parametrize("names", [["prod"], ["prod", "otel"], ["prod", "postgres"]], ids="+".join)
+@pytest.mark.parametrize("names", [["prod"], ["prod", "otel"], ["prod", "postgres"], ["prod", "entra"]], ids="+".join)
 def test_the_pins_are_complete_on_every_python(names: list[str], python: str) -> None:
     pinned: set[str] = set()
     installed: set[str] = set()
@@ -173,7 +173,7 @@ def test_the_image_holds_only_what_runs_and_runs_as_nobody_special() -> None:
     assert "*" in ignored
     admitted = {line.removeprefix("!") for line in ignored if line.startswith("!")}
     needed = {"rag", "indexer", "docs", "rag_server.py", "run_production.py", "gunicorn.conf.py"}
-    assert admitted == needed | {f"requirements-{kind}.lock" for kind in ("prod", "otel", "postgres")}
+    assert admitted == needed | {f"requirements-{kind}.lock" for kind in ("prod", "otel", "postgres", "entra")}
     dockerfile = read("Dockerfile")
     assert re.search(r"^USER 1001:1001$", dockerfile, re.MULTILINE)
     assert re.search(r"^HEALTHCHECK ", dockerfile, re.MULTILINE)

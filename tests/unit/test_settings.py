@@ -53,7 +53,12 @@ def test_the_demo_needs_no_key() -> None:
         ("WORKERS", "-2", "a whole number from 1 to 64"),
         ("LOG_LEVEL", "loud", "one of debug, info, warning, error, critical"),
         ("LOG_FORMAT", "xml", "one of json, text"),
-        ("AZURE_OPENAI_AUTH", "none", "one of auto, api-key, bearer"),
+        ("AZURE_OPENAI_AUTH", "none", "one of key, entra, api-key, bearer"),
+        ("AZURE_TOKEN_SCOPE", "https://cognitiveservices.azure.com", "another address that ends in /.default"),
+        ("AZURE_TOKEN_SCOPE", "http://cognitiveservices.azure.com/.default", "another address that ends in /.default"),
+        ("AZURE_TENANT_ID", "tenant/../other", "an id such as"),
+        ("AZURE_AUTHORITY_HOST", "http://login.example.com", "the address of a login"),
+        ("AZURE_AUTHORITY_HOST", "login.microsoftonline.com", "the address of a login"),
         ("DEMO", "maybe", "true or false"),
         ("RATE_LIMIT_ENABLED", "2", "true or false"),
         ("DEGRADED_ANSWERS", "ja", "true or false"),
@@ -115,6 +120,50 @@ def test_the_key_goes_out_as_the_host_expects_it_unless_a_setting_says_so() -> N
     assert [endpoint.bearer for endpoint in forced.chat_endpoints] == [False]
 
 
+ENTRA = {
+    "AZURE_OPENAI_AUTH": "entra",
+    "AZURE_OPENAI_CHAT_ENDPOINT": CHAT,
+    "AZURE_OPENAI_EMBEDDINGS_ENDPOINT": EMBEDDINGS,
+}
+
+
+def test_with_an_identity_azure_gets_tokens_and_never_a_key() -> None:
+    settings = Settings.from_environment(ENTRA)
+    assert settings.missing("CHAT", "EMBEDDINGS") == []
+    assert settings.needs_identity
+    [chat] = Settings.from_environment({**COMPLETE, **ENTRA}).chat_endpoints
+    assert (chat.identity, chat.bearer, chat.api_key) == (True, True, "")
+    assert not Settings.from_environment(COMPLETE).needs_identity
+
+
+def test_a_token_of_the_identity_goes_to_azure_alone_and_a_fall_back_elsewhere_has_its_key() -> None:
+    both = {**ENTRA, "AZURE_OPENAI_CHAT_ENDPOINT": f"{CHAT},https://api.openai.com/v1"}
+    assert [line.split()[0] for line in Settings.from_environment(both).missing("CHAT")] == [
+        "AZURE_OPENAI_CHAT_API_KEY"
+    ]
+    azure, other = Settings.from_environment({**both, "AZURE_OPENAI_CHAT_API_KEY": KEY}).chat_endpoints
+    assert (azure.identity, azure.api_key, other.identity, other.api_key) == (True, "", False, KEY)
+    hosts = ("https://azure.com.evil.example/v1", "https://evil.example/v1?x=.azure.com", "https://evilazure.com/v1")
+    for host in hosts:
+        settings = Settings.from_environment({**ENTRA, "AZURE_OPENAI_CHAT_ENDPOINT": host})
+        assert not settings.chat_endpoints[0].identity, host
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"AZURE_CLIENT_SECRET": "s", "AZURE_TENANT_ID": "t"},
+        {"AZURE_CLIENT_SECRET": "s", "AZURE_CLIENT_ID": "c"},
+        {"AZURE_FEDERATED_TOKEN_FILE": "/f", "AZURE_TENANT_ID": "t"},
+    ],
+)
+def test_an_application_is_known_by_its_tenant_and_its_id(given: dict[str, str]) -> None:
+    [fault] = faults_of({**ENTRA, **given})
+    assert fault == f"{next(iter(given))}: allowed is this with AZURE_TENANT_ID and AZURE_CLIENT_ID"
+    # Others' programs on this machine may have these variables: without entra they are none of ours.
+    Settings.from_environment({**COMPLETE, **given})
+
+
 def test_the_models_name_is_the_setting_else_the_deployment() -> None:
     assert Settings.from_environment(COMPLETE).embeddings_endpoints[0].model_name == "embed-3"
     named = Settings.from_environment({**COMPLETE, "AZURE_OPENAI_EMBEDDINGS_MODEL": "text-embedding-3-large"})
@@ -140,15 +189,16 @@ def test_every_secret_setting_is_among_the_secrets() -> None:
         chat_api_keys=("one",), embeddings_api_keys=("two",), admin_api_key="three", redis_url="redis://:four@host",
         otel_headers=(("x-api-key", "five"),), jwt_secret_keys=("six",), browser_session_secrets=("seven",),
         escalation_webhook_secret="eight", smtp_url="smtp://mail:nine@host", database_url="postgresql://u:ten@host/d",
+        azure_client_secret="eleven",
     )  # fmt: skip
     assert marked == {
         "chat_api_keys", "embeddings_api_keys", "admin_api_key", "redis_url", "otel_headers", "jwt_secret_keys",
-        "browser_session_secrets", "api_keys", "escalation_webhook_secret", "smtp_url", "database_url",
+        "browser_session_secrets", "api_keys", "escalation_webhook_secret", "smtp_url", "database_url", "azure_client_secret",
     }  # fmt: skip
     # Of the API keys only hashes are kept.
     assert set(settings.secrets) == {
         "one", "two", "three", "four", "redis://:four@host", "five", "six", "seven", "eight", "nine",
-        "smtp://mail:nine@host", "ten", "postgresql://u:ten@host/d",
+        "smtp://mail:nine@host", "ten", "postgresql://u:ten@host/d", "eleven",
     }  # fmt: skip
 
 
