@@ -193,7 +193,8 @@ def test_every_secret_setting_is_among_the_secrets() -> None:
     )  # fmt: skip
     assert marked == {
         "chat_api_keys", "embeddings_api_keys", "admin_api_key", "redis_url", "otel_headers", "jwt_secret_keys",
-        "browser_session_secrets", "api_keys", "escalation_webhook_secret", "smtp_url", "database_url", "azure_client_secret",
+        "browser_session_secrets", "api_keys", "escalation_webhook_secret", "smtp_url", "database_url",
+        "azure_client_secret",
     }  # fmt: skip
     # Of the API keys only hashes are kept.
     assert set(settings.secrets) == {
