@@ -75,7 +75,8 @@ def azure_name(value: str) -> str:
 
 
 def authority(value: str) -> str:
-    """As Azure's own programs read it: with a slash at its end or without one, and never without TLS."""
+    """As Azure's own programs read it: a host or its address, and never without TLS."""
+    value = value if "://" in value else f"https://{value}"
     parts = urlsplit(value)
     if parts.scheme != "https" or not parts.hostname or parts.username or parts.path.strip("/") or parts.query:
         raise ValueError("the address of a login, such as https://login.microsoftonline.us")

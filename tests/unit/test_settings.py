@@ -58,7 +58,7 @@ def test_the_demo_needs_no_key() -> None:
         ("AZURE_TOKEN_SCOPE", "http://cognitiveservices.azure.com/.default", "another address that ends in /.default"),
         ("AZURE_TENANT_ID", "tenant/../other", "an id such as"),
         ("AZURE_AUTHORITY_HOST", "http://login.example.com", "the address of a login"),
-        ("AZURE_AUTHORITY_HOST", "login.microsoftonline.com", "the address of a login"),
+        ("AZURE_AUTHORITY_HOST", "login.microsoftonline.com/tenant", "the address of a login"),
         ("DEMO", "maybe", "true or false"),
         ("RATE_LIMIT_ENABLED", "2", "true or false"),
         ("DEGRADED_ANSWERS", "ja", "true or false"),
@@ -134,6 +134,16 @@ def test_with_an_identity_azure_gets_tokens_and_never_a_key() -> None:
     [chat] = Settings.from_environment({**COMPLETE, **ENTRA}).chat_endpoints
     assert (chat.identity, chat.bearer, chat.api_key) == (True, True, "")
     assert not Settings.from_environment(COMPLETE).needs_identity
+
+
+def test_a_login_is_named_as_azures_own_programs_take_it() -> None:
+    for written in (
+        "login.microsoftonline.us",
+        "https://login.microsoftonline.us/",
+        "https://login.microsoftonline.us",
+    ):
+        settings = Settings.from_environment({"AZURE_AUTHORITY_HOST": written})
+        assert settings.azure_authority_host == "https://login.microsoftonline.us"
 
 
 def test_a_token_of_the_identity_goes_to_azure_alone_and_a_fall_back_elsewhere_has_its_key() -> None:
