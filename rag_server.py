@@ -200,6 +200,7 @@ async def open_services(
         max_results=settings.max_vector_results, timeout_s=settings.request_timeout_s,
         degraded_answers=settings.degraded_answers, metrics=counts,
         # The model that quotes words no queries.
+        feedback=thumbs if settings.leads_to_a_person else None,
         rewriter=Rewriter(model=model) if settings.query_rewrite == "model" and not settings.demo else None,
     )  # fmt: skip
     handoffs = None

@@ -242,6 +242,11 @@ class Settings(SettingsTable):
         return []
 
     @property
+    def leads_to_a_person(self) -> bool:
+        """Whether visitors are offered a way to one."""
+        return bool(self.escalation_url) or self.takes_handoffs
+
+    @property
     def takes_handoffs(self) -> bool:
         """Whether visitors' messages can reach somebody."""
         return bool(self.escalation_webhook_url or self.escalation_email)

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rag import model_addresses
+from rag import model_addresses, upload_sizes
 from rag import setting_parsers as parse
-from rag import upload_sizes
 from rag.api_keys import VISITORS_SCOPES, ApiKey, parsed_anonymous_scopes, parsed_keys
 from rag.types import Budget
 
@@ -184,6 +183,8 @@ class SettingsTable:
         "signs them: whsec_ and base64", secret=True)
     escalation_email: str = setting("ESCALATION_EMAIL", parse.mail_address, "", "gets visitors' messages by mail")
     smtp_url: str = setting("SMTP_URL", parse.smtp_url, "", "the mail server that sends them", secret=True)
+    escalation_classifier: str = setting("ESCALATION_CLASSIFIER", parse.choice("rules", "model"), "rules",
+        "who tells when a person could help better: rules, or also the chat model in the answer's own call")
     escalation_allow_private: bool = setting("ESCALATION_ALLOW_PRIVATE", parse.flag, False,
         "whether the webhook may be on loopback or a private network")
 

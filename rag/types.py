@@ -176,6 +176,8 @@ class Completion:
     completion_tokens: int
     cut: bool = False
     """It ended at the longest length allowed, wherever that was."""
+    judged: str = ""
+    """Whether the visitor would be helped better by a person, where the prompt asked: `asked` or `unhappy`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,3 +191,5 @@ class Prompt:
     """Writes the same question with less beside it; None where nothing is left to leave out."""
     sentences: Mapping[str, str] = field(default_factory=dict)
     """By code, in the visitor's language: what one that quotes says of its own. `rag/chat/texts.json` has them."""
+    judges: bool = False
+    """Whether a model that writes also has to judge if a person would help better: see `Completion.judged`."""

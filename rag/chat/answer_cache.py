@@ -69,6 +69,8 @@ class Entry:
     async def keep(self, turn: Turn) -> None:
         """Keeps the answer, where it is this one's turn to be kept and the answer is whole."""
         whole = turn.outcome == "answered" and turn.generated == "model" and not turn.missing and turn.cited
+        # What leads to a person is of this visitor.
+        whole = whole and not turn.judged
         if self._keeps and whole:
             self._keeps = False
             await self._cache.keep(self._key, turn)

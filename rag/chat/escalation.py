@@ -1,4 +1,5 @@
-"""When a person could help better: told by rules, from what became of a question and from what it asks for.
+"""When a person could help better: told by rules, from what became of a question and from what it asks for,
+from thumbs, and from what the model says that answers it.
 
 A rule must be cheap to be wrong about: the page only offers a way to a person then, it sends nobody there.
 """
@@ -6,7 +7,7 @@ A rule must be cheap to be wrong about: the page only offers a way to a person t
 import re
 from typing import Literal
 
-Reason = Literal["nothing_found", "asked", "outage"]
+Reason = Literal["nothing_found", "asked", "unhappy", "outage"]
 
 # A word of speaking near a word for a person, in the languages of the chat.
 _ASKED = re.compile(
@@ -34,10 +35,19 @@ LOOKED_AT_CHARS = 400
 """Of a question: who asks for a person says so at once, and the pattern's time grows with the text."""
 
 
-def reason_for(question: str, *, outcome: str) -> Reason | None:
-    """Why a way to a person should be offered with this answer; None where there is no reason."""
-    if _ASKED.search(question[:LOOKED_AT_CHARS]):
+UNHAPPY_FROM = 2
+"""Thumbs down in one conversation, for its further answers to come with a way to a person."""
+
+
+def reason_for(question: str, *, outcome: str, disliked: int = 0, judged: str = "") -> Reason | None:
+    """Why a way to a person should be offered with this answer; None where there is no reason.
+
+    `disliked` answers of the conversation got a thumb down; `judged` is what the model said of it, where it was asked.
+    """
+    if judged == "asked" or _ASKED.search(question[:LOOKED_AT_CHARS]):
         return "asked"
     if outcome == "nothing_found":
         return "nothing_found"
-    return "outage" if outcome == "quoted" else None
+    if outcome == "quoted":
+        return "outage"
+    return "unhappy" if judged == "unhappy" or disliked >= UNHAPPY_FROM else None

@@ -13,6 +13,7 @@ from rag.chat.answer_cache import AnswerCache, KeptAnswer
 from rag.chat.citations import Citations
 from rag.chat.follow_ups import Rewriter, search_query
 from rag.chat.owner import own_words
+from rag.chat.owner.handoff import with_thumbs
 from rag.chat.owner.question_log import QuestionLog
 from rag.chat.prompt import PromptWriter, newest
 from rag.chat.retrieval import Retriever
@@ -22,7 +23,7 @@ from rag.chat.wording.voice import Voice
 from rag.deadline import Deadline
 from rag.errors import ContentFiltered, RagError, StateUnavailable
 from rag.protocols import ChatModel
-from rag.stores.protocols import Conversations
+from rag.stores.protocols import Conversations, FeedbackStore
 from rag.telemetry.logs import Stage, note, request_trace
 from rag.telemetry.metrics import Metrics
 from rag.types import Completion, Generated, Hit, Message, Missing
@@ -83,6 +84,8 @@ class Chat:
     """Words what a follow-up searches for; None leaves it to rules."""
     cache: AnswerCache | None = None
     """Keeps answers for those who ask the same; None keeps none."""
+    feedback: FeedbackStore | None = None
+    """Tells whose answers got thumbs down; None where no person could be offered."""
     log: QuestionLog | None = None
     """Keeps questions for the owner; None keeps none."""
 
@@ -120,6 +123,7 @@ class Chat:
                         turn = event
                     else:
                         yield event
+            turn = await with_thumbs(turn, self.feedback)
             turn = turn.without(await self._remember(turn, asked_s_ago=time.perf_counter() - began_s))
             turn = replace(turn, outcome=_outcome(turn))
             if entry is not None:

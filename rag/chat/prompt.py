@@ -47,12 +47,15 @@ class PromptWriter:
     site_name: str
     instructions: str = INSTRUCTIONS
     """May name the site as `{site_name}`; the text of `SYSTEM_PROMPT_FILE` where there is one."""
+    judges: bool = False
+    """Whether the model that answers also judges if a person would help better."""
 
     @classmethod
     def of(cls, settings: Settings) -> "PromptWriter":
         file = settings.system_prompt_file
         return cls(
-            site_name=settings.site_name, instructions=file.read_text("utf-8").strip() if file else INSTRUCTIONS
+            site_name=settings.site_name, instructions=file.read_text("utf-8").strip() if file else INSTRUCTIONS,
+            judges=settings.leads_to_a_person and settings.escalation_classifier == "model",
         )  # fmt: skip
 
     def write(
@@ -75,7 +78,7 @@ class PromptWriter:
         again = partial(self.write, question, history=(), hits=kept, selection=selection, sentences=sentences)
         return Prompt(
             question=question, messages=tuple(messages), hits=tuple(hits), sentences=sentences or {},
-            shorter=again if kept else None,
+            shorter=again if kept else None, judges=self.judges,
         )  # fmt: skip
 
 

@@ -89,6 +89,10 @@ class Turn:
     completion_tokens: int = 0
     cache: CacheResult | None = None
     """Whether the answer came from memory; None where it could not."""
+    disliked: int = 0
+    """Answers of the conversation that got a thumb down."""
+    judged: str = ""
+    """What the model said of whether a person would help better: see `Completion.judged`."""
     is_own: bool = False
     """Whether the answer is one that the owner has written."""
     first_token_s: float | None = None
@@ -106,7 +110,7 @@ class Turn:
         """Why a way to a person should be offered with the answer."""
         if self.talk is not None:
             return "asked" if self.talk.kind == "person" else None
-        return reason_for(self.question.text, outcome=self.outcome)
+        return reason_for(self.question.text, outcome=self.outcome, disliked=self.disliked, judged=self.judged)
 
     @property
     def cut(self) -> bool:
@@ -134,7 +138,8 @@ class Turn:
 
     def counted(self, completion: Completion) -> "Turn":
         counted = replace(
-            self, prompt_tokens=completion.prompt_tokens, completion_tokens=completion.completion_tokens
+            self, prompt_tokens=completion.prompt_tokens, completion_tokens=completion.completion_tokens,
+            judged=completion.judged,
         )  # fmt: skip
         return counted.without(CUT_SHORT if completion.cut else None)
 

@@ -19,7 +19,15 @@ import orjson
 from rag.calls import Refused, Unanswered, Usage
 from rag.deadline import STREAM_LENGTH_S, Deadline
 from rag.errors import UpstreamError, UpstreamTimeout
-from rag.llm.chat_answers import read_completion, read_pieces, tokens_of, used_up
+from rag.llm.chat_answers import (  # fmt: skip
+    JUDGING,
+    judged_completion,
+    judged_pieces,
+    read_completion,
+    read_pieces,
+    tokens_of,
+    used_up,
+)
 from rag.llm.client import Read, Upstream
 from rag.llm.http_client import bill_of, read_body
 from rag.llm.model_quirks import TOO_LONG
@@ -79,7 +87,8 @@ class AzureChat:
         """The whole answer. Raises `UpstreamError`, or `ContentFiltered` for a refused prompt or answer."""
 
         async def read(response: httpx.Response) -> Completion:
-            return read_completion(response, await read_body(response, limit=MAX_ANSWER_BYTES))
+            completion = read_completion(response, await read_body(response, limit=MAX_ANSWER_BYTES))
+            return judged_completion(completion) if prompt.judges else completion
 
         return await self._asked(prompt, deadline=deadline, read=read, stream=False)
 
@@ -92,6 +101,8 @@ class AzureChat:
 
         async def read(response: httpx.Response) -> tuple[str, AsyncGenerator[str | Completion, None]]:
             pieces, first = read_pieces(response), ""
+            if prompt.judges:
+                pieces = judged_pieces(pieces)
             async for piece in pieces:
                 if isinstance(piece, Completion):
                     if piece.cut:
@@ -133,6 +144,7 @@ class AzureChat:
 
     def _body(self, prompt: Prompt, *, stream: bool) -> dict[str, Any]:
         body = {"messages": prompt.messages, "temperature": self._temperature, "max_tokens": self._max_tokens}
+        body |= {"response_format": JUDGING} if prompt.judges else {}
         if not stream:
             return body
         counted = all(_counts_streams(target.endpoint.url) for target in self._upstream.targets)

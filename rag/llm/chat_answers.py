@@ -1,7 +1,10 @@
 """A chat model's answer on the wire, whole or as a stream of events: its words, its end, and what it costs."""
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 import aiohttp
@@ -18,6 +21,33 @@ DRAIN_S = 0.5
 MAX_EVENT_BYTES = 1024 * 1024
 MOST_TOKENS = 10**9
 NO_REASON = "done"
+JUDGED = ("asked", "unhappy")
+JUDGING: dict[str, Any] = {
+    "type": "json_schema",
+    "json_schema": {
+        "name": "answer", "strict": True,
+        "schema": {
+            "type": "object", "additionalProperties": False, "required": ["escalation", "answer"],
+            "properties": {
+                "escalation": {
+                    "type": "string", "enum": ["none", *JUDGED],
+                    "description": "asked: the visitor wants to reach a person; unhappy: the visitor is upset, or says "
+                    "that earlier answers did not help; none: everything else",
+                },
+                "answer": {"type": "string", "description": "the answer to the visitor, in Markdown"},
+            },
+        },
+    },
+}  # fmt: skip
+"""The form of an answer with a judgement. The judgement comes first, so that the answer can be read as it arrives."""
+_BEGINS = re.compile(
+    r"\s*(?:```(?:json)?\s*)?\{\s*"
+    r'(?:"escalation"\s*:\s*"(?P<judged>\w{0,20})"\s*,\s*)?"answer"\s*:\s*"'
+)
+_JUDGED_LATER = re.compile(r'\s*,\s*"escalation"\s*:\s*"(\w{0,20})"')
+_PLAIN = re.compile(r'[^"\\]+')
+_BEGINNING_CHARS = 200
+_ESCAPES = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 CUT = "length"
 """Why an answer ends that reached the longest length allowed."""
 
@@ -150,3 +180,111 @@ def _event(data: bytes | bytearray) -> tuple[str, str | None, tuple[int, int] | 
         return text, choices[0].get("finish_reason"), tokens
     except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
         raise Unanswered(f"an event of a wrong form ({type(error).__name__})") from None
+
+
+class JudgedAnswer:
+    """Reads an answer of the form `JUDGING` as it arrives. What has another form is an answer as it stands: a model
+    that cannot keep to a form says the same without it."""
+
+    def __init__(self) -> None:
+        self.judged = ""
+        self._raw = ""
+        self._state = "begin"
+
+    def feed(self, piece: str) -> str:
+        """The answer's words that are complete with this piece."""
+        self._raw += piece
+        if self._state == "begin":
+            if begun := _BEGINS.match(self._raw):
+                self._judge(begun["judged"])
+                self._raw, self._state = self._raw[begun.end() :], "answer"
+            elif len(self._raw) > _BEGINNING_CHARS or self._raw.lstrip()[:1] not in ("", "{", "`"):
+                self._state = "plain"
+        if self._state == "plain":
+            said, self._raw = self._raw, ""
+            return said
+        return self._read() if self._state == "answer" else ""
+
+    def end(self) -> str:
+        """What is left, at the end of the answer."""
+        if self._state == "begin":
+            return self._raw
+        if self._state == "ended" and (later := _JUDGED_LATER.match(self._raw)):
+            self._judge(later[1])
+        return ""
+
+    def _judge(self, judged: str | None) -> None:
+        self.judged = judged if judged in JUDGED else self.judged
+
+    def _read(self) -> str:
+        """The characters of a JSON string up to its end, or to an escape that is not complete."""
+        raw, at, said = self._raw, 0, []
+        while at < len(raw):
+            if raw[at] == '"':
+                self._state = "ended"
+                at += 1
+                break
+            if raw[at] != "\\":
+                plain = _PLAIN.match(raw, at)
+                assert plain is not None  # noqa: S101 - this character is one
+                said.append(plain[0])
+                at = plain.end()
+                continue
+            read = _escape(raw[at : at + 12])
+            if read is None:
+                break
+            said.append(read[0])
+            at += read[1]
+        self._raw = raw[at:]
+        return "".join(said)
+
+
+def _escape(raw: str) -> tuple[str, int] | None:
+    """The character that `raw` begins with, escaped, and the length of its escape; None where more has to come."""
+    if len(raw) < 2:
+        return None
+    if raw[1] != "u":
+        return _ESCAPES.get(raw[1], raw[1]), 2
+    if len(raw) < 6:
+        return None
+    code = _hex(raw[2:6])
+    if not 0xD800 <= code < 0xE000:
+        return chr(code), 6
+    if code >= 0xDC00 or not r"\u".startswith(raw[6:8]):
+        return "\ufffd", 6  # half a character
+    if len(raw) < 12:
+        return None
+    low = _hex(raw[8:12])
+    if not 0xDC00 <= low < 0xE000:
+        return "\ufffd", 6
+    return chr(0x10000 + ((code - 0xD800) << 10) + low - 0xDC00), 12
+
+
+def _hex(digits: str) -> int:
+    return int(digits, 16) if re.fullmatch("[0-9A-Fa-f]{4}", digits) else 0xFFFD
+
+
+def judged_completion(completion: Completion) -> Completion:
+    """A whole answer of the form `JUDGING`, as its words and the judgement."""
+    answer = JudgedAnswer()
+    text = answer.feed(completion.text) + answer.end()
+    return replace(completion, text=text if text.strip() else "", judged=answer.judged)
+
+
+async def judged_pieces(
+    pieces: AsyncGenerator[str | Completion, None],
+) -> AsyncGenerator[str | Completion, None]:
+    """The pieces of a stream of the form `JUDGING`: the answer's words, then the whole with the judgement."""
+    answer, whole, counted = JudgedAnswer(), "", Completion("", 0, 0)
+    async with aclosing(pieces):
+        async for piece in pieces:
+            if isinstance(piece, Completion):
+                counted = piece
+            elif text := answer.feed(piece):
+                whole += text
+                yield text
+    if rest := answer.end():
+        whole += rest
+        yield rest
+    if counted.text or answer.judged:
+        yield replace(counted, text=whole, judged=answer.judged)

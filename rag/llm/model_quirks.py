@@ -16,7 +16,7 @@ from rag.llm.http_client import BAD_CERTIFICATE, NO_HOST, NOT_LISTENING
 
 SUCCESSORS = {"max_tokens": "max_completion_tokens"}
 """What a parameter is called where its old name is refused; Azure's versions before 2024-09 know the old one alone."""
-DISPENSABLE = frozenset({"temperature"})
+DISPENSABLE = frozenset({"temperature", "response_format"})
 """Parameters without which an answer is an answer too."""
 UNSUPPORTED = frozenset({"unsupported_parameter", "unsupported_value", "invalid_request_error", ""})
 """Codes of such a refusal, which at first had none of its own: then the error's type stands in its place."""
@@ -40,6 +40,7 @@ _TOO_LONG = re.compile(
 ROLE = "give this identity the role Cognitive Services OpenAI User on the resource (in force after some minutes)"
 SETTING_OF = {
     "temperature": "CHAT_TEMPERATURE", "max_tokens": "CHAT_MAX_TOKENS", "max_completion_tokens": "CHAT_MAX_TOKENS",
+    "response_format": "ESCALATION_CLASSIFIER",
 }  # fmt: skip
 """Which setting a parameter's value comes from."""
 

@@ -93,6 +93,9 @@ class FeedbackStore(Protocol):
     async def forget(self, session_id: str) -> None:
         """Removes all that was said in this conversation."""
 
+    async def disliked(self, session_id: str) -> int:
+        """How many answers of this conversation got a thumb down."""
+
     async def newest(self, limit: int) -> list[Feedback]:
         """At most `limit` entries, newest first."""
 

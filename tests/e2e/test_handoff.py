@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from tests.conftest import StartServer
+from tests.support.azure import AzureEmulator
 from tests.support.receivers import mail_server, webhook
 from tests.support.server import RagServer
 from tests.support.small_site import FACTS, OFF_TOPIC
@@ -152,6 +153,45 @@ def test_answers_say_when_a_person_could_help(person: RagServer) -> None:
     assert escalation(FACTS[0].question) is None
     config = httpx.get(f"{person.base_url}/widget/config", trust_env=False).json()
     assert config["handoff"] == {"form": True, "url": "mailto:help@brinewell.example"}
+
+
+def test_two_answers_disliked_make_the_next_ones_offer_a_person(person: RagServer) -> None:
+    def post(path: str, **body: Any) -> httpx.Response:
+        return httpx.post(f"{person.base_url}{path}", json=body, timeout=20, trust_env=False)
+
+    session, others = post("/chat", message=FACTS[0].question).json()["session_id"], FACTS[1:5]
+    for number, fact in enumerate(others):
+        # The same answer disliked twice is one; and a thumb that is turned up again is none.
+        for rating in ("down", "down") if number in (0, 2) else ("down", "up"):
+            assert post("/feedback", session_id=session, rating=rating).status_code == 204
+        said = post("/chat", message=fact.question, session_id=session).json()["escalation"]
+        assert said == ({"reason": "unhappy"} if number >= 2 else None)
+    assert post("/chat", message=FACTS[5].question).json()["escalation"] is None
+
+
+@pytest.mark.parametrize("classifier", ["rules", "model"])
+def test_the_model_judges_in_the_answers_own_call_where_it_is_asked_to(
+    start_server: StartServer, azure: AzureEmulator, classifier: str
+) -> None:
+    server = start_server(ESCALATION_URL="https://www.example.com/contact", ESCALATION_CLASSIFIER=classifier, workers=1)
+    unhappy = {"reason": "unhappy"} if classifier == "model" else None
+    useless = FACTS[0].question.replace("warranty", "useless warranty")
+    for message, expected in ((FACTS[0].question, None), (useless, unhappy)):
+        azure.clear()
+        body = {"message": message}
+        whole = httpx.post(f"{server.base_url}/chat", json=body, timeout=20, trust_env=False).json()
+        streamed = httpx.post(f"{server.base_url}/chat/stream", json=body, timeout=20, trust_env=False).text
+        done = json.loads(streamed.split("event: done\ndata: ")[1])
+        for answer in (whole, done):
+            assert answer["escalation"] == expected
+            assert FACTS[0].words in answer["response"]
+            assert answer["response"].endswith("[1]") or "[2]" in answer["response"]
+            assert "{" not in answer["response"]
+        pieces = [json.loads(line[6:])["text"] for line in streamed.splitlines() if line.startswith('data: {"text"')]
+        assert "".join(pieces) == done["response"]
+        asked = azure.requests("chat")
+        assert len(asked) == 2
+        assert all(("response_format" in seen["body"]) == (classifier == "model") for seen in asked)
 
 
 def test_without_a_way_there_is_no_route(server: RagServer) -> None:

@@ -42,6 +42,27 @@ export async function a_visitor_asks_for_a_person_and_gets_a_number(world) {
   assert.equal(stub.asked[0].page.url, `${stub.origin}/page`);
 }
 
+export async function whoever_dislikes_two_answers_is_offered_a_person_with_the_second(world) {
+  const { stub } = world;
+  stub.config = { ...stub.config, handoff: { form: false, url: "https://www.example.com/contact" } };
+  const { open } = await world.visitor();
+  let count = 0;
+  stub.answer = (answer) => answer.whole(`Answer ${++count}.`, [], {});
+  const chat = await open(stub.page({ body: "<main><h1>A page</h1><rag-chat></rag-chat></main>" }));
+  await chat.field.waitFor();
+  const links = chat.page.getByRole("link", { name: "Ask a person" });
+  for (const number of [1, 2]) {
+    await chat.ask(`Question ${number}?`);
+    await chat.answered();
+    await eventually(async () => assert.equal(await links.count(), 1)); // The one below the field.
+    await chat.answer.getByRole("button", { name: "Not helpful" }).click();
+    await chat.answer.getByRole("button", { name: "Skip" }).click();
+    await chat.answer.getByText("Thank you").waitFor();
+  }
+  await eventually(async () => assert.equal(await links.count(), 2));
+  assert.equal(await chat.answer.getByRole("link", { name: "Ask a person" }).count(), 1);
+}
+
 export async function a_person_is_offered_below_the_field_and_only_where_there_is_one(world) {
   const { stub } = world;
   const without = await asked(world, { reason: "asked" });

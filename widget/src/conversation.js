@@ -5,6 +5,7 @@ import { Problem } from "./server.js";
 
 const UNDO_MS = 10_000;
 const HISTORY_CHARS = 12_000; // What the server would use of it.
+const UNHAPPY_FROM = 2; // Answers disliked.
 
 /**
  * @typedef {object} Turn
@@ -183,6 +184,11 @@ export class Conversation extends EventTarget {
       const place = last ? undefined : answerPlace(await this.#server.history(id), turn.text);
       if (place !== -1) await this.#server.feedback({ session_id: id, rating, reason, message_index: place });
       this.#memory.keepRating(turn.text, rating);
+      const disliked = this.turns.filter((one) => one.rating === "down").length;
+      if (rating === "down" && disliked >= UNHAPPY_FROM && !turn.escalation) {
+        turn.escalation = { reason: "unhappy" }; // As the server says it of the answers to come.
+        this.#changed(turn);
+      }
       this.#tell("feedback", { question: turn.question, rating, reason });
       return true;
     } catch (error) {

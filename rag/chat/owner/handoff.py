@@ -17,6 +17,7 @@ import ssl
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from email.message import EmailMessage
 from email.utils import formatdate
 from typing import Any
@@ -24,9 +25,11 @@ from urllib.parse import unquote, urlsplit
 
 import orjson
 
+from rag.chat.turn import Turn
 from rag.errors import StateUnavailable, StorageFull
 from rag.public_addresses import NotPublic
 from rag.settings import Settings
+from rag.stores.protocols import FeedbackStore
 from rag.stores.sqlite.outbox import Outbox, Waiting
 from rag.types import Message
 
@@ -124,6 +127,17 @@ class Handoffs:
             raise Undeliverable("the webhook wants no more")
         if not 200 <= status < 300:
             raise ConnectionError(f"the webhook answered {status}")
+
+
+async def with_thumbs(turn: Turn, feedback: FeedbackStore | None) -> Turn:
+    """The turn, with how many answers of its conversation were disliked, where that is known."""
+    if feedback is None or turn.question.session_id is None or not turn.earlier:
+        return turn
+    try:
+        return replace(turn, disliked=await feedback.disliked(turn.question.session_id))
+    except StateUnavailable as error:
+        log.warning("thumbs not read", extra={"reason": str(error)})
+        return turn
 
 
 def signed(identity: str, timestamp: str, body: bytes, *, secret: str) -> dict[str, str]:

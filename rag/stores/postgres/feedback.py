@@ -34,6 +34,10 @@ class PostgresFeedback:
     async def forget(self, session_id: str) -> None:
         await self._database.rows("DELETE FROM rag.feedback WHERE session = %s", (feedback_hash(session_id),))
 
+    async def disliked(self, session_id: str) -> int:
+        counted = "SELECT count(*) FROM rag.feedback WHERE session = %s AND rating = 'down'"
+        return int((await self._database.rows(counted, (feedback_hash(session_id),)))[0][0])
+
     async def newest(self, limit: int) -> list[Feedback]:
         return [
             Feedback(

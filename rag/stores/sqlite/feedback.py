@@ -50,6 +50,9 @@ class SqliteFeedback:
     async def forget(self, session_id: str) -> None:
         await asyncio.get_running_loop().run_in_executor(self._thread, self._forget, session_id)
 
+    async def disliked(self, session_id: str) -> int:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._disliked, session_id)
+
     async def newest(self, limit: int) -> list[Feedback]:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._newest, limit)
 
@@ -75,6 +78,10 @@ class SqliteFeedback:
         with self._file.transaction() as connection:
             connection.execute("DELETE FROM feedback WHERE session = ?", (feedback_hash(session_id),))
         self._file.empty_log()
+
+    def _disliked(self, session_id: str) -> int:
+        counted = "SELECT count(*) FROM feedback WHERE session = ? AND rating = 'down'"
+        return int(self._file.read(counted, (feedback_hash(session_id),))[0][0])
 
     def _newest(self, limit: int) -> list[Feedback]:
         rows = self._file.read(

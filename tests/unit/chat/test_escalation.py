@@ -1,5 +1,7 @@
 """When a person could help better."""
 
+from typing import Any
+
 import pytest
 
 from rag.chat.escalation import reason_for
@@ -17,6 +19,19 @@ from rag.chat.escalation import reason_for
 )  # fmt: skip
 def test_who_asks_for_a_person_is_understood(question: str) -> None:
     assert reason_for(question, outcome="answered") == "asked"
+
+
+@pytest.mark.parametrize(
+    ("told", "reason"),
+    [
+        ({"disliked": 1}, None), ({"disliked": 2}, "unhappy"), ({"judged": "unhappy"}, "unhappy"),
+        ({"judged": "asked", "disliked": 2}, "asked"), ({"judged": "anything"}, None),
+        ({"disliked": 2, "outcome": "nothing_found"}, "nothing_found"),
+        ({"disliked": 2, "outcome": "quoted"}, "outage"),
+    ],
+)  # fmt: skip
+def test_thumbs_and_the_model_count_after_what_is_plain(told: dict[str, Any], reason: str | None) -> None:
+    assert reason_for("How hot is it?", **{"outcome": "answered", **told}) == reason
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,19 @@ def test_a_thumb_that_is_given_again_replaces_the_one_before(tmp_path: Path) -> 
     assert rows == [("up", "Until six."), ("up", "From nine to six."), ("down", "From nine to six.")]
 
 
+def test_the_disliked_answers_of_a_conversation_are_counted(tmp_path: Path) -> None:
+    counted: list[int] = []
+
+    async def count(store: SqliteFeedback) -> None:
+        counted.extend([await store.disliked(session) for session in ("one", "two", "three")])
+
+    given = [("down", "a"), ("down", "a"), ("down", "b"), ("down", "c"), ("up", "c")]
+    thumbs = [lambda store, one=one: store.add(thumb(*one), session_id="one") for one in given]
+    other = [lambda store: store.add(thumb("up"), session_id="two")]
+    run(tmp_path / "feedback.sqlite3", *thumbs, *other, count)
+    assert counted == [2, 0, 0]
+
+
 def test_a_deleted_conversation_takes_its_thumbs_along_out_of_the_files_too(tmp_path: Path) -> None:
     path = tmp_path / "feedback.sqlite3"
     steps = [

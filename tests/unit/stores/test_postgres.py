@@ -334,6 +334,7 @@ def test_a_thumb_that_is_given_again_replaces_the_one_before_and_goes_with_its_c
         await thumbs.add(thumb("up", "Until six."), session_id="one")
         found = [(one.rating, one.answer) for one in await thumbs.newest(100)]
         assert found == [("up", "Until six."), ("up", thumb("up").answer), ("down", thumb("up").answer)]
+        assert [await thumbs.disliked(session) for session in ("one", "two", "three")] == [1, 0, 0]
         await thumbs.forget("one")
         [left] = await thumbs.newest(100)
         assert left.given_at.startswith("20")
