@@ -29,6 +29,7 @@ from rag.chat.answer_cache import AnswerCache, fingerprint
 from rag.chat.follow_ups import Rewriter
 from rag.chat.owner.handoff import Handoffs
 from rag.chat.owner.question_log import Mode, QuestionLog
+from rag.chat.owner.summary import Summaries
 from rag.chat.pipeline import Chat
 from rag.chat.prompt import PromptWriter
 from rag.chat.retrieval import Retriever
@@ -207,9 +208,13 @@ async def open_services(
     if settings.takes_handoffs:
         allows = (lambda _: True) if settings.escalation_allow_private else is_public
         post = partial(posted, timeout_s=5.0, allows=allows)
-        handoffs = Handoffs(outbox=stores.outbox(), settings=settings, post=post)
+        outbox = stores.outbox()
+        handoffs = Handoffs(outbox=outbox, settings=settings, post=post)
         stack.push_async_callback(handoffs.close)
         await _in_background(stack, handoffs.deliver_forever)
+        if settings.weekly_summary:
+            summaries = Summaries(outbox=outbox, questions=questions.store, retriever=retriever, settings=settings)
+            await _in_background(stack, summaries.write_forever)
     await _in_background(stack, index.watch)
     if (ingest := ingest_of(settings)) is not None:
         await _in_background(stack, ingest.lead_forever)

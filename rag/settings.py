@@ -232,6 +232,8 @@ class Settings(SettingsTable):
             return ["ESCALATION_EMAIL: allowed is this with SMTP_URL"]
         if self.escalation_webhook_url and not self.escalation_webhook_secret:
             return ["ESCALATION_WEBHOOK_URL: allowed is this with ESCALATION_WEBHOOK_SECRET"]
+        if self.weekly_summary and not self.takes_handoffs:
+            return ["WEEKLY_SUMMARY: allowed is this with ESCALATION_EMAIL or ESCALATION_WEBHOOK_URL"]
         return []
 
     def _upload_faults(self) -> list[str]:

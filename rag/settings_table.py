@@ -174,6 +174,9 @@ class SettingsTable:
         "questions that are kept for the owner: off, gaps (those not answered well) or all")
     question_log_days: int = setting("QUESTION_LOG_DAYS", parse.number(int, 1, 3650), 30, "days that they are kept")
 
+    weekly_summary: bool = setting("WEEKLY_SUMMARY", parse.flag, False,
+        "whether each week is summed up in a message, on the way of visitors' messages")
+
     # A way to a person
     escalation_url: str = setting("ESCALATION_URL", parse.contact, "",
         "a page or mailto: address that the chat leads to where a person can help better")

@@ -1,11 +1,13 @@
 """A way to a person: by mail and by webhook, through failures and kills, and never to where it must not go."""
 
+import asyncio
 import base64
 import hashlib
 import hmac
 import json
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import pytest
 
 from tests.conftest import StartServer
 from tests.support.azure import AzureEmulator
+from tests.support.month_of_questions import write_month
 from tests.support.receivers import mail_server, webhook
 from tests.support.server import RagServer
 from tests.support.small_site import FACTS, OFF_TOPIC
@@ -109,7 +112,7 @@ def test_no_redirect_is_followed_and_who_is_gone_gets_no_more(start_server: Star
             ESCALATION_ALLOW_PRIVATE="true",
         )
         assert ask_for_a_person(server).status_code == 202
-        words = "handoff given up" if status == 410 else "handoff not delivered, tried again"
+        words = "message to the owner given up" if status == 410 else "message to the owner not delivered, tried again"
         wait_until(lambda: words in server.output, 15, words)
         assert len(hook.got) == 1
 
@@ -118,7 +121,7 @@ def test_a_webhook_on_a_private_network_is_refused_unless_allowed(start_server: 
     with webhook() as hook:
         server = start_server(workers=1, ESCALATION_WEBHOOK_URL=hook.url, ESCALATION_WEBHOOK_SECRET=SECRET)
         assert ask_for_a_person(server).status_code == 202
-        wait_until(lambda: "handoff given up" in server.output, 15, "it is given up")
+        wait_until(lambda: "message to the owner given up" in server.output, 15, "it is given up")
         assert hook.got == []
 
 
@@ -209,3 +212,36 @@ def person(site_build: Path, azure_process: Any, tmp_path_factory: pytest.TempPa
     azure_process.heal()
     with RagServer.start(settings, tmp_path_factory.mktemp("person"), workers=1) as running:
         yield running
+
+
+def test_a_week_is_summed_up_once_by_mail_and_by_webhook_whoever_fails_or_is_killed(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    asked = asyncio.run(write_month(tmp_path / "server" / "state", until_s=time.time(), questions=600))
+    with mail_server(failing=1) as mail, webhook(answers=[503]) as hook:
+        settings = {
+            "ESCALATION_EMAIL": "help@brinewell.example", "SMTP_URL": mail.url, "ESCALATION_WEBHOOK_URL": hook.url,
+            "ESCALATION_WEBHOOK_SECRET": SECRET, "ESCALATION_ALLOW_PRIVATE": "true", "WEEKLY_SUMMARY": "true",
+        }  # fmt: skip
+        server = start_server(workers=3, **settings)
+        wait_until(lambda: hook.got, 30, "the first try")
+        os.kill(server.worker_pids()[0], signal.SIGKILL)
+        wait_until(lambda: mail.got and len(hook.got) == 2, 60, "both have arrived", interval_s=0.2)
+        (_, first), (_, again) = hook.got
+        assert first == again
+        told = json.loads(first)
+        assert (told["type"], told["data"]["week"]["questions"] > 50) == ("summary.weekly", True)
+        [message] = mail.got
+        body = message.get_payload(decode=True)
+        assert isinstance(body, bytes)
+        assert message["Subject"] == f"What visitors of RAG Server asked, week of {told['data']['from']}"
+        assert body.decode().replace("\r\n", "\n").rstrip() == told["data"]["text"]
+        worst = told["data"]["gaps"][0]
+        assert (worst["diagnosis"], "scholarship" in worst["question"].lower()) == ("no_page", True)
+        assert worst["count"] < asked["scholarships"]
+        server.stop()
+
+        later = start_server(workers=2, **settings)
+        assert ask_for_a_person(later).status_code == 202
+        wait_until(lambda: len(mail.got) == 2, 30, "what is put later has arrived")
+        assert [one["Subject"].startswith("What visitors") for one in mail.got] == [True, False]

@@ -41,6 +41,8 @@ LEASE_S = 30.0
 """Longer than a try takes; one whose process is killed is tried again after that."""
 GIVEN_UP_AFTER_S = 24 * 3600.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 5.0, 3600.0
+SUMMARY = "summary.weekly"
+"""The type of a message that no visitor wrote."""
 GONE = 410
 """What a webhook answers that wants no more."""
 MAIL = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+")
@@ -48,6 +50,12 @@ _LETTERS = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"
 
 Post = Callable[[str, bytes, Mapping[str, str]], Awaitable[int]]
 """POSTs a body with headers to an address; the status of the answer. Raises `NotPublic` where it may not go there."""
+
+
+def channels(settings: Settings) -> list[str]:
+    """The ways on which messages reach the owner."""
+    ways = (("webhook", settings.escalation_webhook_url), ("mail", settings.escalation_email))
+    return [name for name, wanted in ways if wanted]
 
 
 class Undeliverable(Exception):
@@ -73,12 +81,8 @@ class Handoffs:
         }  # fmt: skip
         asked = {"type": "handoff.requested", "timestamp": formatdate(usegmt=True), "site": self._settings.site_name}
         payload = orjson.dumps({**asked, "data": told})
-        channels = [
-            name for name, wanted in (
-                ("webhook", self._settings.escalation_webhook_url), ("mail", self._settings.escalation_email),
-            ) if wanted
-        ]  # fmt: skip
-        if not await self._outbox.put([(f"msg_{uuid.uuid4().hex}", channel, payload) for channel in channels]):
+        messages = [(f"msg_{uuid.uuid4().hex}", channel, payload) for channel in channels(self._settings)]
+        if not await self._outbox.put(messages):
             raise StorageFull("the outbox is full")
         return reference
 
@@ -103,16 +107,18 @@ class Handoffs:
                 message = mail_of(waiting, to=self._settings.escalation_email)
                 await asyncio.to_thread(send_mail, message, self._settings.smtp_url)
         except Undeliverable as error:
-            log.error("handoff given up", extra={**fields, "reason": str(error)})
+            log.error("message to the owner given up", extra={**fields, "reason": str(error)})
         except Exception as error:  # whatever a library raises, the message has not arrived
             if waiting.age_s < GIVEN_UP_AFTER_S:
                 pause_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**waiting.tries) * random.uniform(0.8, 1.2)  # noqa: S311
-                log.warning("handoff not delivered, tried again", extra={**fields, "reason": _reason(error)})
+                log.warning(
+                    "message to the owner not delivered, tried again", extra={**fields, "reason": _reason(error)}
+                )
                 await self._outbox.later(waiting.id, after_s=pause_s)
                 return
-            log.error("handoff given up", extra={**fields, "reason": _reason(error)})
+            log.error("message to the owner given up", extra={**fields, "reason": _reason(error)})
         else:
-            log.info("handoff delivered", extra=fields)
+            log.info("message to the owner delivered", extra=fields)
         await self._outbox.remove(waiting.id)
 
     async def _to_webhook(self, waiting: Waiting) -> None:
@@ -155,12 +161,17 @@ def mail_of(waiting: Waiting, *, to: str) -> EmailMessage:
     told: dict[str, Any] = orjson.loads(waiting.payload)
     data = told["data"]
     message = EmailMessage()
-    message["Subject"] = f"{data['reference']}: a visitor of {' '.join(str(told['site']).split())} asks for a person"
+    site = " ".join(str(told["site"]).split())
     message["From"] = to
     message["To"] = to
-    message["Reply-To"] = data["email"]
     message["Date"] = told["timestamp"]
     message["Message-ID"] = f"<{waiting.id}@{to.rpartition('@')[2]}>"
+    if told["type"] == SUMMARY:
+        message["Subject"] = f"What visitors of {site} asked, week of {data['from']}"
+        message.set_content(f"{data['text']}\n")
+        return message
+    message["Subject"] = f"{data['reference']}: a visitor of {site} asks for a person"
+    message["Reply-To"] = data["email"]
     said = [f"{data['email']} asks for an answer.", data["message"], f"Page: {data['page']}" if data["page"] else ""]
     who = {"user": "Visitor", "assistant": "Chat"}
     said += [f"{who[turn['role']]}: {turn['content']}" for turn in data["conversation"] or []]

@@ -15,7 +15,7 @@ from fastapi.responses import FileResponse, JSONResponse
 from pydantic import BaseModel, Field
 
 from rag.chat.owner.gaps import find_gaps
-from rag.chat.owner.question_log import COUNTED
+from rag.chat.owner.usage import of_day
 from rag.errors import Conflict, IndexUnavailable, NotFound
 from rag.http import bodies, problems
 from rag.http.admission import AdmittedRoute, rule
@@ -24,7 +24,7 @@ from rag.http.services import Services, WithServices
 from rag.http.site import STATIC
 from rag.search import builds
 from rag.search.hot.layered import LayeredBuild
-from rag.stores.protocols import Day, QuestionFilter, QuestionStore
+from rag.stores.protocols import QuestionFilter, QuestionStore
 
 router = APIRouter(route_class=AdmittedRoute)
 
@@ -45,7 +45,7 @@ async def page() -> FileResponse:
 @rule(scope="admin")
 async def usage(services: WithServices, days: Days = 30, format: Format = "json") -> Response:
     log = _store(services)
-    by_day = [_day(day, services) for day in await log.days(days)]
+    by_day = [of_day(day, services.settings) for day in await log.days(days)]
     if format == "csv":
         return _csv(by_day)
     build, cited = services.index.build, await log.cited(days)
@@ -138,26 +138,6 @@ def _store(services: Services) -> QuestionStore:
     if services.chat.log is None:
         raise NotFound("no questions are logged")
     return services.chat.log.store
-
-
-def _day(day: Day, services: Services) -> dict[str, Any]:
-    figures, settings = day.figures, services.settings
-    asked = figures.get("questions", 0)
-    prompt, completion = figures.get("prompt_tokens", 0), figures.get("completion_tokens", 0)
-    cost = None
-    if settings.price_input is not None and settings.price_output is not None:
-        cost = round((prompt * settings.price_input + completion * settings.price_output) / 1e6, 6)
-    timed = figures.get("first_tokens", 0)
-    answered = figures.get("answered", 0) - figures.get("uncited", 0)
-    return {
-        "day": day.day, "questions": asked, **{name: figures.get(name, 0) for name in COUNTED},
-        "uncited": figures.get("uncited", 0), "cache_hits": figures.get("cache_hits", 0),
-        "own_words": figures.get("own_words", 0),
-        "answered_share": round(answered / asked, 4) if asked else None,
-        "prompt_tokens": prompt, "completion_tokens": completion, "cost": cost,
-        "first_token_ms": round(figures.get("first_token_ms", 0) / timed) if timed else None,
-        "degraded_minutes": day.degraded_minutes,
-    }  # fmt: skip
 
 
 def _currency(services: Services) -> str:

@@ -26,7 +26,12 @@ _MIGRATIONS = (
     );
     CREATE INDEX outbox_by_due ON outbox (due_at);
     """,
+    """
+    CREATE TABLE put_once (what TEXT PRIMARY KEY, put_at REAL NOT NULL) WITHOUT ROWID;
+    """,
 )
+KEPT_ONCE_S = 400 * 86_400.0
+"""How long it is known what was put once."""
 MOST_MESSAGES = 10_000
 """Beyond them none is taken: nobody can fill the disk."""
 
@@ -53,9 +58,15 @@ class Outbox:
         )  # fmt: skip
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="outbox")
 
-    async def put(self, messages: list[tuple[str, str, bytes]]) -> bool:
-        """Takes all of these (id, channel, payload); False where there is no more room."""
-        return await self._in_thread(lambda: self._put(messages))
+    async def put(self, messages: list[tuple[str, str, bytes]], *, once: str = "") -> bool:
+        """Takes all of these (id, channel, payload); False where there is no more room, or where some were put under
+        the name `once` before, by whichever process.
+        """
+        return await self._in_thread(lambda: self._put(messages, once))
+
+    async def was_put(self, once: str) -> bool:
+        """Whether messages were put under this name."""
+        return await self._in_thread(lambda: bool(self._file.read("SELECT 1 FROM put_once WHERE what = ?", (once,))))
 
     async def next_due(self, *, lease_s: float) -> Waiting | None:
         """One that is due, for this process alone for `lease_s`; None where none is."""
@@ -78,12 +89,17 @@ class Outbox:
     async def _in_thread(self, work: Callable[[], _Result]) -> _Result:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
-    def _put(self, messages: list[tuple[str, str, bytes]]) -> bool:
+    def _put(self, messages: list[tuple[str, str, bytes]], once: str) -> bool:
         with self._file.transaction() as connection:
             waiting: int = connection.execute("SELECT count(*) FROM outbox").get
             if waiting + len(messages) > MOST_MESSAGES:
                 return False
             now = self._file.now_s()
+            if once:
+                connection.execute("INSERT INTO put_once VALUES (?, ?) ON CONFLICT DO NOTHING", (once, now))
+                if not connection.changes():
+                    return False
+                connection.execute("DELETE FROM put_once WHERE put_at < ?", (now - KEPT_ONCE_S,))
             connection.executemany(
                 "INSERT INTO outbox (id, channel, payload, put_at, due_at) VALUES (?, ?, ?, ?, ?)",
                 [(identity, channel, payload, now, now) for identity, channel, payload in messages],
