@@ -1,5 +1,6 @@
 """Thumbs up and down: visitors give them, the owner reads them."""
 
+from dataclasses import asdict
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Response
@@ -7,6 +8,7 @@ from pydantic import BaseModel, Field
 
 from rag.http import bodies, problems
 from rag.http.admission import AdmittedRoute, rule
+from rag.http.owner.tables import Format, csv_of
 from rag.http.services import WithServices
 from rag.stores.protocols import Feedback
 from rag.types import Message
@@ -55,12 +57,15 @@ async def give(body: FeedbackRequest, services: WithServices) -> Response:
     return Response(status_code=204)
 
 
-@router.get(
-    "/feedback", summary="What visitors thought, newest first", responses=problems.described(401, 404, 422, 503)
-)
+@router.get("/feedback", summary="What visitors thought, newest first", response_model=FeedbackList,
+            responses={200: {"content": {"text/csv": {}}}, **problems.described(401, 404, 422, 503)})  # fmt: skip
 @rule(scope="admin")
-async def read(services: WithServices, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> FeedbackList:
+async def read(
+    services: WithServices, limit: Annotated[int, Query(ge=1, le=1000)] = 100, format: Format = "json"
+) -> FeedbackList | Response:
     entries = await services.feedback.newest(limit)
+    if format == "csv":
+        return csv_of([asdict(entry) for entry in entries])
     return FeedbackList(feedback=[FeedbackEntry.model_validate(entry, from_attributes=True) for entry in entries])
 
 

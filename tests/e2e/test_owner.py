@@ -79,7 +79,9 @@ def test_figures_of_the_day_say_what_became_of_the_questions(owned: RagServer) -
 
 def test_the_same_question_counts_as_one_and_shows_the_page_without_its_query(owned: RagServer) -> None:
     questions = {row["question"]: row for row in read(owned, "questions")["questions"]}
-    assert questions[FACTS[0].question]["count"] == 3
+    # Another wording of it, which has been masked, stands with it.
+    assert questions[FACTS[0].question]["count"] == 4
+    assert questions[FACTS[0].question]["examples"] == [FACTS[0].question, MASKED]
     assert questions[FACTS[1].question]["page"] == "/guide/"
     assert [row["question"] for row in read(owned, "questions", page="/guide/")["questions"]] == [FACTS[1].question]
     missing = {row["question"] for row in read(owned, "questions", outcome="nothing_found")["questions"]}
@@ -120,13 +122,22 @@ def test_an_answer_that_only_the_client_claims_cannot_be_rated(owned: RagServer)
 def test_tables_come_as_csv_that_no_spreadsheet_runs(owned: RagServer) -> None:
     ask(owned, "=HYPERLINK(1) how long does the warranty last?")
     wait_until(lambda: "HYPERLINK" in get(owned, "questions").text, 10, "it is written")
-    for what in ("questions", "gaps", "usage"):
-        answer = get(owned, what, format="csv")
+    session = ask(owned, FACTS[0].question)["session_id"]
+    thumb = {"session_id": session, "rating": "up", "reason": "＝cmd()"}
+    assert httpx.post(f"{owned.base_url}/feedback", json=thumb, trust_env=False).status_code == 204
+    answers = [get(owned, what, format="csv") for what in ("questions", "gaps", "usage")]
+    answers += [get(owned, "usage", format="csv", table=table) for table in ("cited", "never_cited")]
+    headers = {"X-API-Key": ADMIN_API_KEY}
+    thumbs = httpx.get(f"{owned.base_url}/feedback?format=csv", headers=headers, trust_env=False)
+    begins = [answer.text.split(",")[0] for answer in (*answers, thumbs)]
+    assert begins == ["question", "question", "day", "url", "url", "rating"]
+    assert "'＝cmd()" in thumbs.text
+    for answer in (*answers, thumbs):
         assert answer.headers["content-type"] == "text/csv; charset=utf-8"
         rows = list(csv.reader(io.StringIO(answer.text)))
         assert len(rows) > 1
         assert len({len(row) for row in rows}) == 1
-        assert not any(cell.startswith(("=", "+", "@")) for row in rows for cell in row)
+        assert not any(cell.startswith(("=", "+", "@", "＝")) for row in rows for cell in row)
 
 
 @pytest.mark.parametrize("what", ["usage", "questions", "gaps", "build"])

@@ -32,8 +32,12 @@ export async function the_owner_reads_the_month_on_a_desk_and_on_a_phone({ visit
     assert.deepEqual(await faults(page, axe), []);
     assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), width);
 
-    const [file] = await Promise.all([page.waitForEvent("download"), page.locator("[data-csv=gaps]").click()]);
-    assert.ok((await readFile(await file.path(), "utf8")).startsWith("question,count,"));
+    const tables = { gaps: "question,count,", questions: "question,count,", cited: "url,title,times", never_cited: "url,title", usage: "day,questions," };
+    await page.getByText("Figures by day", { exact: true }).first().click();
+    for (const [name, begin] of Object.entries(tables)) {
+      const [file] = await Promise.all([page.waitForEvent("download"), page.locator(`[data-csv=${name}]`).click()]);
+      assert.ok((await readFile(await file.path(), "utf8")).startsWith(begin), name);
+    }
 
     await page.reload();
     await page.locator("#gaps table").waitFor();

@@ -4,6 +4,7 @@ Each is asked again on the live build, by search alone: that tells whether a pag
 was added since. Knows no route and no form of a report.
 """
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -33,6 +34,8 @@ LEAST_ALIKE, MOST_ALIKE = 0.6, 0.9
 """Bounds of the cosine from which on two questions mean the same; between them the questions themselves tell."""
 UNRELATED_PERCENTILE = 95
 """Most questions of a site are about different things: two of a pair above this share of all pairs are not."""
+FEWEST_TO_TELL = 5
+"""Vectors, for that to be seen."""
 ASK_TIMEOUT_S = 20.0
 
 
@@ -63,22 +66,40 @@ class Gap:
 async def find_gaps(store: QuestionStore, retriever: Retriever, *, days: int, limit: int = MOST_GAPS) -> list[Gap]:
     """The most frequent first. Raises `StateUnavailable`."""
     groups = await store.groups(QuestionFilter(days=days, gaps=True), limit=MOST_GROUPS)
-    found = sorted(clusters(groups), key=lambda cluster: -sum(group.count for group in cluster))
+    found = sorted(
+        await asyncio.to_thread(clusters, groups), key=lambda cluster: -sum(group.count for group in cluster)
+    )
     return [await _diagnosed(cluster, retriever) for cluster in found[:limit]]
+
+
+async def most_asked(store: QuestionStore, wanted: QuestionFilter, *, limit: int) -> list[dict[str, Any]]:
+    """Questions that mean the same, put together, the most frequent first. Raises `StateUnavailable`."""
+    groups = await store.groups(wanted, limit=max(MOST_GROUPS, limit))
+    found = await asyncio.to_thread(clusters, groups)
+    return sorted(map(_together, found), key=lambda row: -int(row["count"]))[:limit]
+
+
+def _together(cluster: Sequence[QuestionGroup]) -> dict[str, Any]:
+    first = cluster[0]
+    return {
+        "question": first.question, "count": sum(group.count for group in cluster),
+        "examples": [group.question for group in cluster[:EXAMPLES]],
+        "wordings": len(cluster), "last_at": max(group.last_at for group in cluster),
+        "unanswered": sum(group.unanswered for group in cluster), "disliked": sum(group.disliked for group in cluster),
+        "language": first.language, "page": first.page, "similarity": first.similarity, "outcome": first.outcome,
+        "reason": next((group.reason for group in cluster if group.reason), ""),
+    }  # fmt: skip
 
 
 def clusters(groups: Sequence[QuestionGroup]) -> list[list[QuestionGroup]]:
     """Groups that mean the same, put together; the first of each was asked most."""
-    vectors = [_vector(group) for group in groups]
+    near = _near([_vector(group) for group in groups])
     spoken = [_spoken(group) for group in groups]
-    least = _threshold([vector for vector in vectors if vector is not None])
     made: list[list[int]] = []
     for place in range(len(groups)):
         for cluster in made:
             first = cluster[0]
-            mine, its = vectors[place], vectors[first]
-            near = mine is not None and its is not None and len(mine) == len(its) and float(mine @ its) >= least
-            if near or _share(spoken[place], spoken[first]) >= SHARED_WORDS:
+            if near[place, first] or _share(spoken[place], spoken[first]) >= SHARED_WORDS:
                 cluster.append(place)
                 break
         else:
@@ -132,14 +153,26 @@ def _vector(group: QuestionGroup) -> np.ndarray | None:
     return vector / length if length else None
 
 
-def _threshold(vectors: Sequence[np.ndarray]) -> float:
-    """The cosine from which on two questions mean the same: above that of most pairs, for each model another."""
-    alike = [vector for vector in vectors if len(vector) == len(vectors[0])]
-    if len(alike) < 5:
-        return MOST_ALIKE
-    rows = np.stack(alike)
-    pairs = (rows @ rows.T)[np.triu_indices(len(rows), k=1)]
-    return float(np.clip(np.percentile(pairs, UNRELATED_PERCENTILE), LEAST_ALIKE, MOST_ALIKE))
+def _near(vectors: Sequence[np.ndarray | None]) -> np.ndarray:
+    """Which of these mean the same, as far as vectors tell: bool [count, count].
+
+    From which cosine on differs from model to model: above that of most pairs. Only vectors of one model are compared,
+    that of the first.
+    """
+    near = np.zeros((len(vectors), len(vectors)), dtype=bool)
+    known = [(place, vector) for place, vector in enumerate(vectors) if vector is not None]
+    alike = [(place, vector) for place, vector in known if len(vector) == len(known[0][1])]
+    if not alike:
+        return near
+    places = np.array([place for place, _ in alike])
+    rows = np.stack([vector for _, vector in alike])
+    cosines = rows @ rows.T
+    least = MOST_ALIKE
+    if len(rows) >= FEWEST_TO_TELL:
+        pairs = cosines[np.triu_indices(len(rows), k=1)]
+        least = float(np.clip(np.percentile(pairs, UNRELATED_PERCENTILE), LEAST_ALIKE, MOST_ALIKE))
+    near[np.ix_(places, places)] = cosines >= least
+    return near
 
 
 def _spoken(group: QuestionGroup) -> frozenset[str]:

@@ -141,6 +141,6 @@ def _logged(turn: Turn, outcome: str, seconds: float) -> LoggedQuestion:
         seconds=round(seconds, 3),
         tokens=turn.prompt_tokens + turn.completion_tokens,
         build=turn.build,
-        vector=None if vector is None or outcome not in GAPS else np.asarray(vector, dtype=np.float16).tobytes(),
+        vector=None if vector is None else np.asarray(vector, dtype=np.float16).tobytes(),
         about=about(question.session_id, question.text) if question.session_id else None,
     )

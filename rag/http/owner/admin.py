@@ -5,8 +5,6 @@ for that.
 """
 
 import asyncio
-import csv
-import io
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
@@ -14,12 +12,13 @@ from fastapi import APIRouter, Query, Response
 from fastapi.responses import FileResponse, JSONResponse
 from pydantic import BaseModel, Field
 
-from rag.chat.owner.gaps import find_gaps
+from rag.chat.owner.gaps import find_gaps, most_asked
 from rag.chat.owner.usage import of_day
 from rag.errors import Conflict, IndexUnavailable, NotFound
 from rag.http import bodies, problems
 from rag.http.admission import AdmittedRoute, rule
 from rag.http.owner import rebuild
+from rag.http.owner.tables import FORMS, Format, csv_of
 from rag.http.services import Services, WithServices
 from rag.http.site import STATIC
 from rag.search import builds
@@ -29,8 +28,6 @@ from rag.stores.protocols import QuestionFilter, QuestionStore
 router = APIRouter(route_class=AdmittedRoute)
 
 Days = Annotated[int, Query(ge=1, le=400, description="how many days back")]
-Format = Annotated[Literal["json", "csv"], Query()]
-FORMS: dict[int | str, dict[str, Any]] = {200: {"content": {"application/json": {}, "text/csv": {}}}}
 ADMIN_ERRORS = problems.described(401, 403, 404, 422, 429, 503)
 
 
@@ -43,11 +40,14 @@ async def page() -> FileResponse:
 @router.get("/admin/usage", summary="Questions, tokens and outages by day", responses={**FORMS, **ADMIN_ERRORS},
             response_class=JSONResponse)  # fmt: skip
 @rule(scope="admin")
-async def usage(services: WithServices, days: Days = 30, format: Format = "json") -> Response:
+async def usage(
+    services: WithServices, days: Days = 30, format: Format = "json",
+    table: Annotated[Literal["days", "cited", "never_cited"], Query(description="which of them, as CSV")] = "days",
+) -> Response:  # fmt: skip
     log = _store(services)
     by_day = [of_day(day, services.settings) for day in await log.days(days)]
-    if format == "csv":
-        return _csv(by_day)
+    if format == "csv" and table == "days":
+        return csv_of(by_day)
     build, cited = services.index.build, await log.cited(days)
     budget = await services.budgets.state() if services.budgets else None
     known: dict[str, str] = {}
@@ -61,11 +61,16 @@ async def usage(services: WithServices, days: Days = 30, format: Format = "json"
         }  # fmt: skip
     except IndexUnavailable:
         about = {"id": "", "passages": 0}
-    return JSONResponse({
-        "days": by_day, "build": about, "timestamp": bodies.now(), "site_name": services.settings.site_name,
-        "budget": {"spent": budget[0], "limit": budget[1], "currency": _currency(services)} if budget else None,
+    told = {
+        "days": by_day,
         "cited": [{"url": url, "title": known.get(url, ""), "times": times} for url, times in cited.items()],
         "never_cited": [{"url": url, "title": title} for url, title in known.items() if url not in cited],
+    }
+    if format == "csv":
+        return csv_of(told[table])
+    return JSONResponse({
+        **told, "build": about, "timestamp": bodies.now(), "site_name": services.settings.site_name,
+        "budget": {"spent": budget[0], "limit": budget[1], "currency": _currency(services)} if budget else None,
         "question_log": services.settings.question_log, "uploads": services.ingest is not None,
     })  # fmt: skip
 
@@ -78,11 +83,8 @@ async def questions(
     gaps: bool = False, limit: Annotated[int, Query(ge=1, le=1000)] = 200, format: Format = "json",
 ) -> Response:  # fmt: skip
     wanted = QuestionFilter(days=days, outcome=outcome, language=language, page=page, gaps=gaps)
-    rows = [
-        {name: value for name, value in asdict(group).items() if name not in ("vector", "build")}
-        for group in await _store(services).groups(wanted, limit=limit)
-    ]
-    return _csv(rows) if format == "csv" else JSONResponse({"questions": rows})
+    rows = await most_asked(_store(services), wanted, limit=limit)
+    return csv_of(rows) if format == "csv" else JSONResponse({"questions": rows})
 
 
 @router.get("/admin/gaps", summary="What the site does not answer, and what is the matter with each",
@@ -90,7 +92,7 @@ async def questions(
 @rule(scope="admin")
 async def gaps(services: WithServices, days: Days = 30, format: Format = "json") -> Response:
     rows = [asdict(gap) for gap in await find_gaps(_store(services), services.retriever, days=days)]
-    return _csv(rows) if format == "csv" else JSONResponse({"gaps": rows})
+    return csv_of(rows) if format == "csv" else JSONResponse({"gaps": rows})
 
 
 class BuildProgress(BaseModel):
@@ -143,18 +145,3 @@ def _store(services: Services) -> QuestionStore:
 def _currency(services: Services) -> str:
     site = services.settings.budget_site
     return site.currency if site else ""
-
-
-def _csv(rows: list[dict[str, Any]]) -> Response:
-    """The rows as a table. A text that a spreadsheet would take for a formula gets an apostrophe before it."""
-    written = io.StringIO()
-    if rows:
-        writer = csv.DictWriter(written, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows({name: _harmless(value) for name, value in row.items()} for row in rows)
-    return Response(written.getvalue(), media_type="text/csv; charset=utf-8")
-
-
-def _harmless(value: Any) -> Any:
-    text = " | ".join(map(str, value)) if isinstance(value, list) else value
-    return f"'{text}" if isinstance(text, str) and text.startswith(("=", "+", "-", "@", "\t", "\r")) else text

@@ -101,10 +101,10 @@ function showChart(days) {
 }
 
 const GOOD = new Set(["closed"]);
+const others = (row) => row.examples.slice(1).map((example) => el("p", example, { class: "quiet" }));
 function showGaps(gaps) {
-  const more = (gap) => gap.examples.slice(1).map((example) => el("p", example, { class: "quiet" }));
   $("gaps").replaceChildren(table(gaps, [
-    ["Question", (gap) => [el("b", gap.question), ...more(gap), gap.reason ? el("p", `“${gap.reason}”`, { class: "quiet" }) : null]],
+    ["Question", (gap) => [el("b", gap.question), ...others(gap), gap.reason ? el("p", `“${gap.reason}”`, { class: "quiet" }) : null]],
     ["Asked", (gap) => number(gap.count), true],
     ["What is the matter", (gap) => el("span", gap.meaning, { class: `tag ${GOOD.has(gap.diagnosis) ? "good" : "bad"}` })],
     ["Nearest page", (gap) => (gap.nearest_url ? link(gap.nearest_url, gap.nearest_title) : "–")],
@@ -116,7 +116,7 @@ function showQuestions(questions, mode) {
   $("questions").replaceChildren(
     ...(mode === "all" ? [] : [el("p", `QUESTION_LOG is ${mode}: ${mode === "off" ? "no question is kept." : "only what was not answered well is kept."}`, { class: "quiet" })]),
     table(questions, [
-      ["Question", (row) => row.question],
+      ["Question", (row) => [row.question, ...others(row)]],
       ["Asked", (row) => number(row.count), true],
       ["Not answered", (row) => number(row.unanswered), true],
       ["Disliked", (row) => number(row.disliked), true],
@@ -139,7 +139,7 @@ function showRest(usage, thumbs) {
   $("never").replaceChildren(table(never.slice(0, 20), [["Page", (row) => link(row.url, row.title)]], "Every page was cited.", "Never cited"), ...(never.length > 20 ? [el("p", `and ${number(never.length - 20)} more`, { class: "quiet" })] : []));
   $("days-table").replaceChildren(table([...usage.days].reverse(), [
     ["Day", (day) => day.day, "date"], ["Asked", (day) => number(day.questions), true], ["Answered", (day) => number(day.answered), true],
-    ["Quoted", (day) => number(day.quoted), true], ["Nothing found", (day) => number(day.nothing_found), true], ["Failed", (day) => number(day.failed), true],
+    ["Own words", (day) => number(day.own_words), true], ["Quoted", (day) => number(day.quoted), true], ["Nothing found", (day) => number(day.nothing_found), true], ["Failed", (day) => number(day.failed), true],
     ["Tokens", (day) => number(day.prompt_tokens + day.completion_tokens), true], ["Cost", (day) => (day.cost === null ? "–" : day.cost.toFixed(3)), true],
     ["First words", (day) => (day.first_token_ms === null ? "–" : `${number(day.first_token_ms)} ms`), true], ["Limited", (day) => `${number(day.degraded_minutes)} min`, true],
   ], "Nothing was asked in this time.", "Figures by day"));
@@ -267,13 +267,21 @@ $("rollback").addEventListener("click", () =>
     .then(() => setTimeout(show, 2000))
     .catch(trouble),
 );
+const TABLES = {
+  gaps: () => `admin/gaps?${query()}`,
+  questions: () => `admin/questions?${query()}&limit=1000`,
+  usage: () => `admin/usage?${query()}`,
+  cited: () => `admin/usage?${query()}&table=cited`,
+  never_cited: () => `admin/usage?${query()}&table=never_cited`,
+  thumbs: () => "feedback?limit=1000",
+};
 for (const table of document.querySelectorAll("[data-csv]")) {
   table.setAttribute("role", "button");
   table.tabIndex = 0;
   const name = table.dataset.csv;
   const download = async () => {
     try {
-      const file = await (await ask(`admin/${name}?${query()}&format=csv`)).blob();
+      const file = await (await ask(`${TABLES[name]()}&format=csv`)).blob();
       const address = URL.createObjectURL(file);
       el("a", "", { href: address, download: `${name}.csv` }).click();
       setTimeout(() => URL.revokeObjectURL(address), 10_000);

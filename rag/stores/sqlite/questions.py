@@ -4,6 +4,7 @@ questions    one row a question that is kept
 figures      sums by day: how many questions, what became of them, tokens, times
 cited        how often an answer of a day cited a page
 degraded     the minutes in which an answer had to do without something
+vectors      of each different question that is kept, the vector
 """
 
 import asyncio
@@ -36,7 +37,7 @@ _MIGRATIONS = (
         build TEXT NOT NULL,
         rating TEXT NOT NULL DEFAULT '',
         reason TEXT NOT NULL DEFAULT '',
-        vector BLOB,                -- float16, of those that were not answered
+        vector BLOB,                -- of the first version; see the table below
         about BLOB                  -- one question of one conversation
     );
     CREATE INDEX questions_by_words ON questions (words, day, outcome, rating);
@@ -50,17 +51,26 @@ _MIGRATIONS = (
     CREATE TABLE pruning (one INTEGER PRIMARY KEY CHECK (one = 1), day INTEGER NOT NULL);
     INSERT INTO pruning VALUES (1, 0);
     """,
+    # Aside, so that whoever groups a million questions does not read their vectors.
+    """
+    CREATE TABLE vectors (words TEXT PRIMARY KEY, vector BLOB NOT NULL);
+    INSERT OR IGNORE INTO vectors SELECT words, vector FROM questions WHERE vector IS NOT NULL;
+    UPDATE questions SET vector = NULL WHERE vector IS NOT NULL;
+    """,
 )
 _INSERT = """
 INSERT INTO questions
-    (day, at, question, words, outcome, language, page, similarity, seconds, tokens, build, vector, about)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    (day, at, question, words, outcome, language, page, similarity, seconds, tokens, build, about)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 _GROUPS = """
 SELECT max(question), count(*), max(at), sum(outcome IN ('nothing_found', 'uncited', 'quoted')), sum(rating = 'down'),
-       max(language), max(page), avg(similarity), max(vector), max(reason), max(outcome), max(build)
+       max(language), max(page), avg(similarity), words, max(reason), max(outcome), max(build)
 FROM questions WHERE {where} GROUP BY words ORDER BY count(*) DESC, max(at) DESC LIMIT ?
 """
+_ORPHANED = (
+    "DELETE FROM vectors WHERE {which} NOT EXISTS (SELECT 1 FROM questions WHERE questions.words = vectors.words)"
+)
 
 
 class SqliteQuestions:
@@ -109,6 +119,12 @@ class SqliteQuestions:
             day, minute = int(now // DAY_S), int(now // 60)
             connection.executemany(_INSERT, [_row(entry, day, minute * 60.0) for entry in entries])
             connection.executemany(
+                # One model's is as good as another of its; another model's has mostly another length.
+                "INSERT INTO vectors VALUES (?, ?) ON CONFLICT (words) DO UPDATE SET vector = excluded.vector "
+                "WHERE length(vector) <> length(excluded.vector)",
+                [(entry.words, entry.vector) for entry in entries if entry.vector is not None],
+            )
+            connection.executemany(
                 "INSERT INTO figures VALUES (?, ?, ?) "
                 "ON CONFLICT (day, what) DO UPDATE SET amount = amount + excluded.amount",
                 [(day, what, amount) for what, amount in figures.items() if amount],
@@ -123,6 +139,7 @@ class SqliteQuestions:
             connection.execute("UPDATE pruning SET day = ? WHERE day < ?", (day, day))
             if connection.changes():
                 connection.execute("DELETE FROM questions WHERE day <= ?", (day - self._days,))
+                connection.execute(_ORPHANED.format(which=""))
                 connection.execute("DELETE FROM figures WHERE day <= ?", (day - FIGURES_KEPT_DAYS,))
                 connection.execute("DELETE FROM cited WHERE day <= ?", (day - FIGURES_KEPT_DAYS,))
                 connection.execute("DELETE FROM degraded WHERE minute <= ?", ((day - FIGURES_KEPT_DAYS) * 1440,))
@@ -138,7 +155,10 @@ class SqliteQuestions:
 
     def _forget(self, abouts: Sequence[bytes]) -> None:
         with self._file.transaction() as connection:
-            connection.executemany("DELETE FROM questions WHERE about = ?", [(one,) for one in abouts])
+            for about in abouts:
+                gone = "DELETE FROM questions WHERE about = ? RETURNING words"
+                words = [(one,) for (one,) in connection.execute(gone, (about,)).fetchall()]
+                connection.executemany(_ORPHANED.format(which="words = ? AND"), words)
         self._file.empty_log()
 
     def _groups(self, wanted: QuestionFilter, limit: int) -> list[QuestionGroup]:
@@ -151,11 +171,15 @@ class SqliteQuestions:
         ) if value]  # fmt: skip
         where = " AND ".join(condition for condition, _ in conditions)
         rows = self._file.read(_GROUPS.format(where=where), (*(value for _, value in conditions), limit))
+        asked = ", ".join("?" * len(rows))
+        vectors = dict(
+            self._file.read(f"SELECT words, vector FROM vectors WHERE words IN ({asked})", [row[8] for row in rows])  # noqa: S608 - only question marks
+        )
         return [
             QuestionGroup(
                 question=row[0], count=row[1], last_at=self._date(row[2]), unanswered=row[3], disliked=row[4],
-                language=row[5], page=row[6], similarity=row[7], vector=row[8], reason=row[9], outcome=row[10],
-                build=row[11],
+                language=row[5], page=row[6], similarity=row[7], vector=vectors.get(row[8]), reason=row[9],
+                outcome=row[10], build=row[11],
             )
             for row in rows
         ]  # fmt: skip
@@ -188,5 +212,5 @@ class SqliteQuestions:
 def _row(entry: LoggedQuestion, day: int, at: float) -> tuple[Any, ...]:
     return (
         day, at, entry.question, entry.words, entry.outcome, entry.language, entry.page, entry.similarity,
-        entry.seconds, entry.tokens, entry.build, entry.vector, entry.about,
+        entry.seconds, entry.tokens, entry.build, entry.about,
     )  # fmt: skip
