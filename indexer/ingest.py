@@ -55,7 +55,7 @@ async def work(library: Library, *, root: Path, embedder: Embedder) -> None:
         if batch := _batch(library.waiting()):
             try:
                 await _one_batch(library, batch, root=root, embedder=embedder)
-            except (UpstreamError, IndexUnavailable) as error:
+            except (UpstreamError, IndexUnavailable, OSError) as error:
                 reason = _why_it_waits(error)
                 log.warning("uploads wait", extra={"reason": str(error), "documents": len(batch)})
                 for record in batch:
@@ -121,7 +121,9 @@ def _failed(library: Library, record: Record, reason: str) -> None:
     log.info("document cannot be indexed", extra={"document": record.id, "reason": reason})
 
 
-def _why_it_waits(error: UpstreamError | IndexUnavailable) -> str:
+def _why_it_waits(error: UpstreamError | IndexUnavailable | OSError) -> str:
+    if isinstance(error, OSError):
+        return "the disk of the index does not take it at the moment; it is tried again"
     if isinstance(error, UpstreamError):
         return "the embedding model cannot be reached at the moment; it is tried again"
     return "there is no index that it could stand beside; it is tried again"

@@ -118,7 +118,8 @@ class Library:
             present = self._read(record.id)
             if present is None or present.version != record.version or present.status == "removed":
                 return
-            tries = present.tries + (status == "reading")
+            # What was begun and ended in order, however it ended, was no death.
+            tries = present.tries + (status == "reading") if status in ("reading", "embedding") else 0
             if passages is None:
                 passages = present.passages
             self._write(replace(present, status=status, reason=reason, passages=passages, tries=tries))

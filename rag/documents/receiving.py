@@ -15,6 +15,8 @@ from rag.upload_sizes import shown_size
 SPARE_BYTES = 64 * 1024 * 1024
 """Left free on the disk, whatever comes: conversations and the index need it more."""
 
+LOOK_EVERY_BYTES = 1_000_000
+
 
 @dataclass(frozen=True, slots=True)
 class Received:
@@ -44,6 +46,9 @@ class Receiving:
             raise BodyTooLarge(detail=f"{self.name} is larger than {shown_size(self._limit)}.")
         self._digest.update(data)
         try:
+            if self._bytes // LOOK_EVERY_BYTES > (self._bytes - len(data)) // LOOK_EVERY_BYTES:
+                # Others may be receiving, too.
+                require_room(self._path.parent, 0)
             self._file.write(data)
         except OSError as error:
             raise StorageFull(f"{self._path}: {error.strerror}") from None
@@ -72,8 +77,7 @@ class Places:
     def begin(self, name: str) -> Receiving:
         """Raises `StorageFull` where the disk has no room for a file of the largest size."""
         try:
-            if shutil.disk_usage(self._folder).free < SPARE_BYTES + self._limit:
-                raise StorageFull(f"{self._folder}: less than {shown_size(SPARE_BYTES + self._limit)} are free")
+            require_room(self._folder, self._limit)
             self._begun.append(Receiving(name, self._folder / str(len(self._begun)), limit_bytes=self._limit))
         except OSError as error:
             raise StorageFull(f"{self._folder}: {error.strerror}") from None
@@ -82,6 +86,12 @@ class Places:
     def abandon(self) -> None:
         for one in self._begun:
             one.abandon()
+
+
+def require_room(folder: Path, count: int) -> None:
+    """Raises `StorageFull` unless the disk has so many bytes beside those to spare. Raises OSError."""
+    if shutil.disk_usage(folder).free < SPARE_BYTES + count:
+        raise StorageFull(f"{folder}: less than {shown_size(SPARE_BYTES + count)} are free")
 
 
 @contextmanager

@@ -71,7 +71,7 @@ def term_hash(term: str) -> int:
     return value | 1 if term.startswith(GRAM_MARK) else value & ~1
 
 
-def _hashes(terms: Iterable[str]) -> list[int]:
+def hashes_of(terms: Iterable[str]) -> list[int]:
     return [term_hash(one) if len(one) <= LONGEST_REMEMBERED else term_hash.__wrapped__(one) for one in terms]
 
 
@@ -109,7 +109,7 @@ def _set_aside(scratch: Path, passages: Iterable[tuple[str, str, str, str]]) -> 
         weighted = _weigh(Entry(*entry))
         languages.add(entry[3])
         lengths.append(sum(frequency for term, frequency in weighted.items() if not term.startswith(GRAM_MARK)))
-        hashes.extend(_hashes(weighted))
+        hashes.extend(hashes_of(weighted))
         rows.extend([row] * len(weighted))
         frequencies.extend(weighted.values())
         if len(hashes) >= POSTINGS_PER_RUN:
@@ -277,15 +277,11 @@ class Lexical:
             whole += idf
         return [sum_ / whole for sum_ in met] if whole else [1.0] * len(places)
 
-    def postings(self, asked: Sequence[str]) -> list[tuple[NDArray[np.int32], NDArray[np.float32]] | None]:
-        """Rows and shares of each term; None for a term that no passage has."""
-        return [(self._rows[span], self._impacts[span]) if span else None for span in self._spans(asked)]
-
     def _spans(self, asked: Sequence[str]) -> list[slice | None]:
         """Where each term's postings are; None for a term that no passage has."""
         if not asked or not len(self._hashes):
             return [None] * len(asked)
-        sought = np.array(_hashes(asked), dtype=np.uint64)
+        sought = np.array(hashes_of(asked), dtype=np.uint64)
         places = self._hashes.searchsorted(sought)
         known = (self._hashes.take(places, mode="clip") == sought).nonzero()[0]
         places = places[known]

@@ -1,13 +1,14 @@
 """The live build with what was added to it: searched as one, each passage weighed by all of them."""
 
 import zlib
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from rag.search.hot.generation import Added, Generation
 from rag.search.hot.meaning import LayeredVectors
-from rag.search.hot.parts import Part, shared
+from rag.search.hot.parts import Part
 from rag.search.hot.words import LayeredWords
 from rag.search.hybrid import Build
 from rag.types import Passage
@@ -28,16 +29,15 @@ class LayeredBuild(Build):
         left_out = set(generation.segments) - set(segments)
         self.id = f"{base.id}+{generation.id}" + (f"-{zlib.crc32(repr(sorted(left_out)).encode())}" if left_out else "")
         self._parts = [Part(base, 0), *_parts(segments, self.added, base.count)]
+        self._firsts = [part.first for part in self._parts]
         self.count = sum(part.count for part in self._parts)
         self._vectors = LayeredVectors(self._parts, [part.build._vectors for part in self._parts])
         self.lexical = LayeredWords(self._parts)
 
     def passage(self, row: int) -> Passage:
-        if row < self.base.count:
-            return self.base.passage(row)
-        wanted = np.array([row], dtype=np.int64)
-        part, _ = next(shared(self._parts, wanted))
-        return part.build.passage(int(part.own(wanted)[0]))
+        part = self._parts[bisect_right(self._firsts, row) - 1]
+        own = row - part.first
+        return part.build.passage(own if part.live is None else int(part.live[own]))
 
     def passages(self) -> Iterator[Passage]:
         return (self.passage(row) for row in range(self.count))

@@ -56,6 +56,22 @@ def test_a_document_that_failed_is_tried_again_when_it_comes_again(library: Libr
     assert (again.status, again.version) == ("queued", 2)
 
 
+def test_only_deaths_count_as_tries(library: Library) -> None:
+    [record] = put(library, ("a.md", b"one"))
+
+    def tries() -> int:
+        present = library.get(record.id)
+        assert present is not None
+        return present.tries
+
+    for number in range(1, 4):
+        library.mark(record, "reading")
+        library.mark(record, "embedding")
+        assert tries() == number
+    library.mark(record, "queued", reason="it waits")
+    assert tries() == 0
+
+
 def test_what_was_discarded_is_wanted_by_nobody_and_comes_back_under_another_id(library: Library) -> None:
     [record] = put(library, ("a.md", b"one"))
     assert library.is_wanted(record.id, record.sha256)
