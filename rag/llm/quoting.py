@@ -60,8 +60,9 @@ class QuotingChat:
     async def complete(self, prompt: Prompt, *, deadline: Deadline) -> Completion:
         """The whole answer, in Markdown. Needs no time, so that `deadline` does not matter.
 
-        The best quote reads as its page does; others that are worth it follow in a quote's marks, below `MORE`. Where
-        no passage has enough of the question's words, the answer says so and offers pages instead of quotes.
+        The best quote reads as its page does; others that are worth it follow in a quote's marks, below `MORE`. One
+        with half of the question's words or fewer is quoted alone, as what comes closest; where no passage has any of
+        them, the answer offers pages instead.
         """
         return Completion(text=self._answer(prompt), prompt_tokens=0, completion_tokens=0)
 
@@ -75,14 +76,16 @@ class QuotingChat:
         asked = _content(prompt.question) if self._found_by_words else {}
         quotes = [_Quote.of(number, hit, prompt.question, asked) for number, hit in enumerate(prompt.hits, start=1)]
         quotes.sort(key=lambda quote: -quote.weight)
-        best = quotes[0]
-        if asked and not best.fits(asked):
-            everywhere = {word for quote in quotes for word in quote.said}
-            return _nothing_fits([word for word in asked if word not in everywhere], prompt)
+        if asked and not any(quote.said for quote in quotes):
+            return _nothing_fits(list(asked), prompt)
+        best, opening = quotes[0], prompt.sentences[self._opening]
         others = [quote for quote in quotes[1:QUOTED] if quote.weight >= LEAST_SHARE * best.weight]
         missing = [word for word in asked if not any(word in quote.said for quote in (best, *others))]
-        admission = _saying("answer_unmentioned", prompt, missing) if missing else ""
-        opening = " ".join(filter(None, [prompt.sentences[self._opening], admission]))
+        if asked and not best.fits(asked):
+            others = []
+            opening = _saying("answer_closest", prompt, [word for word in asked if word not in best.said])
+        elif missing:
+            opening = f"{opening} {_saying('answer_unmentioned', prompt, missing)}"
         more = [f"#### {prompt.sentences[MORE]}", *(other.within_marks() for other in others)] if others else []
         return "\n\n".join([opening, best.as_prose(), *more])
 
@@ -167,8 +170,8 @@ def _mentioned(asked: Mapping[str, Sequence[str]], text: str, passage: Passage, 
 def _nothing_fits(missing: Sequence[str], prompt: Prompt) -> str:
     pages = {hit.passage.url: hit.passage.title or hit.passage.source for hit in reversed(prompt.hits)}
     links = [f"- {_link(title, url)}" for url, title in reversed(pages.items())][:QUOTED]
-    plain = [_saying("answer_unmatched", prompt, missing)] if missing else []
-    return "\n\n".join([*plain, prompt.sentences["answer_nearest"], "\n".join(links)])
+    plain = _saying("answer_unmatched", prompt, missing)
+    return "\n\n".join([plain, prompt.sentences["answer_nearest"], "\n".join(links)])
 
 
 def _link(label: str, url: str) -> str:

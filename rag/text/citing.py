@@ -8,7 +8,7 @@ import math
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 from rag.text.fragments import directive
@@ -33,7 +33,8 @@ FEWEST_WORDS = 3
 Mark = tuple[int, int, int]
 """Begin, end and number of a citation in an answer."""
 
-_SENTENCE_END = re.compile(r"[.!?](?=\s)|[。！？]|\n")
+# One class first: with it alone most of a text is passed over.
+_SENTENCE_END = re.compile(r"[.!?\n。！？](?:(?<![.!?])|(?=\s))")
 _SPACELESS = re.compile(r"[\u0e01-\u0eff\u1000-\u109f\u1780-\u17dd\u3041-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 _SPACELESS_RUN = _SPACELESS.pattern.replace("]", "]{2,}")
 _WORDS = re.compile(rf"{_SPACELESS_RUN}|[^\W_]{{2,}}")
@@ -83,11 +84,12 @@ def cited_at(hits: Sequence[Hit], found: Iterable[Citation], *, question: str, q
     words: dict[int, str] = {}
     for one in found:
         words.setdefault(one.number - 1, one.words)
-    return tuple(
-        replace(hit, passage=quoted_at(hit.passage, words[place]) if quoted and place in words
-                else led_to(hit.passage, words.get(place, ""), question=question))
+    linked = [
+        quoted_at(hit.passage, words[place]) if quoted and place in words
+        else led_to(hit.passage, words.get(place, ""), question=question)
         for place, hit in enumerate(hits)
-    )  # fmt: skip
+    ]  # fmt: skip
+    return tuple(Hit(to, hit.score, hit.similarity, hit.row) for to, hit in zip(linked, hits, strict=True))
 
 
 def quoted_at(passage: Passage, quote: str) -> Passage:
@@ -104,9 +106,14 @@ def quoted_at(passage: Passage, quote: str) -> Passage:
 
 
 def led_to(passage: Passage, words: str, *, question: str = "") -> Passage:
-    """The passage, linked at the section and the sentence of it that share most with `words`, or else the question."""
-    if not passage.sections or not (words or (question and len(passage.sections) > 1)):
+    """The passage, linked at the section and the sentence of it that share most with `words`.
+
+    Without `words` at the section that has most of the question's, where there are several.
+    """
+    if not passage.sections:
         return passage
+    if not words:
+        return _asked_for(passage, question) if question and len(passage.sections) > 1 else passage
     shared = _Shared.of(passage, words, question)
     section = _section(passage, shared)
     for start, end in shared.sentences(section):
@@ -127,9 +134,24 @@ def own_text(passage: Passage) -> str:
 
 def _linked(passage: Passage, section: Section, span: tuple[int, int] | None) -> Passage:
     fragment = directive(passage.text[slice(*span)]) if span else ""
-    return replace(
-        passage, headings=section.headings, anchor=section.anchor, fragment=fragment, sections=(section,)
+    # `replace` takes several times as long, and every answer links five passages.
+    return Passage(
+        text=passage.text, title=passage.title, headings=section.headings, url=passage.url, anchor=section.anchor,
+        source=passage.source, language=passage.language, fragment=fragment, sections=(section,),
     )  # fmt: skip
+
+
+def _asked_for(passage: Passage, question: str) -> Passage:
+    """The passage, linked at the section with most of the question's words, the first of equal ones."""
+    tokens = _tokens(question)
+    best, most = passage.sections[0], -1.0
+    said = [f"{' '.join(one.headings[-1:])}\n{passage.text[one.start : one.end]}".lower() for one in passage.sections]
+    having = {token: [token in text for text in said] for token in tokens}
+    for place, section in enumerate(passage.sections):
+        weight = sum(1 / sum(having[token]) for token in tokens if having[token][place])
+        if weight > most:
+            best, most = section, weight
+    return _linked(passage, best, next(iter(best.phrases), None))
 
 
 def _section(passage: Passage, shared: "_Shared") -> Section:
@@ -194,7 +216,7 @@ class _Shared:
 
 def _found(text: str, token: str) -> Iterator[int]:
     """Where a word begins with the token, and ends soon after it unless the token is the beginning of a long one."""
-    is_whole_word = not _SPACELESS.match(token)
+    is_whole_word = token.isascii() or not _SPACELESS.match(token)
     at = text.find(token)
     while at >= 0:
         after = at + len(token)
@@ -211,7 +233,7 @@ def _tokens(text: str) -> frozenset[str]:
     """What words are told apart by: how they begin; pairs of characters where a script has no spaces."""
     found: set[str] = set()
     for word in _WORDS.findall(text.lower()):
-        if _SPACELESS.match(word):
+        if not word.isascii() and _SPACELESS.match(word):
             found.update(word[at : at + 2] for at in range(len(word) - 1))
         else:
             found.add(word[:STEM_LETTERS].removesuffix("s") if len(word) > STEM_LETTERS // 2 else word)

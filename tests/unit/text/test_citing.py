@@ -136,8 +136,15 @@ def test_a_quote_is_all_that_stands_before_its_number() -> None:
 def test_a_source_leads_where_it_is_cited_first_and_the_others_where_the_question_is() -> None:
     hits = [Hit(KETTLE, 1.0, 0.5, row) for row in range(3)]
     found = [Citation(0, 3, 1, "vinegar and the seal"), Citation(5, 8, 1, "three minutes")]
-    linked = cited_at(hits, found, question="How does it click?", quoted=False)
-    assert [opened_at(hit.passage)[1] for hit in linked] == ["Never use vinegar on", *["It clicks when it"] * 2]
+    linked = cited_at(hits, found, question="Descale it monthly?", quoted=False)
+    assert [opened_at(hit.passage)[1] for hit in linked] == ["Never use vinegar on", *["Descale it once a"] * 2]
+    assert [(hit.score, hit.similarity, hit.row) for hit in linked] == [(1.0, 0.5, row) for row in range(3)]
+
+
+def test_a_question_leads_to_the_section_that_is_headed_like_it() -> None:
+    assert opened_at(led_to(KETTLE, "", question="How do I call the program?")) == ("part-2", "")
+    assert opened_at(led_to(KETTLE, "", question="Saturn?"))[0] == "part-0"
+    assert led_to(KETTLE, "") is KETTLE
 
 
 @pytest.mark.parametrize(
