@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from email import message_from_bytes
 from email.message import Message
@@ -12,6 +12,8 @@ from typing import Any
 from aiosmtpd.controller import Controller
 
 from tests.support.waiting import free_port
+
+LONGEST_HELD_S = 20.0
 
 
 @dataclass
@@ -53,22 +55,27 @@ class Webhook:
     answers: list[int] = field(default_factory=list)
     got: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
     """Headers in lower case, and body; of refused ones too."""
+    answering: threading.Event = field(default_factory=threading.Event)
+    """While it is not set, requests are taken and not answered."""
 
 
 @contextmanager
 def webhook(*, answers: list[int] | None = None) -> Iterator[Webhook]:
     hook = Webhook(answers=list(answers or []))
+    hook.answering.set()
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             hook.got.append(({name.lower(): value for name, value in self.headers.items()}, body))
+            hook.answering.wait(LONGEST_HELD_S)
             status = hook.answers.pop(0) if hook.answers else 200
-            self.send_response(status)
-            if status == 302:
-                self.send_header("Location", f"{hook.url}elsewhere")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+            with suppress(OSError):  # who sent it may be dead by now
+                self.send_response(status)
+                if status == 302:
+                    self.send_header("Location", f"{hook.url}elsewhere")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
 
         def log_message(self, *_: object) -> None:
             pass
