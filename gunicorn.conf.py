@@ -143,12 +143,12 @@ def _require_a_good_build() -> None:
     root = _settings.vector_db_path
     manifest = builds.verify(builds.folder_of(root, builds.live_id(root)))
     made_with = manifest.get("embedding", {}).get("model")
-    for endpoint in () if _settings.demo else _settings.embeddings_endpoints[:1]:
-        if made_with != endpoint.model_name:
-            raise BuildMismatch(
-                f"the build in {root} was made with the embedding model {made_with!r}, the settings name "
-                f"{endpoint.model_name!r}; run: python -m indexer build SOURCE, or set the model it was made with"
-            )
+    wanted = _settings.embedding_model
+    if wanted is not None and made_with != wanted:
+        raise BuildMismatch(
+            f"the build in {root} was made with the embedding model {made_with!r}, the settings name "
+            f"{wanted!r}; run: python -m indexer build SOURCE, or set the model it was made with"
+        )
 
 
 def _open_metrics() -> None:

@@ -24,6 +24,7 @@ try:
     from rag.llm.client import Upstream
     from rag.llm.entra.renewal import authorised
     from rag.llm.http_client import http_client
+    from rag.llm.local.sentences import missing_packages
     from rag.llm.resilience import RetryBudget
     from rag.ops.preflight import Finding, check_all
     from rag.settings import Settings
@@ -129,6 +130,8 @@ def main(arguments: Sequence[str]) -> int:
     if options.demo:
         os.environ["DEMO"] = "true"
         os.environ.setdefault("LOG_FORMAT", "text")
+        if not missing_packages():
+            os.environ.setdefault("EMBEDDINGS", "local")
         # A newcomer's terminal ends with the address, not with a log.
         os.environ.setdefault("LOG_LEVEL", "warning")
     settings, config_faults = Settings.with_faults()

@@ -25,9 +25,9 @@ from rag.errors import ConfigError, IndexUnavailable, RagError, UpstreamError, U
 from rag.llm import model_quirks
 from rag.llm.azure import AzureEmbedder
 from rag.llm.client import Upstream
-from rag.llm.embedded import LocalEmbedder
 from rag.llm.entra.renewal import authorised
 from rag.llm.http_client import http_client
+from rag.llm.opening import own_embedder
 from rag.llm.resilience import RetryBudget
 from rag.public_addresses import is_public
 from rag.search import builds
@@ -44,8 +44,8 @@ QUESTION_TIMEOUT_S = 20.0
 async def _embedder(settings: Settings) -> AsyncIterator[Embedder]:
     if missing := settings.missing("EMBEDDINGS"):
         raise ConfigError(missing)
-    if settings.demo:
-        yield LocalEmbedder()
+    if (own := own_embedder(settings)) is not None:
+        yield own
         return
     async with http_client(connections=16) as client:
         endpoints = settings.embeddings_endpoints

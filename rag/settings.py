@@ -19,6 +19,8 @@ from rag.errors import ConfigError
 from rag.settings_table import SettingsTable
 from rag.types import Endpoint
 
+LOCAL_MODEL = "universal-sentence-encoder-multilingual-3"
+"""What an index says it was made with where `EMBEDDINGS` is `local`."""
 DEMO_ROOT = Path(".demo")
 """Where the demo keeps its index and its state, so that it never touches the real ones."""
 DEMO_QUESTIONS = (
@@ -111,8 +113,17 @@ class Settings(SettingsTable):
 
     @property
     def embeddings_endpoints(self) -> tuple[Endpoint, ...]:
-        """Where vectors come from, in the order given."""
+        """Where vectors come from, in the order given; nowhere outside with the local model."""
+        if self.embeddings == "local":
+            return ()
         return self._endpoints("EMBEDDINGS", self.embeddings_urls, self.embeddings_api_keys, self.embeddings_models)
+
+    @property
+    def embedding_model(self) -> str | None:
+        """The name of the model that an index must be made with; None where nothing says so."""
+        if self.embeddings == "local":
+            return LOCAL_MODEL
+        return None if self.demo or not self.embeddings_urls else self.embeddings_endpoints[0].model_name
 
     @property
     def keys_file(self) -> Path:
@@ -148,6 +159,8 @@ class Settings(SettingsTable):
             return []
         lines = []
         for kind in kinds:
+            if kind == "EMBEDDINGS" and self.embeddings == "local":
+                continue
             urls = getattr(self, f"{kind.lower()}_urls")
             # Where all of them take tokens nobody needs a key.
             needs_keys = not urls or not all(self._takes_tokens(url) for url in urls)

@@ -30,8 +30,8 @@ POLL_S = 0.1
 PIECE_CHARS = 120
 """Of an answer that is streamed from memory, in one delta."""
 SHAPES_ANSWERS = (
-    "chat_urls", "chat_models", "embeddings_urls", "embeddings_models", "site_name", "site_url", "max_vector_results",
-    "similarity_threshold", "query_rewrite", "chat_temperature", "chat_max_tokens",
+    "chat_urls", "chat_models", "embeddings_urls", "embeddings_models", "embeddings", "site_name", "site_url",
+    "max_vector_results", "similarity_threshold", "query_rewrite", "chat_temperature", "chat_max_tokens",
 )  # fmt: skip
 """The settings that make another answer of the same question; the instructions do so too."""
 

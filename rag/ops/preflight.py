@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 from rag.errors import IndexUnavailable, UpstreamError, UpstreamRejected
 from rag.llm import model_quirks
 from rag.llm.entra import tokens
+from rag.llm.local.sentences import REMEDY, missing_packages
 from rag.ops import access_checks, identity_checks, store_checks, wording_checks
 from rag.search.hybrid import open_build
 from rag.settings import Settings, variable_of
@@ -145,6 +146,14 @@ def _models(settings: Settings, faulty: set[str], *, asked: bool) -> Iterator[Fi
     for line in missing:
         what, _, remedy = line.partition(": ")
         yield Finding("fault", "models", what, remedy)
+    if settings.embeddings == "local":
+        absent = missing_packages()
+        needed = f"EMBEDDINGS=local: not installed: {', '.join(absent)}"
+        yield (
+            Finding("fault", "embeddings", needed, REMEDY)
+            if absent
+            else Finding("ok", "embeddings", f"{settings.embedding_model}, inside the server")
+        )
     if settings.demo:
         yield Finding("ok", "models", "embedded, without key or network: answers quote the best passages")
     elif not missing and not asked:
@@ -157,7 +166,7 @@ def _index(settings: Settings, probe: Probe | None, *, strict: bool) -> Iterator
     endpoints = () if settings.demo else settings.embeddings_endpoints
     dimensions = None
     try:
-        build = open_build(settings.vector_db_path, model=endpoints[0].model_name if endpoints else None)
+        build = open_build(settings.vector_db_path, model=settings.embedding_model)
     except IndexUnavailable as error:
         what, _, remedy = str(error).partition("; ")
         yield Finding("fault", "index", what, (remedy or REBUILD).removeprefix("run: "))

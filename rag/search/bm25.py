@@ -84,8 +84,8 @@ def write(
     lengths are measured by that, and no gram is left out, since only all parts together tell which are frequent.
 
     The postings, some 300 a passage, never stand in memory all at once: sorted runs of `POSTINGS_PER_RUN` wait on disk
-    (16 bytes a posting), and are laid out through memory maps. Only the vocabulary (some 50 bytes a term), bounded
-    caches and one length a passage are held throughout.
+    (16 bytes a posting), and are laid out through memory maps. Held throughout are the vocabulary (some 50 bytes a
+    term), bounded caches and a length a passage.
     """
     with TemporaryDirectory(dir=folder, prefix="lexical-runs-") as scratch:
         lengths, languages, runs = _set_aside(Path(scratch), passages)
@@ -226,6 +226,10 @@ class Lexical:
     def words(self, question: str) -> list[tuple[str, ...]]:
         """What `question` asks of this index: see `rag.text.terms.query_terms`."""
         return _words(question, tuple(self.languages))
+
+    def knows(self, forms: Sequence[str]) -> bool:
+        """Whether any passage has any of `forms`."""
+        return any(self._spans(forms))
 
     def scores(self, words: Iterable[Sequence[str]]) -> NDArray[np.float32]:
         """BM25 of every passage, shape [passages], for `words` as `Lexical.words` gives them; 0 where none occurs."""

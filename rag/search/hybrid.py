@@ -5,7 +5,7 @@ Files and publishing are `builds`' business, vectors are `vectors`', ranking is 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,10 @@ from rag.search.duplicates import says_the_same
 from rag.search.owner.answers import OwnAnswers
 from rag.search.owner.synonyms import Forms, Synonyms
 from rag.search.passages import Passages
-from rag.text.terms import content_words, is_foreign, is_spaceless
+from rag.search.spelling import vocabulary
+from rag.search.spelling.correction import completed
+from rag.search.spelling.vocabulary import Vocabulary
+from rag.text.terms import content_words, is_foreign, is_spaceless, stems, words
 from rag.types import Hit, Passage
 
 ALIKE = 0.9
@@ -47,6 +50,10 @@ class Build:
             self._vectors = vectors.opened(folder, manifest["index"])
             self._passages = Passages(folder)
             self.lexical = Lexical.open(folder, manifest["lexical"])
+            # Builds of earlier versions have none.
+            spelling = manifest.get("spelling")
+            self._vocabulary = Vocabulary.open(folder, spelling) if spelling else None
+            self._asked = lru_cache(maxsize=8)(self._read)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
             raise BuildDamaged(f"{folder}: cannot be opened ({type(error).__name__}: {error})") from None
         counts = {self.count, self._vectors.count, len(self._passages), self.lexical.passages}
@@ -77,11 +84,22 @@ class Build:
 
     def words(self, question: str) -> list[Forms]:
         """What `question` asks of the index of words, with the owner's synonyms."""
-        return self.synonyms.widened(self.lexical.words(question))
+        return self.synonyms.widened(self._asked(question))
 
     def by_words(self, question: str) -> np.ndarray:
         """How well each passage fits by words, float32 [passages]: the part of a search that needs no vector."""
         return self.lexical.scores(self.words(question))
+
+    def _read(self, question: str) -> list[tuple[str, ...]]:
+        """The words that a question asks for, and for each that no passage has the one that may be meant."""
+        asked, languages = self.lexical.words(question), self.lexical.languages
+        # The words of another language are no misspellings of this one's, however near.
+        if self._vocabulary is None or is_foreign(question, languages):
+            return asked
+        return completed(
+            asked, written=[word for word, is_run in words(question) if not is_run], known=self.lexical.knows,
+            forms_of=partial(stems, languages=languages), vocabulary=self._vocabulary,
+        )  # fmt: skip
 
     def search(
         self, question: str, *, vector: np.ndarray | None, k: int, by_words: np.ndarray | None = None
@@ -94,8 +112,8 @@ class Build:
         that name tells of the question, where that is known already. Raises `BuildMismatch` for a vector of another
         dimension.
         """
-        words = self.by_words(question) if by_words is None else by_words
-        rows, scores, similarities = (found.tolist() for found in self._ranked(words, vector))
+        by_words = self.by_words(question) if by_words is None else by_words
+        rows, scores, similarities = (found.tolist() for found in self._ranked(by_words, vector))
         hits: list[Hit] = []
         for first in range(0, len(rows), k):
             # As many at a time as are wanted: mostly no two of them say the same, and these are all.
@@ -140,11 +158,12 @@ class Build:
             unrelated=self._unrelated,
             in_spaceless_script=is_spaceless(question),
             is_foreign=is_foreign(question, self.lexical.languages),
+            least=relevance.LEAST_OF_MODELS.get(self.model, relevance.LEAST),
         )
 
     def sharing_words(self, question: str, hits: Sequence[Hit]) -> list[Hit]:
         """Those of `hits` whose passage has a word of `question`, function words aside."""
-        coverages = self.lexical.coverage(self.lexical.words(question), [hit.row for hit in hits])
+        coverages = self.lexical.coverage(self._asked(question), [hit.row for hit in hits])
         return [hit for hit, coverage in zip(hits, coverages, strict=True) if coverage > 0]
 
     def similarities(self, vector: np.ndarray) -> np.ndarray:
@@ -205,6 +224,7 @@ def complete(
         "passages": len(passages),
         "index": vector_files.write(folder, vectors, exact_up_to=exact_up_to),
         "lexical": bm25.write(folder, entries, beside_length=beside_length),
+        "spelling": vocabulary.write(folder, (p.indexed_text for p in passages)),
     }
 
 

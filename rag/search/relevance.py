@@ -12,11 +12,15 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from rag.settings import LOCAL_MODEL
+
 CHECKED = 5
 """Passages that are weighed: the best ones of a search."""
 COVERAGE_WEIGHT = 0.4
 LEAST = 0.42
 """Of scaled cosine plus weighted coverage. benchmarks/retrieval.py measures what it refuses, rightly and wrongly."""
+LEAST_OF_MODELS = {LOCAL_MODEL: 0.22}
+"""Of models whose cosines run lower, above all between a question of one language and a passage of another."""
 CLEAR_COVERAGE = 0.35
 """From here on the words alone speak for a passage, however weak the embedding model. Measured, LEAST and this together
 refuse 1 of 748 public questions on topic, and 77 % and 93 % of those about something else."""
@@ -58,14 +62,14 @@ def unrelated_similarity(vectors: NDArray[np.floating], documents: Sequence[str]
 
 def is_on_topic(
     *, similarities: Sequence[float] | None, coverages: Sequence[float], unrelated: float | None,
-    in_spaceless_script: bool, is_foreign: bool,
+    in_spaceless_script: bool, is_foreign: bool, least: float = LEAST,
 ) -> bool:  # fmt: skip
     """Whether the best passages of a search, `CHECKED` or fewer, have anything to do with the question.
 
     `similarities` are their cosines, None where the question has no vector; `coverages` as `Lexical.coverage` gives
     them; `unrelated` is the build's `unrelated_similarity`, None for a model whose cosines tell nothing. A passage's
     evidence is (cosine - unrelated) / (1 - unrelated) + `COVERAGE_WEIGHT` * coverage, where the scale undoes what a
-    shared direction adds to every cosine; a coverage of `CLEAR_COVERAGE` is enough by itself.
+    shared direction adds to every cosine; a coverage of `CLEAR_COVERAGE` is enough by itself. `least` is the model's.
     """
     if similarities is None or unrelated is None:
         least = LEAST_COVERAGE_OF_RUNS if in_spaceless_script else LEAST_COVERAGE
@@ -75,4 +79,4 @@ def is_on_topic(
         + COVERAGE_WEIGHT * (max(coverage, COVERAGE_OF_A_FOREIGN_QUESTION) if is_foreign else coverage)
         for similarity, coverage in zip(similarities, coverages, strict=True)
     ]
-    return max(evidence, default=0.0) >= LEAST or max(coverages, default=0.0) >= CLEAR_COVERAGE
+    return max(evidence, default=0.0) >= least or max(coverages, default=0.0) >= CLEAR_COVERAGE

@@ -101,14 +101,19 @@ def query_terms(text: str, languages: Sequence[str]) -> list[tuple[str, ...]]:
     kept = [(word, is_run) for word, is_run in found if is_run or word not in stops] or list(found)
     asked: dict[tuple[str, ...], None] = {}
     for word, is_run in kept:
-        stem, grams = _remembering(word)
+        _, grams = _remembering(word)
         if is_run:
             asked |= {(bigram,): None for bigram in _bigrams(word)}
         else:
-            forms = [stem(word, language) for language in languages or ("",)]
-            asked[tuple(dict.fromkeys(forms))] = None
+            asked[stems(word, languages)] = None
         asked |= {(gram,): None for gram in grams(word, is_run)}
     return list(asked)
+
+
+def stems(word: str, languages: Sequence[str]) -> tuple[str, ...]:
+    """The forms that one word may have in an index whose passages are in `languages`."""
+    stem, _ = _remembering(word)
+    return tuple(dict.fromkeys(stem(word, language) for language in languages or ("",)))
 
 
 def words(text: str) -> Iterator[tuple[str, bool]]:
@@ -151,13 +156,17 @@ def is_spaceless(text: str) -> bool:
 
 
 def is_foreign(text: str, languages: Sequence[str]) -> bool:
-    """Whether a question is plainly in none of `languages`, by its script or its function words; False in doubt."""
-    if not languages or "" in languages:
+    """Whether a question is plainly in none of `languages`, by its script or its function words; False in doubt.
+
+    Passages of no known language ("") are mostly code: they tell nothing.
+    """
+    known = set(languages) - {""}
+    if not known:
         return False
     if is_spaceless(text):
-        return not SPACELESS_LANGUAGES & set(languages)
+        return not SPACELESS_LANGUAGES & known
     shared = _shared(text)
-    return max(shared.values()) > max(shared.get(language, 0) for language in languages)
+    return max(shared.values()) > max(shared.get(language, 0) for language in known)
 
 
 def content_words(text: str) -> int:

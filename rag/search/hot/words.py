@@ -66,6 +66,9 @@ class LayeredWords(Lexical):
         self.passages = sum(part.count for part in parts)
         self.left_out = parts[0].build.lexical.left_out
 
+    def knows(self, forms: Sequence[str]) -> bool:
+        return any(part.build.lexical.knows(forms) for part in self._parts)
+
     def scores(self, words: Iterable[Sequence[str]]) -> NDArray[np.float32]:
         asked = [tuple(forms) for forms in words]
         found, frequencies, hashes = self._found([form for forms in asked for form in forms])
