@@ -1,17 +1,20 @@
 # Build: docker build -t rag-server .
 # Run:   docker compose -f docker-compose.prod.yml up -d
 # Without the packages for traces: --build-arg REQUIREMENTS=requirements-prod.lock
+# With the model of EMBEDDINGS=local: --build-arg LOCAL_MODEL=true
 # Where the base must never move: --build-arg PYTHON_IMAGE=python:3.12-slim-bookworm@sha256:…
 ARG PYTHON_IMAGE=python:3.12.12-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS packages
 ARG REQUIREMENTS=requirements-otel.lock
+ARG LOCAL_MODEL=false
 WORKDIR /build
-COPY requirements-prod.lock requirements-otel.lock requirements-postgres.lock requirements-entra.lock ./
+COPY requirements-*.lock ./
 # pip leaves when its work is done: nothing is installed into a server that runs.
 RUN python -m venv /opt/venv \
+    && if [ "$LOCAL_MODEL" = true ]; then set -- -r requirements-local.lock; fi \
     && /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes --only-binary :all: \
-       -r "$REQUIREMENTS" -r requirements-postgres.lock -r requirements-entra.lock \
+       -r "$REQUIREMENTS" -r requirements-postgres.lock -r requirements-entra.lock "$@" \
     && /opt/venv/bin/python -m pip uninstall --yes --quiet pip
 
 FROM ${PYTHON_IMAGE}

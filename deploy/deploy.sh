@@ -17,7 +17,7 @@
 set -euo pipefail
 
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-PARTS=(rag indexer docs rag_server.py run_production.py gunicorn.conf.py requirements-{prod,otel,postgres,entra}.lock)
+PARTS=(rag indexer docs rag_server.py run_production.py gunicorn.conf.py requirements-{prod,otel,postgres,entra,local}.lock)
 COMPOSE=(docker compose -f docker-compose.prod.yml)
 IMAGE=rag-server
 
@@ -99,10 +99,11 @@ place_release() { # sets $release
   else
     say "installing packages into $release"
     python3 -m venv "$release/.venv"
-    # Traces, PostgreSQL and Entra ID need packages of their own.
+    # Traces, PostgreSQL, Entra ID and the local model need packages of their own.
     ! grep -q '^OTEL_EXPORTER_OTLP_ENDPOINT=.' "$settings" 2>/dev/null || packages+=(-r "$release/requirements-otel.lock")
     ! grep -q '^DATABASE_URL=.' "$settings" 2>/dev/null || packages+=(-r "$release/requirements-postgres.lock")
     ! grep -q '^AZURE_OPENAI_AUTH=.*entra' "$settings" 2>/dev/null || packages+=(-r "$release/requirements-entra.lock")
+    ! grep -q '^EMBEDDINGS=local' "$settings" 2>/dev/null || packages+=(-r "$release/requirements-local.lock")
     "$release/.venv/bin/pip" --disable-pip-version-check --quiet install --require-hashes --only-binary :all: \
       -r "$release/requirements-prod.lock" "${packages[@]}"
   fi

@@ -17,7 +17,8 @@ from tests.support.waiting import REPOSITORY, free_port
 
 VENV = Path(sys.executable).parent.parent
 PARTS = ("rag", "indexer", "docs", "rag_server.py", "run_production.py", "gunicorn.conf.py", "requirements-prod.lock",
-         "requirements-otel.lock", "requirements-postgres.lock", "requirements-entra.lock")  # fmt: skip
+         "requirements-otel.lock", "requirements-postgres.lock", "requirements-entra.lock",
+         "requirements-local.lock")  # fmt: skip
 WAIT_S = 12
 """How long a version gets to be ready; a broken one costs all of it."""
 

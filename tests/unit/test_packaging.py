@@ -109,7 +109,9 @@ def test_the_tests_run_on_the_pinned_versions() -> None:
 
 
 @pytest.mark.parametrize("python", PYTHONS)
-@pytest.mark.parametrize("names", [["prod"], ["prod", "otel"], ["prod", "postgres"], ["prod", "entra"]], ids="+".join)
+@pytest.mark.parametrize(
+    "names", [["prod"], ["prod", "otel"], ["prod", "postgres"], ["prod", "entra"], ["prod", "local"]], ids="+".join
+)
 def test_the_pins_are_complete_on_every_python(names: list[str], python: str) -> None:
     pinned: set[str] = set()
     installed: set[str] = set()
@@ -173,7 +175,7 @@ def test_the_image_holds_only_what_runs_and_runs_as_nobody_special() -> None:
     assert "*" in ignored
     admitted = {line.removeprefix("!") for line in ignored if line.startswith("!")}
     needed = {"rag", "indexer", "docs", "rag_server.py", "run_production.py", "gunicorn.conf.py"}
-    assert admitted == needed | {f"requirements-{kind}.lock" for kind in ("prod", "otel", "postgres", "entra")}
+    assert admitted == needed | {f"requirements-{kind}.lock" for kind in ("prod", "otel", "postgres", "entra", "local")}
     dockerfile = read("Dockerfile")
     assert re.search(r"^USER 1001:1001$", dockerfile, re.MULTILINE)
     assert re.search(r"^HEALTHCHECK ", dockerfile, re.MULTILINE)

@@ -79,7 +79,7 @@ class Vocabulary:
         try:
             arrays = {name: np.asarray(mapped(_file(folder, name))) for name in KINDS}
             sizes = {FORMS: manifest_part["forms"], WORDS: manifest_part["forms"], ENDS: manifest_part["words"]}
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
             raise BuildDamaged(f"{folder}: the words for typing errors cannot be read: {error}") from error
         sound = all(values.dtype == KINDS[name] and values.ndim == 1 for name, values in arrays.items())
         if not sound or any(len(arrays[name]) != size for name, size in sizes.items()):
