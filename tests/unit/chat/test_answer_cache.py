@@ -12,7 +12,9 @@ from rag.text.asked import normalised
 MODELS_AND_ANSWERS = {
     field.name
     for field in dataclasses.fields(Settings)
-    if field.metadata["variable"].startswith(("AZURE_OPENAI_", "CHAT_", "SITE_", "MAX_VECTOR", "SIMILARITY", "QUERY_"))
+    if field.metadata["variable"].startswith(
+        ("AZURE_OPENAI_", "EMBEDDINGS", "CHAT_", "SITE_", "MAX_VECTOR", "SIMILARITY", "QUERY_")
+    )
 } - {"chat_api_keys", "embeddings_api_keys", "auth"}
 
 

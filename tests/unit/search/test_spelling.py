@@ -97,6 +97,12 @@ def test_the_words_of_another_language_are_left_alone(tmp_path: Path) -> None:
     assert not is_on_topic("Wie ist das mit der orderr?")
 
 
+def test_a_question_whose_words_mostly_resemble_none_is_left_alone(tmp_path: Path) -> None:
+    build = built(tmp_path, *TEXTS)
+    assert build.by_words("kubernets").any()
+    assert build._asked("Formulardaten kubernets empfangen") == build.lexical.words("Formulardaten kubernets empfangen")
+
+
 def test_a_build_without_words_for_it_is_searched_as_before(tmp_path: Path) -> None:
     build = built(tmp_path, *TEXTS)
     old = {name: value for name, value in build.manifest.items() if name != "spelling"}
