@@ -60,9 +60,9 @@ async def measured(name: str, site: str, embedder: Embedder, folder: Path) -> bo
         said: each[[question.id[0] == kind for question in questions]].mean() for kind, said in KINDS.items()
     }  # fmt: skip
     first = sum(rank == 1 for _, _, rank in scores.each)
-    print(f"{name:<8} {site:<16} nDCG@10 {scores.ndcg_at_10:.3f}"
-          f"   {'   '.join(f'{said} {ndcg:.3f}' for said, ndcg in kinds.items())}"
-          f"   right page first {first}, refused {refused} of {scores.questions}   indexed in {built_s:.0f} s")  # fmt: skip
+    figures = "   ".join(f"{said} {ndcg:.3f}" for said, ndcg in kinds.items())
+    print(f"{name:<8} {site:<16} nDCG@10 {scores.ndcg_at_10:.3f}   {figures}", end="   ")
+    print(f"right page first {first}, refused {refused} of {scores.questions}, indexed in {built_s:.0f} s")
     return scores.ndcg_at_10 >= FLOORS[name, site]
 
 

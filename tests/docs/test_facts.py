@@ -35,8 +35,9 @@ OTHERS_VARIABLES = {
     "OTEL_EXPORTER_OTLP_CERTIFICATE",
     "OTEL_EXPORTER_OTLP_COMPRESSION",
     "POSTGRES_PASSWORD",
+    "LOCAL_MODEL",
 }
-"""Set by others, and heard, or read by Compose."""
+"""Set by others, and heard, or read by Compose or a build of the image."""
 CAPITALS = re.compile(r"(?<![\w*?/-])[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+(?![\w*])")
 ROUTE = re.compile(r"\b(GET|POST|DELETE)\s+(/[\w/.{}-]*)")
 OUR_FILES = re.compile(r"(?<![\w/.-])(?:[\w-]+/)*\w[\w.-]*\.(?:py|txt|yml|service|example)\b")
