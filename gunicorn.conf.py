@@ -6,6 +6,7 @@ gunicorn runs this file at the start and again on SIGHUP.
 """
 
 import atexit
+import contextlib
 import math
 import os
 import shutil
@@ -22,10 +23,10 @@ if str(ROOT) not in sys.path:
 
 from rag.access import callers  # noqa: E402
 from rag.deadline import STREAM_LENGTH_S  # noqa: E402
-from rag.errors import BuildMismatch, IndexUnavailable  # noqa: E402
+from rag.errors import BuildMismatch, BuildUnreachable, ConfigError, IndexUnavailable  # noqa: E402
 from rag.ops import gunicorn_master  # noqa: E402
 from rag.ops.gunicorn_worker import DRAIN_S, ProcessLog, Worker  # noqa: E402
-from rag.search import builds  # noqa: E402
+from rag.search.backends import opening  # noqa: E402
 from rag.settings import Settings, variable_of  # noqa: E402
 from rag.telemetry import metric_files  # noqa: E402
 from rag.telemetry.logs import logging_config  # noqa: E402
@@ -120,7 +121,10 @@ def on_starting(server: Any) -> None:
     """Refuse to start without a good build, and let nothing that cannot work take the running server down later."""
     try:
         _require_a_good_build()
-    except IndexUnavailable as error:
+    except BuildUnreachable as error:
+        # A database's bad hour must not keep a restarted server from starting: workers wait for it.
+        print("The index cannot be reached at the moment:", error, sep="\n  ", file=sys.stderr)
+    except (ConfigError, IndexUnavailable) as error:
         # A worker starts without one, because it may replace another; from the beginning that helps nobody.
         print("Nothing was started:", error, sep="\n  ", file=sys.stderr)
         raise SystemExit(1) from None
@@ -140,13 +144,13 @@ def child_exit(server: Any, worker: Any) -> None:
 
 def _require_a_good_build() -> None:
     """Raises `IndexUnavailable`. Opens no build: what faiss holds must not be there when workers are forked."""
-    root = _settings.vector_db_path
-    manifest = builds.verify(builds.folder_of(root, builds.live_id(root)))
+    with contextlib.closing(opening.backend(_settings)) as backend:
+        manifest = backend.verify()
     made_with = manifest.get("embedding", {}).get("model")
     wanted = _settings.embedding_model
     if wanted is not None and made_with != wanted:
         raise BuildMismatch(
-            f"the build in {root} was made with the embedding model {made_with!r}, the settings name "
+            f"the build in {backend.where} was made with the embedding model {made_with!r}, the settings name "
             f"{wanted!r}; run: python -m indexer build SOURCE, or set the model it was made with"
         )
 

@@ -53,6 +53,7 @@ from rag.http.services import Services
 from rag.llm.http_client import fetched, posted
 from rag.llm.opening import open_models
 from rag.public_addresses import is_public
+from rag.search.backends import opening as backends
 from rag.search.live import LiveIndex
 from rag.settings import Settings
 from rag.stores import opening
@@ -178,7 +179,9 @@ async def open_services(
     """Open everything that answering needs; `stack` closes it in reverse order."""
     observer = tracing.observing(counts) if tracing else counts
     embedder, model = await open_models(settings, observer=observer, meter=budgets or UNMETERED, stack=stack)
-    index = LiveIndex(root=settings.vector_db_path, model=embedder.name)
+    backend = backends.backend(settings)
+    stack.callback(backend.close)
+    index = LiveIndex(backend=backend, model=embedder.name)
     conversations = stores.conversations()
     stack.push_async_callback(conversations.close)
     thumbs = stores.feedback()

@@ -27,6 +27,7 @@ try:
     from rag.llm.local.sentences import missing_packages
     from rag.llm.resilience import RetryBudget
     from rag.ops.preflight import Finding, check_all
+    from rag.search.backends.opening import backend
     from rag.settings import Settings
     from rag.types import Endpoint, Prompt
 except ModuleNotFoundError as missing:
@@ -87,14 +88,15 @@ def screen(findings: Sequence[Finding], environment: Mapping[str, str], *, termi
     return "\n".join(lines)
 
 
-def index_demo(target: Path) -> list[Finding]:
+def index_demo(settings: Settings) -> list[Finding]:
     """Index the project's own documentation; unchanged pages cost nothing. Returns a fault if that failed."""
     # The folder's own pages: those on why things were decided would push aside the ones that tell a user what to do.
     pages = [str(page) for page in sorted((ROOT / "docs").glob("*.md"))]
-    command = [sys.executable, "-m", "indexer", "build", *pages, "--output", str(target)]
+    arguments, variables = backend(settings).output()
+    command = [sys.executable, "-m", "indexer", "build", *pages, *arguments]
     # Where the demo shows these pages (rag/http/demo_pages.py).
     command += ["--site-url", "/demo/pages"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, **variables, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)  # noqa: S603
     if not done.returncode:
         return []
@@ -135,7 +137,7 @@ def main(arguments: Sequence[str]) -> int:
         # A newcomer's terminal ends with the address, not with a log.
         os.environ.setdefault("LOG_LEVEL", "warning")
     settings, config_faults = Settings.with_faults()
-    findings = index_demo(settings.vector_db_path) if options.demo and not config_faults else []
+    findings = index_demo(settings) if options.demo and not config_faults else []
     findings += check_all(
         settings, config_faults, running=options.running, probe=probe_embeddings,
         # Only when it is asked for: a start should cost no tokens.

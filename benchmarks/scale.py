@@ -31,6 +31,7 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.scale_data import Collection, Looked  # noqa: E402
 from indexer.build import Summary, build  # noqa: E402
 from rag.search import vectors as dense  # noqa: E402
+from rag.search.backends.files import FileBackend  # noqa: E402
 from rag.search.hybrid import open_build  # noqa: E402
 from tests.support.azure import AzureEmulator  # noqa: E402
 from tests.support.server import RagServer  # noqa: E402
@@ -109,7 +110,13 @@ def built(root: Path, count: int, dimensions: int) -> tuple[Summary, float]:
 def _build(root: Path, count: int, dimensions: int) -> tuple[Summary, float]:
     collection = Collection(count, dimensions)
     summary = asyncio.run(
-        build(collection.documents(), root=root, embedder=Looked(collection), clean=False, progress=lambda *_: None)
+        build(
+            collection.documents(),
+            backend=FileBackend(root),
+            embedder=Looked(collection),
+            clean=False,
+            progress=lambda *_: None,
+        )
     )
     return summary, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 

@@ -101,7 +101,7 @@ place_release() { # sets $release
     python3 -m venv "$release/.venv"
     # Traces, PostgreSQL, Entra ID and the local model need packages of their own.
     ! grep -q '^OTEL_EXPORTER_OTLP_ENDPOINT=.' "$settings" 2>/dev/null || packages+=(-r "$release/requirements-otel.lock")
-    ! grep -q '^DATABASE_URL=.' "$settings" 2>/dev/null || packages+=(-r "$release/requirements-postgres.lock")
+    ! grep -qE '^(DATABASE|VECTOR_DB)_URL=.' "$settings" 2>/dev/null || packages+=(-r "$release/requirements-postgres.lock")
     ! grep -q '^AZURE_OPENAI_AUTH=.*entra' "$settings" 2>/dev/null || packages+=(-r "$release/requirements-entra.lock")
     ! grep -q '^EMBEDDINGS=local' "$settings" 2>/dev/null || packages+=(-r "$release/requirements-local.lock")
     "$release/.venv/bin/pip" --disable-pip-version-check --quiet install --require-hashes --only-binary :all: \

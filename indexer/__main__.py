@@ -5,6 +5,7 @@ The only place of the indexer that reads settings and constructs adapters.
 
 import argparse
 import asyncio
+import contextlib
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -30,9 +31,8 @@ from rag.llm.http_client import http_client
 from rag.llm.opening import own_embedder
 from rag.llm.resilience import RetryBudget
 from rag.public_addresses import is_public
-from rag.search import builds
-from rag.search.hot import generation
-from rag.search.hot.following import open_served
+from rag.search.backends import opening
+from rag.search.backends.protocol import Backend
 from rag.search.hybrid import Build
 from rag.settings import Settings
 from rag.telemetry.logs import logging_config
@@ -59,7 +59,7 @@ def _agreed(named: Sequence[str]) -> bool:
     return answer.strip().lower() in ("y", "yes")
 
 
-async def _build(options: argparse.Namespace, settings: Settings, root: Path) -> int:
+async def _build(options: argparse.Namespace, settings: Settings, backend: Backend) -> int:
     addresses = [source for source in options.sources if site.is_address(source)]
     paths = [Path(source) for source in options.sources if not site.is_address(source)]
     found = finding.find(paths, with_unpublished=options.with_unpublished)
@@ -81,22 +81,23 @@ async def _build(options: argparse.Namespace, settings: Settings, root: Path) ->
 
             async def accept(made: Build) -> None:
                 if crawls and not (options.yes or options.clean):
-                    completeness.require_complete(made, root=root, crawls=crawls)
+                    completeness.require_complete(made, backend=backend, crawls=crawls)
                 if questions:
                     scores = await evaluate.measure(made, questions, embedder=embedder, progress=bar.show)
                     evaluate.require(scores, min_ndcg=options.min_ndcg)
                 if merging:
-                    chosen = adding.due(root, made, everything=True)
+                    chosen = adding.due(merging.root, made, everything=True)
                     await merging.prepare(made, chosen, embedder=embedder, progress=bar.show)
 
-            with by_hand.merging(root) as merging:
+            with by_hand.merging(backend.added_in) as merging:
                 summary: Summary = await build(
-                    documents, root=root, embedder=embedder, clean=options.clean, progress=bar.show, accept=accept,
-                    made_with={"folder": str(Path.cwd()), "arguments": arguments.again(options)}, own=own,
+                    documents, backend=backend, embedder=embedder, clean=options.clean, progress=bar.show,
+                    accept=accept, made_with={"folder": str(Path.cwd()), "arguments": arguments.again(options)},
+                    own=own,
                 )  # fmt: skip
                 if merging:
                     merging.finish()
-    print("\n".join(build_lines(summary, root, passed_over=found.passed_over)))
+    print("\n".join(build_lines(summary, backend.where, passed_over=found.passed_over)))
     for pattern in exclusions.unmatched():
         print(f"--exclude {pattern} matched nothing; patterns are compared with paths as shown above", file=sys.stderr)
     return 0
@@ -117,9 +118,9 @@ def _sites(
     ]
 
 
-async def _search(options: argparse.Namespace, settings: Settings, root: Path) -> int:
+async def _search(options: argparse.Namespace, settings: Settings, backend: Backend) -> int:
     async with _embedder(settings) as embedder:
-        live = open_served(root, model=embedder.name)
+        live = _served(backend, model=embedder.name)
         vector = await _vector(embedder, options.question)
     if own := live.own_answers.match(options.question, vector):
         print(f"answered in your own words, as: {own.questions[0]}")
@@ -136,11 +137,11 @@ async def _vector(embedder: Embedder, question: str) -> np.ndarray | None:
         return None
 
 
-async def _evaluate(options: argparse.Namespace, settings: Settings, root: Path) -> int:
+async def _evaluate(options: argparse.Namespace, settings: Settings, backend: Backend) -> int:
     questions = evaluate.read(options.questions)
     async with _embedder(settings) as embedder:
-        live = open_served(root, model=embedder.name)
-        other = open_served(root, build_id=options.compare, model=embedder.name) if options.compare else None
+        live = _served(backend, model=embedder.name)
+        other = _served(backend, build_id=options.compare, model=embedder.name) if options.compare else None
         with ProgressBar(sys.stderr) as bar:
             scores = await evaluate.measure(live, questions, embedder=embedder, progress=bar.show)
             if other is not None:
@@ -171,20 +172,25 @@ async def _ingest(settings: Settings, root: Path) -> int:
     return 0
 
 
-def _info(root: Path) -> int:
-    kept = builds.kept_ids(root)
+def _served(backend: Backend, *, model: str, build_id: str | None = None) -> Build:
+    """What a server serves: the build, with all that was added."""
+    return backend.overlay().over(backend.open(model=model, build_id=build_id))
+
+
+def _info(backend: Backend) -> int:
+    kept, where = backend.kept_ids(), backend.where
     live, fault = None, ""
     try:
-        live = builds.live_id(root)
+        live = backend.live_id()
     except IndexUnavailable as error:
         # What is kept is what somebody with a damaged folder needs to see.
-        fault = f"no build is live in {root}; run: python -m indexer rollback" if kept else str(error)
+        fault = f"no build is live in {where}; run: python -m indexer rollback" if kept else str(error)
     if live and live not in kept:
-        fault = f"the live build {live} is not in {root}; run: python -m indexer rollback"
+        fault = f"the live build {live} is not in {where}; run: python -m indexer rollback"
     for build_id in kept:
         mark = "live" if build_id == live else "kept"
         try:
-            about = builds.read_manifest(builds.folder_of(root, build_id))
+            about = backend.manifest(build_id)
         except IndexUnavailable as error:
             print(f"{mark}  {build_id}  damaged: {error}")
             fault = fault or (f"the live build is damaged: {error}" if build_id == live else "")
@@ -192,47 +198,55 @@ def _info(root: Path) -> int:
         size_mb = sum(file["bytes"] for file in about["files"].values()) / 1e6
         model = f"{about['embedding']['model']}, {about['embedding']['dimensions']} dimensions"
         counts = f"{about['documents']:,} documents, {about['passages']:,} passages"
-        print(f"{mark}  {build_id}  {counts}, {model}, {about['index']['type']}, {size_mb:,.1f} MB")
-    print("\n".join(by_hand.added_lines(root)), end="\n" if generation.read(root).documents else "")
+        index = about["index"]["type"]
+        if "recall_at_10" in about["index"]:
+            index += f", recall@10 {about['index']['recall_at_10']}"
+        print(f"{mark}  {build_id}  {counts}, {model}, {index}, {size_mb:,.1f} MB")
+    for line in by_hand.added_lines(backend.added_in):
+        print(line)
     if fault:
         print(fault, file=sys.stderr)
     return 1 if fault else 0
 
 
-def _verify(root: Path) -> int:
-    about = builds.verify(builds.folder_of(root, builds.live_id(root)), anew=True)
-    print(f"{about['id']}: {len(about['files'])} files, every checksum is right")
-    by_hand.verify_added(root)
+def _verify(backend: Backend) -> int:
+    about = backend.verify(anew=True)
+    print(f"{about['id']}: {len(about['files'])} parts, every checksum is right")
+    by_hand.verify_added(backend.added_in)
     return 0
 
 
 def _run(options: argparse.Namespace) -> int:
     settings = Settings.from_environment()
-    root = options.output or settings.vector_db_path
+    with contextlib.closing(opening.backend(settings, output=options.output)) as backend:
+        return _done(options, settings, backend)
+
+
+def _done(options: argparse.Namespace, settings: Settings, backend: Backend) -> int:
     match options.command:
         case "build":
             # Asked before the event loop runs, which would keep Ctrl-C from ending the question.
             if options.clean and not options.yes and sys.stdin.isatty() and not _agreed(options.sources):
                 print("Nothing was done.")
                 return 1
-            return asyncio.run(_build(options, settings, root))
+            return asyncio.run(_build(options, settings, backend))
         case "search":
-            return asyncio.run(_search(options, settings, root))
+            return asyncio.run(_search(options, settings, backend))
         case "evaluate":
-            return asyncio.run(_evaluate(options, settings, root))
+            return asyncio.run(_evaluate(options, settings, backend))
         case "add":
-            return asyncio.run(_add(options, settings, root))
+            return asyncio.run(_add(options, settings, by_hand.folder_of(backend)))
         case "remove":
             library = Library(settings.state_dir / "documents")
-            return asyncio.run(by_hand.remove(options.documents, root=root, library=library))
+            return asyncio.run(by_hand.remove(options.documents, root=by_hand.folder_of(backend), library=library))
         case "ingest":
-            return asyncio.run(_ingest(settings, root))
+            return asyncio.run(_ingest(settings, by_hand.folder_of(backend)))
         case "info":
-            return _info(root)
+            return _info(backend)
         case "verify":
-            return _verify(root)
+            return _verify(backend)
         case _:
-            print(f"{builds.rollback(root, options.build)} is live")
+            print(f"{backend.rollback(options.build)} is live")
             return 0
 
 

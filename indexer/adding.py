@@ -7,6 +7,7 @@ step is complete or absent: a process that is killed anywhere leaves the index a
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ class Merge:
 
     def __init__(self, root: Path, staging: Path) -> None:
         """`staging` is `generation.adding`'s, which has to stay open until all is done."""
-        self._root = root
+        self.root = root
         self._staging = staging
         self._moved: dict[Added, Added] = {}
 
@@ -91,21 +92,21 @@ class Merge:
 
         Without an `embedder` all of them have to fit.
         """
-        documents = [one for one in generation.read(self._root).documents if one.segment in chosen]
+        documents = [one for one in generation.read(self.root).documents if one.segment in chosen]
         if not documents:
             return
-        held = {name: _Held(self._root, name) for name in chosen}
+        held = {name: _Held(self.root, name) for name in chosen}
         known = _Known(one for one in held.values() if one.fits(base))
         places = _written(self._staging, ((one, held[one.segment].passages_of(one)) for one in documents))
         segment = await _sealed(
-            self._root, self._staging, base, known, embedder=embedder, progress=progress, summary=Summary()
+            self.root, self._staging, base, known, embedder=embedder, progress=progress, summary=Summary()
         )
         self._moved = {one: replace(one, segment=segment, first=first) for one, first in places}
 
     def finish(self) -> None:
         """Name the new segment in place of the old ones. What was removed meanwhile stays removed."""
         if self._moved:
-            generation.change(self._root, lambda present: [self._moved.get(one, one) for one in present.documents])
+            generation.change(self.root, lambda present: [self._moved.get(one, one) for one in present.documents])
 
 
 async def merge(root: Path, chosen: Sequence[str], *, embedder: Embedder | None, progress: Progress) -> None:
@@ -214,8 +215,8 @@ async def _sealed(
     passages = Passages(staging)
     contents = [bytes.fromhex(passage.content_hash) for passage in passages]
     made = await Vectors(
-        passages, contents, staging=staging, embedder=embedder or _Nobody(), progress=progress, summary=summary,
-        exact_up_to=vector_files.EXACT_UP_TO,
+        passages, contents, room=partial(vector_files.room, staging), embedder=embedder or _Nobody(),
+        progress=progress, summary=summary,
     ).made(known)  # fmt: skip
     if made.shape[1] != base.dimensions:
         raise BuildMismatch(

@@ -20,7 +20,9 @@ from indexer.own_words import OwnWords
 from indexer.storable import passages_of
 from rag.deadline import Deadline
 from rag.errors import IndexUnavailable, SourceUnreadable, UpstreamError, UpstreamRejected
-from rag.search import builds, hybrid, relevance, vector_files
+from rag.search import relevance
+from rag.search.backends.protocol import Backend
+from rag.search.hybrid import Build
 from rag.search.passages import Passages, PassageWriter
 
 BATCH_TEXTS = 64
@@ -35,7 +37,7 @@ PATIENCE_S = (2.0, 5.0)
 
 Progress = Callable[[str, int, int], None]
 """Told the stage, how much of it is done, and how much there is."""
-Accept = Callable[[hybrid.Build], Awaitable[None]]
+Accept = Callable[[Build], Awaitable[None]]
 """Looks at a build that is about to be published, and raises where it must not be."""
 
 
@@ -66,32 +68,29 @@ class Summary:
 
 
 async def build(
-    documents: Iterable[Document | Skipped], *, root: Path, embedder: Embedder, clean: bool, progress: Progress,
-    accept: Accept | None = None, exact_up_to: int = vector_files.EXACT_UP_TO,
-    made_with: Mapping[str, object] | None = None, own: OwnWords | None = None,
+    documents: Iterable[Document | Skipped], *, backend: Backend, embedder: Embedder, clean: bool, progress: Progress,
+    accept: Accept | None = None, made_with: Mapping[str, object] | None = None, own: OwnWords | None = None,
 ) -> Summary:  # fmt: skip
-    """Publish a build of `documents` under `root`, and say what was done.
+    """Publish a build of `documents` in `backend`, and say what was done.
 
-    `accept` sees the complete build before it is published; what it raises stops it. Beyond `exact_up_to` passages
-    times dimensions the index is approximate: see `vector_files`. `made_with` is kept in the manifest: the command that
-    makes the same again; `own` is what the owner adds. Raises `SourceUnreadable` where nothing can be indexed,
-    `UpstreamError` where embeddings fail for good, and `BlockingIOError` while another process builds; the
-    live build is untouched then.
+    `accept` sees the complete build before it is published; what it raises stops it. `made_with` is kept in the
+    manifest: the command that makes the same again; `own` is what the owner adds. Raises `SourceUnreadable` where
+    nothing can be indexed, `UpstreamError` where embeddings fail for good, `IndexUnavailable` where the backend does
+    not work, and `BlockingIOError` while another process builds; the live build is untouched then.
     """
     began = time.monotonic()
     summary = Summary()
-    with builds.writing(root) as staging:
-        contents = _read(documents, staging, summary)
+    with backend.writing() as draft:
+        contents = _read(documents, draft.folder, summary)
         if not contents:
             reasons = [f"{skipped.source}: {skipped.reason}" for skipped in summary.skipped]
             raise SourceUnreadable("\n  ".join(["nothing readable was found in the sources", *reasons]))
-        passages = Passages(staging)
-        known: Mapping[str, np.ndarray] = {} if clean else hybrid.known_vectors(root, model=embedder.name)
+        passages = Passages(draft.folder)
+        known: Mapping[str, np.ndarray] = {} if clean else backend.known_vectors(model=embedder.name)
         vectors = await Vectors(
-            passages, contents, staging=staging, embedder=embedder, progress=progress, summary=summary,
-            exact_up_to=exact_up_to,
-        ).made(known)  # fmt: skip
-        written = hybrid.complete(staging, vectors, exact_up_to=exact_up_to)
+            passages, contents, room=draft.room, embedder=embedder, progress=progress, summary=summary
+        ).made(known)
+        written = draft.complete(vectors)
         manifest = {
             **written,
             "documents": summary.documents,
@@ -101,7 +100,7 @@ async def build(
             },
             "content": _content(passages, vectors),
         }  # fmt: skip
-        live = _live_manifest(root)
+        live = _live_manifest(backend)
         if own is not None:
             embed = partial(_embed_batch, embedder=embedder, summary=summary)
             parts, astray = await own.parts(passages, embed=embed, live=live, model=embedder.name)
@@ -111,12 +110,12 @@ async def build(
         if made_with is not None:
             manifest["made_with"] = made_with
         if accept is not None:
-            await accept(hybrid.Build(folder=staging, manifest={**manifest, "id": "not published"}))
+            await accept(draft.opened(manifest))
         if live is not None and _is_the_same(live, manifest):
             # Publishing the same again would push out the builds that a rollback could return to.
             summary.build_id, summary.unchanged = str(live["id"]), True
         else:
-            summary.build_id = builds.publish(root, staging, manifest)
+            summary.build_id = draft.publish(manifest)
     summary.seconds = time.monotonic() - began
     return summary
 
@@ -143,16 +142,16 @@ class Vectors:
     """Makes the vectors of the passages of one build."""
 
     def __init__(
-        self, passages: Passages, contents: Sequence[bytes], *, staging: Path, embedder: Embedder, progress: Progress,
-        summary: Summary, exact_up_to: int,
+        self, passages: Passages, contents: Sequence[bytes], *, room: Callable[[int, int], np.ndarray],
+        embedder: Embedder, progress: Progress, summary: Summary,
     ) -> None:  # fmt: skip
+        """`room` gives a place for so many vectors of so many dimensions."""
         self._passages = passages
         self._contents = contents
-        self._staging = staging
+        self._room = room
         self._embedder = embedder
         self._progress = progress
         self._summary = summary
-        self._exact_up_to = exact_up_to
         self._first_row = {content: row for row, content in reversed(list(enumerate(contents)))}
         self._vectors: np.ndarray | None = None
 
@@ -182,14 +181,11 @@ class Vectors:
                 continue
             vector = known[content.hex()]
             if vectors is None:
-                vectors = self._room(len(vector))
+                vectors = self._room(len(self._contents), len(vector))
             vectors[row] = vector
         if vectors is None:
             raise AssertionError("every passage is embedded or known")
         return vectors
-
-    def _room(self, dimensions: int) -> np.ndarray:
-        return vector_files.room(self._staging, len(self._contents), dimensions, exact_up_to=self._exact_up_to)
 
     async def _embed(self, rows: Sequence[int]) -> None:
         """Put the unit vectors of these passages into their rows, asked for in batches, several at once."""
@@ -201,7 +197,7 @@ class Vectors:
             for batch in batches:
                 vectors = await _embed_batch([text for _, text in batch], self._embedder, self._summary)
                 if self._vectors is None:
-                    self._vectors = self._room(vectors.shape[1])
+                    self._vectors = self._room(len(self._contents), vectors.shape[1])
                 if vectors.shape != (len(batch), self._vectors.shape[1]):
                     raise UpstreamRejected(
                         f"{self._embedder.name} answered {len(batch)} texts with vectors of the shape {vectors.shape}, "
@@ -274,8 +270,8 @@ def _is_the_same(live: Mapping[str, object], made: Mapping[str, object]) -> bool
     return all(live.get(name) == made.get(name) for name in names)
 
 
-def _live_manifest(root: Path) -> dict[str, object] | None:
+def _live_manifest(backend: Backend) -> dict[str, object] | None:
     try:
-        return hybrid.open_build(root).manifest
+        return backend.verify()
     except IndexUnavailable:
         return None

@@ -16,6 +16,7 @@ from indexer.formats import FORMATS
 from rag.documents.library import Library
 from rag.errors import ConfigError, IndexUnavailable, SourceUnreadable
 from rag.search import builds, hybrid
+from rag.search.backends.protocol import Backend
 from rag.search.hot import generation
 from rag.search.hot.following import open_segment
 
@@ -63,6 +64,14 @@ async def add_files(files: Sequence[Path], *, root: Path, embedder: Embedder, pr
     return done
 
 
+def folder_of(backend: Backend) -> Path:
+    """Where documents are added beside the builds. Raises `ConfigError` where that cannot be done."""
+    if backend.added_in is None:
+        remedy = "put it into a folder that build reads, and run: python -m indexer build"
+        raise ConfigError([f"{backend.where}: no document can be added beside the builds; {remedy}"])
+    return backend.added_in
+
+
 def new_id() -> str:
     return secrets.token_hex(8)
 
@@ -96,9 +105,9 @@ async def remove(wanted: Sequence[str], *, root: Path, library: Library) -> int:
 
 
 @contextmanager
-def merging(root: Path) -> Iterator[Merge | None]:
+def merging(root: Path | None) -> Iterator[Merge | None]:
     """For a build that takes the segments beside it along; None where there are none, or others are being added."""
-    if not generation.read(root).documents:
+    if root is None or not generation.read(root).documents:
         yield None
         return
     with ExitStack() as stack:
@@ -110,10 +119,9 @@ def merging(root: Path) -> Iterator[Merge | None]:
         yield Merge(root, staging)
 
 
-def added_lines(root: Path) -> list[str]:
+def added_lines(root: Path | None) -> list[str]:
     """What was added, as `info` shows it: a line a document, and a word on its segment where that is not sound."""
-    present = generation.read(root)
-    if not present.documents:
+    if root is None or not (present := generation.read(root)).documents:
         return []
     faults = {}
     for name in present.segments:
@@ -130,8 +138,10 @@ def added_lines(root: Path) -> list[str]:
     return lines
 
 
-def verify_added(root: Path) -> None:
+def verify_added(root: Path | None) -> None:
     """Compute every checksum of the segments again. Raises `BuildDamaged` or `BuildMismatch`."""
+    if root is None:
+        return
     present = generation.read(root)
     for name in present.segments:
         open_segment(root, name)

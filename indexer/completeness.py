@@ -6,11 +6,11 @@ a crawl that looks like pages that are gone. So what the live build has of the s
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from pathlib import Path
 
 from indexer.site import Site, host_of
 from rag.errors import IndexUnavailable, RagError
-from rag.search.hybrid import Build, open_build
+from rag.search.backends.protocol import Backend
+from rag.search.hybrid import Build
 
 FEWEST_LOST = 3
 """Fewer pages than these come and go on every site."""
@@ -23,14 +23,14 @@ class SiteIncomplete(RagError):
     """A crawl that must not be published unasked; `str(error)` says what is missing."""
 
 
-def require_complete(made: Build, *, root: Path, crawls: Sequence[Site]) -> None:
-    """Raises `SiteIncomplete` where `made` has lost too much of a crawled site, compared with the live build in `root`.
+def require_complete(made: Build, *, backend: Backend, crawls: Sequence[Site]) -> None:
+    """Raises `SiteIncomplete` where `made` has lost too much of a crawled site, compared with the live build.
 
     Too much is a quarter of the live pages (and three at least) that could not be fetched, or more than half of them
     for whatever reason, or all.
     """
     try:
-        live = _pages(open_build(root))
+        live = _pages(backend.open())
     except IndexUnavailable:
         return
     now = _pages(made)

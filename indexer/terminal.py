@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Self, TextIO, TypeVar
 
 from indexer.build import Summary
@@ -61,7 +60,7 @@ class ProgressBar:
             self._open_line = False
 
 
-def build_lines(summary: Summary, root: Path, *, passed_over: Counter[str]) -> list[str]:
+def build_lines(summary: Summary, where: str, *, passed_over: Counter[str]) -> list[str]:
     """The closing summary of a build; `passed_over` counts files of unknown types by their extension."""
     embedded = f"{summary.embedded:,} embedded in {_calls(summary.calls)}, {summary.reused:,} reused"
     lines = [
@@ -76,7 +75,7 @@ def build_lines(summary: Summary, root: Path, *, passed_over: Counter[str]) -> l
         lines.append(f"other      {_other_types(passed_over)}")
     lines.append(f"seconds    {summary.seconds:.1f}")
     state = "unchanged, still live" if summary.unchanged else "live"
-    return [*lines, f"build      {summary.build_id} in {root}, {state}"]
+    return [*lines, f"build      {summary.build_id} in {where}, {state}"]
 
 
 def _other_types(passed_over: Counter[str]) -> str:

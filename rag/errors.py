@@ -6,7 +6,8 @@
     ├── IndexUnavailable         503
     │   ├── BuildMissing         nothing has been published yet
     │   ├── BuildDamaged         truncated, altered or half-copied
-    │   └── BuildMismatch        another embedding model, or a newer format
+    │   ├── BuildMismatch        another embedding model, or a newer format
+    │   └── BuildUnreachable     the database that keeps the builds does not answer
     ├── StateUnavailable         503, the store of conversations or limits does not answer
     ├── InvalidRequest           422
     ├── NotFound                 404
@@ -86,6 +87,10 @@ class BuildDamaged(IndexUnavailable):
 
 class BuildMismatch(IndexUnavailable):
     """A sound build that this server must not serve: another embedding model, or a newer format."""
+
+
+class BuildUnreachable(IndexUnavailable):
+    """The database that keeps the builds does not answer, or refuses what it was asked."""
 
 
 class StateUnavailable(RagError):

@@ -133,14 +133,14 @@ class Settings(SettingsTable):
     @property
     def secrets(self) -> tuple[str, ...]:
         """Every value that must never leave the process."""
-        passwords = (*parse.passwords(self.redis_url), *parse.passwords(self.database_url))
+        urls = (self.redis_url, self.database_url, self.vector_db_url)
+        passwords = [password for url in urls for password in parse.passwords(url)]
         signing = (*self.jwt_secret_keys, *self.browser_session_secrets)
         mail = (self.escalation_webhook_secret, self.smtp_url, *parse.passwords(self.smtp_url))
         others = (
             self.admin_api_key,
             self.azure_client_secret,
-            self.redis_url,
-            self.database_url,
+            *urls,
             *passwords,
             *mail,
             *signing,
@@ -254,6 +254,8 @@ class Settings(SettingsTable):
         if self.uploads == "on" and shared:
             remedy = "off with several servers: run python -m indexer add on each, or build on one and copy the index"
             return [f"UPLOADS: allowed is {remedy} ({shared} is set, and each server has an index of its own)"]
+        if self.uploads == "on" and self.vector_db_url:
+            return ["UPLOADS: allowed is off with VECTOR_DB_URL: documents are added to an index in files"]
         return []
 
     @property

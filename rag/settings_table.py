@@ -114,6 +114,8 @@ class SettingsTable:
 
     # Where things are kept
     vector_db_path: Path = setting("VECTOR_DB_PATH", Path, Path("vector_db"), "folder of the index")
+    vector_db_url: str = setting("VECTOR_DB_URL", parse.database_url, "",
+        "a PostgreSQL with pgvector that keeps the index in its place", secret=True)
     state_dir: Path = setting("STATE_DIR", Path, Path("state"), "folder of conversations and rate limits")
     redis_url: str = setting("REDIS_URL", parse.redis_url, "", "keeps both for several servers, in place of STATE_DIR",
         secret=True)

@@ -99,7 +99,7 @@ class AnswerCache:
             while True:
                 found = await self._answers.look(key, lease_s=self._longest_ask_s)
                 if found.value is not None:
-                    return Entry(self, key, answer=_read(found.value, build), keeps=False)
+                    return Entry(self, key, answer=await _read(found.value, build), keeps=False)
                 if not found.is_asked or asyncio.get_running_loop().time() >= until:
                     return Entry(self, key, answer=None, keeps=found.may_keep)
                 await asyncio.sleep(POLL_S)
@@ -141,6 +141,9 @@ class AnswerCache:
         return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
 
-def _read(value: bytes, build: Build) -> KeptAnswer:
-    text, hits, cited = orjson.loads(value)
-    return KeptAnswer(text, [Hit(build.passage(row), score, similarity, row) for row, score, similarity in hits], cited)
+async def _read(value: bytes, build: Build) -> KeptAnswer:
+    text, kept, cited = orjson.loads(value)
+    rows = [row for row, _, _ in kept]
+    passages = build.passages_of(rows) if build.is_quick else await asyncio.to_thread(build.passages_of, rows)
+    hits = [Hit(one, score, similarity, row) for one, (row, score, similarity) in zip(passages, kept, strict=True)]
+    return KeptAnswer(text, hits, cited)

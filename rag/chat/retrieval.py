@@ -26,10 +26,8 @@ log = logging.getLogger(__name__)
 
 EMBEDDING_SHARE = 0.4
 """Of a request's time, at most, for the question's vector: an embeddings service that hangs leaves time to answer."""
-INLINE_WORK = 4_000_000
-"""Passages times dimensions that are searched on the event loop: under a millisecond, less than a thread would cost."""
 SEARCH_THREADS = 2
-"""Per worker, for larger builds: faiss lets go of the interpreter, so that two are searched while others wait."""
+"""Per worker, for builds that are not quick: faiss lets go of the interpreter, and a wait for a database does."""
 
 WITHOUT_EMBEDDINGS = Missing("embeddings", "embeddings unavailable: found by words alone")
 
@@ -75,9 +73,9 @@ class Retriever:
         build = self._index.build
         vector, missing = None, None
         embedding, searching = Stage("embed"), Stage("search")
-        # A large build is searched by words beside the call for the vector: that takes as long as the rest of a search.
-        is_large, threads = build.count * build.dimensions > INLINE_WORK, self._threads
-        beside = threads.submit(build.by_words, query) if is_large else None
+        # Another one is searched by words beside the call for the vector: that takes as long as the rest of a search.
+        threads = self._threads
+        beside = None if build.is_quick else threads.submit(build.by_words, query)
         try:
             with embedding:
                 vector = (await self._embedder.embed([query], deadline=deadline.share(EMBEDDING_SHARE)))[0]

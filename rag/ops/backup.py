@@ -68,7 +68,7 @@ def _create(options: argparse.Namespace, settings: Settings) -> int:
     try:
         made = create(
             state_dir=settings.state_dir,
-            index=None if options.without_index else settings.vector_db_path,
+            index=None if options.without_index or settings.vector_db_url else settings.vector_db_path,
             target=options.folder,
             names=(*STATE_FILES, RATE_LIMITS) if options.with_rate_limits else STATE_FILES,
         )
@@ -99,6 +99,8 @@ def _missing(manifest: dict[str, Any], settings: Settings) -> list[str]:
         lines.append("conversations and feedback are in PostgreSQL: back that up too, with pg_dump (docs/recovery.md)")
     elif settings.redis_url:
         lines.append("conversations are in Redis: back that up too")
+    if settings.vector_db_url:
+        lines.append("the index is in PostgreSQL: it can be built again, or kept with pg_dump (docs/recovery.md)")
     return lines
 
 

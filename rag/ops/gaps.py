@@ -6,6 +6,7 @@ to read or to send, and as drafts of questions for `indexer evaluate`.
 
 import argparse
 import asyncio
+import contextlib
 import html
 import json
 import math
@@ -20,6 +21,7 @@ from rag.chat.owner.gaps import Gap, drafts, find_gaps
 from rag.chat.retrieval import Retriever
 from rag.errors import ConfigError, RagError
 from rag.llm.opening import open_models
+from rag.search.backends import opening as backends
 from rag.search.live import LiveIndex
 from rag.settings import Settings
 from rag.stores import opening
@@ -75,8 +77,9 @@ async def _found(settings: Settings, days: int) -> list[Gap]:
         embedder, _ = await open_models(settings, observer=UNOBSERVED, meter=UNMETERED, stack=stack)
         store = opening.stores(settings).questions()
         stack.push_async_callback(store.close)
+        backend = stack.enter_context(contextlib.closing(backends.backend(settings)))
         retriever = Retriever(
-            index=LiveIndex(root=settings.vector_db_path, model=embedder.name), embedder=embedder,
+            index=LiveIndex(backend=backend, model=embedder.name), embedder=embedder,
             threshold=settings.similarity_threshold, metrics=Metrics(folder=None),
         )  # fmt: skip
         stack.callback(retriever.close)

@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from rag.errors import IndexUnavailable, UpstreamError, UpstreamRejected
+from rag.errors import BuildUnreachable, ConfigError, IndexUnavailable, UpstreamError, UpstreamRejected
 from rag.llm import model_quirks
 from rag.llm.entra import tokens
 from rag.llm.local.sentences import REMEDY, missing_packages
 from rag.ops import access_checks, identity_checks, store_checks, wording_checks
-from rag.search.hybrid import open_build
+from rag.search.backends.opening import backend
 from rag.settings import Settings, variable_of
 from rag.telemetry.log_file import lock_of
 from rag.types import Endpoint
@@ -166,7 +166,14 @@ def _index(settings: Settings, probe: Probe | None, *, strict: bool) -> Iterator
     endpoints = () if settings.demo else settings.embeddings_endpoints
     dimensions = None
     try:
-        build = open_build(settings.vector_db_path, model=settings.embedding_model)
+        with contextlib.closing(backend(settings)) as kept:
+            build = kept.open(model=settings.embedding_model)
+    except ConfigError as error:
+        what, _, remedy = error.faults[0].partition("; run: ")
+        yield Finding("fault", "index", what, remedy)
+    except BuildUnreachable as error:
+        what, _, remedy = str(error).partition("; ")
+        yield Finding("warning", "index", f"{what}; until it answers, nothing is found", remedy)
     except IndexUnavailable as error:
         what, _, remedy = str(error).partition("; ")
         yield Finding("fault", "index", what, (remedy or REBUILD).removeprefix("run: "))

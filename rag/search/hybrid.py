@@ -4,7 +4,7 @@ Files and publishing are `builds`' business, vectors are `vectors`', ranking is 
 `shortlist`'s.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from rag.search.bm25 import Lexical
 from rag.search.duplicates import says_the_same
 from rag.search.owner.answers import OwnAnswers
 from rag.search.owner.synonyms import Forms, Synonyms
-from rag.search.passages import Passages
+from rag.search.passages import PassageList, Passages
 from rag.search.spelling import vocabulary
 from rag.search.spelling.correction import completed
 from rag.search.spelling.vocabulary import Vocabulary
@@ -26,10 +26,18 @@ from rag.types import Hit, Passage
 
 ALIKE = 0.9
 """Cosine above which two passages' texts are compared: reading all of them would cost more than the search."""
+QUICK = 4_000_000
+"""Passages times dimensions that are searched in under a millisecond."""
+
+Parts = tuple[vectors.Vectors, PassageList, Lexical]
+"""What a build is searched with."""
 
 
 class Build:
     """A build opened for reading. Threads may share it: a search changes nothing in it."""
+
+    _vocabulary: Vocabulary | None = None
+    """Its words, from which misspelled ones are told; None where they are not kept."""
 
     def __init__(self, *, folder: Path, manifest: dict[str, Any]) -> None:
         """`manifest` is what `builds.read_manifest` or `builds.verify` returned for `folder`.
@@ -37,6 +45,17 @@ class Build:
         Raises `BuildDamaged` or `BuildMismatch`.
         """
         self.folder = folder
+
+        def parts() -> Parts:
+            if spelling := manifest.get("spelling"):  # Builds of earlier versions have none.
+                self._vocabulary = Vocabulary.open(folder, spelling)
+            words = Lexical.open(folder, manifest["lexical"])
+            return vectors.opened(folder, manifest["index"]), Passages(folder), words
+
+        self._read(manifest, where=str(folder), parts=parts)
+
+    def _read(self, manifest: dict[str, Any], *, where: str, parts: Callable[[], "Parts"]) -> None:
+        """Take over what the manifest says, and the `parts` that are searched. Raises as `__init__`."""
         self.manifest = manifest
         try:
             self.id = str(manifest["id"])
@@ -47,22 +66,25 @@ class Build:
             self._has_floor = "unrelated_similarity" in manifest["embedding"]
             self._unrelated: float | None = manifest["embedding"].get("unrelated_similarity")
             self.count = int(manifest["passages"])
-            self._vectors = vectors.opened(folder, manifest["index"])
-            self._passages = Passages(folder)
-            self.lexical = Lexical.open(folder, manifest["lexical"])
-            # Builds of earlier versions have none.
-            spelling = manifest.get("spelling")
-            self._vocabulary = Vocabulary.open(folder, spelling) if spelling else None
-            self._asked = lru_cache(maxsize=8)(self._read)
+            self._vectors, self._passages, self.lexical = parts()
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-            raise BuildDamaged(f"{folder}: cannot be opened ({type(error).__name__}: {error})") from None
+            raise BuildDamaged(f"{where}: cannot be opened ({type(error).__name__}: {error})") from None
         counts = {self.count, self._vectors.count, len(self._passages), self.lexical.passages}
         if len(counts) != 1 or self._vectors.dimensions != self.dimensions:
-            raise BuildDamaged(f"{folder}: its files hold different numbers of passages")
+            raise BuildDamaged(f"{where}: its parts hold different numbers of passages")
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether a search takes less than handing it to a thread would cost: under a millisecond."""
+        return self._vectors.is_exact and self.count * self.dimensions <= QUICK
 
     def passage(self, row: int) -> Passage:
         """The passage of a row, read from the mapped file."""
         return self._passages[row]
+
+    def passages_of(self, rows: Sequence[int]) -> list[Passage]:
+        """The passages of several rows, in their order."""
+        return [self.passage(row) for row in rows]
 
     def passages(self) -> Iterator[Passage]:
         """All passages in the order of their rows."""
@@ -90,7 +112,11 @@ class Build:
         """How well each passage fits by words, float32 [passages]: the part of a search that needs no vector."""
         return self.lexical.scores(self.words(question))
 
-    def _read(self, question: str) -> list[tuple[str, ...]]:
+    @cached_property
+    def _asked(self) -> Callable[[str], list[tuple[str, ...]]]:
+        return lru_cache(maxsize=8)(self._corrected)
+
+    def _corrected(self, question: str) -> list[tuple[str, ...]]:
         """The words that a question asks for, and for each that no passage has the one that may be meant."""
         asked, languages = self.lexical.words(question), self.lexical.languages
         # The words of another language are no misspellings of this one's, however near.
@@ -121,8 +147,8 @@ class Build:
             near = self._vectors.vectors([*(hit.row for hit in hits), *rows[new.start : new.stop]])
             alike = (near @ near.T > ALIKE).tolist()
             rivals = list(enumerate(hits))
-            for at, place in enumerate(new, start=len(hits)):
-                passage = self.passage(rows[place])
+            passages = self.passages_of(rows[new.start : new.stop])
+            for at, (place, passage) in enumerate(zip(new, passages, strict=True), start=len(hits)):
                 if any(alike[at][its] and says_the_same(hit.passage.text, passage.text) for its, hit in rivals):
                     continue
                 hits.append(Hit(passage, scores[place], similarities[place], rows[place]))
@@ -218,14 +244,18 @@ def complete(
     `vector_files.room`'s. Beyond `exact_up_to` numbers the index is approximate. `beside_length` is `bm25.write`'s, for
     passages that are searched beside a build.
     """
-    passages = Passages(folder)
-    entries = ((p.title, " › ".join(p.headings), p.text, p.language) for p in passages)
     return {
-        "passages": len(passages),
+        "passages": len(Passages(folder)),
         "index": vector_files.write(folder, vectors, exact_up_to=exact_up_to),
-        "lexical": bm25.write(folder, entries, beside_length=beside_length),
-        "spelling": vocabulary.write(folder, (p.indexed_text for p in passages)),
+        "lexical": write_words(folder, beside_length=beside_length),
+        "spelling": vocabulary.write(folder, (passage.indexed_text for passage in Passages(folder))),
     }
+
+
+def write_words(folder: Path, *, beside_length: float | None = None) -> dict[str, Any]:
+    """Write the lexical index of the passages in `folder` beside them; return its part of the manifest."""
+    entries = ((p.title, " › ".join(p.headings), p.text, p.language) for p in Passages(folder))
+    return bm25.write(folder, entries, beside_length=beside_length)
 
 
 class KnownVectors(Mapping[str, np.ndarray]):

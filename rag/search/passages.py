@@ -6,7 +6,7 @@ Neither writing nor reading holds more than one passage in memory, however many 
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import orjson
@@ -16,6 +16,16 @@ from rag.types import Passage, Section
 
 LINES = "passages.jsonl"
 OFFSETS = "passages.npy"
+
+
+class PassageList(Protocol):
+    """Passages by their rows, wherever they are kept."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, row: int) -> Passage: ...
+
+    def __iter__(self) -> Iterator[Passage]: ...
 
 
 class PassageWriter:
@@ -55,13 +65,21 @@ class Passages:
 
     def __getitem__(self, row: int) -> Passage:
         """Raises IndexError beyond the last row."""
-        line = self._lines[int(self._offsets[row]) : int(self._offsets[row + 1])].tobytes()
-        fields = orjson.loads(line)
-        sections = tuple(map(_section, fields.get("sections", ())))
-        return Passage(**{**fields, "headings": tuple(fields["headings"]), "sections": sections})
+        return decoded(self.line(row))
+
+    def line(self, row: int) -> bytes:
+        """The passage as it was written."""
+        return self._lines[int(self._offsets[row]) : int(self._offsets[row + 1])].tobytes()
 
     def __iter__(self) -> Iterator[Passage]:
         return (self[row] for row in range(len(self)))
+
+
+def decoded(line: bytes) -> Passage:
+    """The passage of a line that `PassageWriter` wrote."""
+    fields = orjson.loads(line)
+    sections = tuple(map(_section, fields.get("sections", ())))
+    return Passage(**{**fields, "headings": tuple(fields["headings"]), "sections": sections})
 
 
 def _section(fields: dict[str, Any]) -> Section:

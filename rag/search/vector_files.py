@@ -82,14 +82,14 @@ def _trained_and_filled(vectors: Vectors, lists: int) -> Any:
 
 def _looked_far_enough(folder: Path, vectors: Vectors, lists: int) -> dict[str, Any]:
     """How many lists a search has to look into, so that it finds `RECALL_AT_10`, and how much it then finds."""
-    trials = _trials(vectors)
-    truth = _nearest(vectors, trials, count=min(10, len(vectors)))
+    asked = trials(vectors)
+    truth = nearest(vectors, asked, count=min(10, len(vectors)))
     index = Approximate(folder, {"probes": lists})
     probes = 4
     while True:
         probes = min(probes, lists)
         # All that is named is compared with its original, so that naming it is finding it.
-        named = index.named(trials, probes=probes)
+        named = index.named(asked, probes=probes)
         found = [len(np.intersect1d(near, those)) / len(near) for near, those in zip(truth, named, strict=True)]
         recall = float(np.mean(found))
         if recall >= RECALL_AT_10 or probes == lists:
@@ -97,7 +97,7 @@ def _looked_far_enough(folder: Path, vectors: Vectors, lists: int) -> dict[str, 
         probes += max(1, probes // 5)
 
 
-def _trials(vectors: Vectors) -> NDArray[np.float32]:
+def trials(vectors: Vectors) -> NDArray[np.float32]:
     """Questions that lie as questions do: near some passage but not on it, at a cosine of .5 to .6.
 
     A passage itself would be found too easily: it lies in the middle of its own neighbours.
@@ -109,7 +109,7 @@ def _trials(vectors: Vectors) -> NDArray[np.float32]:
     return np.asarray(mixed / np.linalg.norm(mixed, axis=1, keepdims=True), dtype=np.float32)
 
 
-def _nearest(vectors: Vectors, questions: NDArray[np.float32], *, count: int) -> NDArray[np.int64]:
+def nearest(vectors: Vectors, questions: NDArray[np.float32], *, count: int) -> NDArray[np.int64]:
     """Rows of the `count` nearest by exact search, [questions, count]."""
     best = np.full((len(questions), count), -np.inf, dtype=np.float32)
     best_rows = np.full((len(questions), count), -1, dtype=np.int64)

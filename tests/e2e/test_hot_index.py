@@ -15,10 +15,10 @@ import pytest
 
 from rag.search import builds
 from rag.search.hot import generation
-from rag.search.hot.following import open_served
 from tests.conftest import StartServer
 from tests.e2e.test_live_builds import TAKEN_UP_WITHIN_S, Owner, logged, no_visitor_notices
 from tests.support.azure import AzureEmulator
+from tests.support.served import open_served
 from tests.support.server import RagServer, clean_environment, run_module
 from tests.support.waiting import wait_until
 

@@ -14,6 +14,7 @@ from indexer.documents import Block, Document, Section, Skipped
 from rag.deadline import Deadline
 from rag.errors import BuildMissing, SourceUnreadable, UpstreamError, UpstreamRejected
 from rag.search import builds
+from rag.search.backends.files import FileBackend
 from rag.search.hybrid import open_build
 
 
@@ -63,7 +64,11 @@ def build(
     told: list[tuple[str, int, int]] = []
     summary = asyncio.run(
         indexer.build.build(
-            documents, root=root, embedder=embedder, clean=clean, progress=lambda *step: told.append(step)
+            documents,
+            backend=FileBackend(root),
+            embedder=embedder,
+            clean=clean,
+            progress=lambda *step: told.append(step),
         )
     )
     if summary.embedded:

@@ -12,6 +12,7 @@ from indexer import finding, own_words
 from indexer.build import Summary
 from indexer.documents import Document
 from rag.errors import SourceUnreadable
+from rag.search.backends.files import FileBackend
 from rag.search.hybrid import open_build
 from tests.indexer.test_build import CountingEmbedder, page
 
@@ -51,7 +52,7 @@ def read(*sources: Path) -> own_words.OwnWords:
 
 def built(root: Path, folder: Path, embedder: CountingEmbedder, documents: Sequence[Document]) -> Summary:
     making = indexer.build.build(
-        documents, root=root, embedder=embedder, clean=False, progress=lambda *_: None, own=read(folder)
+        documents, backend=FileBackend(root), embedder=embedder, clean=False, progress=lambda *_: None, own=read(folder)
     )
     return asyncio.run(making)
 

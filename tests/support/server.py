@@ -42,16 +42,15 @@ def run_module(
 
 
 def build_index(
-    sources: Path | Sequence[Path | str], *, env: Mapping[str, str], output: Path, cwd: Path | None = None,
+    sources: Path | Sequence[Path | str], *, env: Mapping[str, str], output: Path | None, cwd: Path | None = None,
     extra_args: Sequence[str] = (), timeout_s: float = 120.0,
 ) -> subprocess.CompletedProcess[str]:  # fmt: skip
-    """`python -m indexer build …`. `env` holds the settings, usually `azure.environment`."""
+    """`python -m indexer build …`. `env` holds the settings, which say where to; `output` wins."""
     names = [str(source) for source in ([sources] if isinstance(sources, Path) else sources)]
-    output.parent.mkdir(parents=True, exist_ok=True)
-    return run_module(
-        "indexer", "build", *names, "--output", str(output), *extra_args,
-        env=env, cwd=cwd or output.parent, timeout_s=timeout_s,
-    )  # fmt: skip
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        extra_args, cwd = ["--output", str(output), *extra_args], cwd or output.parent
+    return run_module("indexer", "build", *names, *extra_args, env=env, cwd=cwd or Path.cwd(), timeout_s=timeout_s)
 
 
 class RagServer:

@@ -31,7 +31,7 @@ MOST_FILES_OF_A_ROOM = 13
 ONLY_IN = {
     "faiss": ["rag/search/"],
     "redis": ["rag/stores/redis/"],
-    "psycopg": ["rag/stores/postgres/"],
+    "psycopg": ["rag/stores/postgres/", "rag/search/postgres/"],
     "psycopg_pool": ["rag/stores/postgres/"],
     "azure": ["rag/llm/entra/"],
     "apsw": ["rag/stores/", "rag/ops/backup_archive.py"],

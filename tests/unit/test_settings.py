@@ -199,17 +199,17 @@ def test_every_secret_setting_is_among_the_secrets() -> None:
         chat_api_keys=("one",), embeddings_api_keys=("two",), admin_api_key="three", redis_url="redis://:four@host",
         otel_headers=(("x-api-key", "five"),), jwt_secret_keys=("six",), browser_session_secrets=("seven",),
         escalation_webhook_secret="eight", smtp_url="smtp://mail:nine@host", database_url="postgresql://u:ten@host/d",
-        azure_client_secret="eleven",
+        azure_client_secret="eleven", vector_db_url="postgresql://u:twelve@host/d",
     )  # fmt: skip
     assert marked == {
         "chat_api_keys", "embeddings_api_keys", "admin_api_key", "redis_url", "otel_headers", "jwt_secret_keys",
         "browser_session_secrets", "api_keys", "escalation_webhook_secret", "smtp_url", "database_url",
-        "azure_client_secret",
+        "azure_client_secret", "vector_db_url",
     }  # fmt: skip
     # Of the API keys only hashes are kept.
     assert set(settings.secrets) == {
         "one", "two", "three", "four", "redis://:four@host", "five", "six", "seven", "eight", "nine",
-        "smtp://mail:nine@host", "ten", "postgresql://u:ten@host/d", "eleven",
+        "smtp://mail:nine@host", "ten", "postgresql://u:ten@host/d", "eleven", "twelve", "postgresql://u:twelve@host/d",
     }  # fmt: skip
 
 

@@ -21,7 +21,6 @@ from rag.http.owner import rebuild
 from rag.http.owner.tables import FORMS, Format, csv_of
 from rag.http.services import Services, WithServices
 from rag.http.site import STATIC
-from rag.search import builds
 from rag.search.hot.layered import LayeredBuild
 from rag.stores.protocols import QuestionFilter, QuestionStore
 
@@ -57,7 +56,7 @@ async def usage(
             "id": build.manifest["id"], "passages": build.count, "documents": build.manifest.get("documents"),
             "added": len(build.added) if isinstance(build, LayeredBuild) else 0,
             "created_at": build.manifest.get("created_at"),
-            "kept": await asyncio.to_thread(builds.kept_ids, services.settings.vector_db_path),
+            "kept": await asyncio.to_thread(services.index.backend.kept_ids),
         }  # fmt: skip
     except IndexUnavailable:
         about = {"id": "", "passages": 0}
@@ -104,7 +103,7 @@ class BuildProgress(BaseModel):
              responses={**problems.described(409), **ADMIN_ERRORS})  # fmt: skip
 @rule(scope="admin")
 async def build(services: WithServices) -> BuildProgress:
-    await asyncio.to_thread(rebuild.start, services.index.build, state_dir=services.settings.state_dir)
+    await asyncio.to_thread(rebuild.start, services.index, state_dir=services.settings.state_dir)
     return await build_progress(services)
 
 
@@ -129,7 +128,7 @@ class RolledBack(BaseModel):
 async def rollback(services: WithServices, body: RollbackRequest | None = None) -> RolledBack:
     wanted = body.build if body else None
     try:
-        return RolledBack(build=await asyncio.to_thread(builds.rollback, services.settings.vector_db_path, wanted))
+        return RolledBack(build=await asyncio.to_thread(services.index.backend.rollback, wanted))
     except IndexUnavailable as error:
         raise Conflict(
             str(error), detail="There is no such build that is sound, or none before the live one."

@@ -11,16 +11,22 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal, cast
+
+import orjson
 
 from rag.errors import Conflict
-from rag.search.hybrid import Build
+from rag.search.live import LiveIndex
 
 LOG = "rebuild.log"
 SHOWN_BYTES = 4_000
 _ENDED = "· ended with "
-_CHILD = f"import subprocess, sys; print('{_ENDED}' + str(subprocess.call(sys.argv[1:])), flush=True)"
-"""Runs the command in its arguments and says how it ended."""
+_CHILD = f"""import json, os, subprocess, sys
+os.environ.update(json.load(sys.stdin))
+print('{_ENDED}' + str(subprocess.call(sys.argv[1:], stdin=subprocess.DEVNULL)), flush=True)
+"""
+"""Runs the command in its arguments and says how it ended. Variables come by a pipe: a database's address holds a
+password, and everybody on the machine sees arguments."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +38,9 @@ class Progress:
     """The last lines of its output."""
 
 
-def start(build: Build, *, state_dir: Path) -> None:
+def start(index: LiveIndex, *, state_dir: Path) -> None:
     """Raises `Conflict` where one runs already, or the live build does not say how it was made."""
-    made: dict[str, Any] | None = build.manifest.get("made_with")
+    made: dict[str, Any] | None = index.build.manifest.get("made_with")
     if made is None:
         detail = "The live build does not say how it was made. Build once by hand: python -m indexer build SOURCE"
         raise Conflict(detail=detail)
@@ -44,14 +50,16 @@ def start(build: Build, *, state_dir: Path) -> None:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise Conflict(detail="A rebuild is running already.") from None
-        root = str(build.folder.parents[1].absolute())
-        command = [sys.executable, "-m", "indexer", "build", *made["arguments"], "--output", root]
+        arguments, variables = index.backend.output()
+        command = [sys.executable, "-m", "indexer", "build", *made["arguments"], *arguments]
         with (state_dir / LOG).open("wb") as log:
             # A child of its own session: a worker that is replaced takes nothing down with it.
-            subprocess.Popen(  # noqa: S603 - the command stands in the build's manifest, which the operator's build wrote
-                [sys.executable, "-c", _CHILD, *command], cwd=made["folder"], stdin=subprocess.DEVNULL,
+            child = subprocess.Popen(  # noqa: S603 - the command stands in the manifest, which the operator's build wrote
+                [sys.executable, "-c", _CHILD, *command], cwd=made["folder"], stdin=subprocess.PIPE,
                 stdout=log, stderr=subprocess.STDOUT, pass_fds=[lock], start_new_session=True,
             )  # fmt: skip
+        with cast("IO[bytes]", child.stdin) as told:
+            told.write(orjson.dumps(dict(variables)))
     finally:
         os.close(lock)
 

@@ -10,7 +10,7 @@ from rag.search import builds
 from rag.search.hot import generation
 from rag.search.hot.generation import NOTHING, Generation
 from rag.search.hot.layered import LayeredBuild
-from rag.search.hybrid import Build, open_build
+from rag.search.hybrid import Build
 
 log = logging.getLogger(__name__)
 
@@ -101,11 +101,6 @@ def open_segment(root: Path, name: str) -> Build:
         raise BuildDamaged(f"{what}; add its documents again, or put them back from a backup") from None
     except BuildMismatch as error:
         raise BuildMismatch(f"{error}; run: python -m indexer build SOURCE") from None
-
-
-def open_served(root: Path, *, model: str | None = None, build_id: str | None = None) -> Build:
-    """What a server serves: the live build, or `build_id`, with all that was added. Raises as `open_build` does."""
-    return Segments(root).over(open_build(root, model=model, build_id=build_id))
 
 
 def _misfit(segment: Build, base: Build) -> str | None:

@@ -3,7 +3,6 @@
 import zlib
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
 
 import numpy as np
 
@@ -36,7 +35,6 @@ class LayeredBuild(Build):
         self.lexical = LayeredWords(self._parts)
         # Words that only added documents have are known, and correct none.
         self._vocabulary = base._vocabulary
-        self._asked = lru_cache(maxsize=8)(self._read)
 
     def passage(self, row: int) -> Passage:
         part = self._parts[bisect_right(self._firsts, row) - 1]

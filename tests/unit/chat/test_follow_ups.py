@@ -13,6 +13,7 @@ from rag.chat.follow_ups import QUERY_CHARS, Rewriter, leans, search_query
 from rag.deadline import Deadline
 from rag.errors import ContentFiltered, UpstreamError, UpstreamTimeout
 from rag.llm.embedded import LocalEmbedder
+from rag.search.backends.files import FileBackend
 from rag.search.hybrid import Build, open_build
 from rag.types import Completion, Message, Prompt
 from tests.unit.chat.conversations_with_follow_ups import FASTAPI_DOCS, SMALL_SITE, STAND_ALONE, Conversation
@@ -24,7 +25,9 @@ def said(*questions: str) -> list[Message]:
 
 def indexed(site: Path, root: Path) -> Build:
     documents = sources.read_all(finding.find([site]).files, site_url="")
-    asyncio.run(build(documents, root=root, embedder=LocalEmbedder(), clean=False, progress=lambda *_: None))
+    asyncio.run(
+        build(documents, backend=FileBackend(root), embedder=LocalEmbedder(), clean=False, progress=lambda *_: None)
+    )
     return open_build(root)
 
 

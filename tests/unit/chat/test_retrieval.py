@@ -14,6 +14,7 @@ from rag.chat.retrieval import WITHOUT_EMBEDDINGS, Retrieved, Retriever, search_
 from rag.deadline import Deadline
 from rag.errors import ContentFiltered, UpstreamError, UpstreamTimeout
 from rag.search import builds, hybrid
+from rag.search.backends.files import FileBackend
 from rag.search.live import LiveIndex
 from rag.telemetry.logs import request_fields
 from rag.telemetry.metrics import Metrics
@@ -56,7 +57,7 @@ def index(tmp_path: Path) -> LiveIndex:
         written = whole_build.write(staging, passages, np.eye(3, dtype=np.float32))
         embedding = {"model": "a-model", "dimensions": 3, "dense_weight": 0.6}
         builds.publish(tmp_path, staging, {**written, "embedding": embedding})
-    return LiveIndex(root=tmp_path, model="a-model")
+    return LiveIndex(backend=FileBackend(tmp_path), model="a-model")
 
 
 def search(index: LiveIndex, embedder: FakeEmbedder, query: str, threshold: float | None = None) -> Retrieved:
@@ -101,7 +102,7 @@ def test_a_large_build_is_searched_in_a_thread_with_the_same_outcome(
     index: LiveIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inline = search(index, FakeEmbedder(axis(0)), "heater")
-    monkeypatch.setattr(retrieval, "INLINE_WORK", 0)
+    monkeypatch.setattr(hybrid, "QUICK", 0)
     assert search(index, FakeEmbedder(axis(0)), "heater").hits == inline.hits
 
 
@@ -121,7 +122,7 @@ def test_a_large_build_is_searched_by_words_while_the_question_is_being_embedded
             return await super().embed(texts, deadline=deadline)
 
     monkeypatch.setattr(hybrid.Build, "by_words", watched)
-    monkeypatch.setattr(retrieval, "INLINE_WORK", 0)
+    monkeypatch.setattr(hybrid, "QUICK", 0)
     assert search(index, Waiting(axis(1)), "heater").hits[0].passage.text == TEXTS[1]
 
 

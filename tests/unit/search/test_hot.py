@@ -17,18 +17,22 @@ from indexer.metrics import ndcg_at_10
 from rag.deadline import Deadline
 from rag.errors import BuildDamaged, BuildMismatch
 from rag.search import bm25, builds
+from rag.search.backends.files import FileBackend
 from rag.search.hot import generation
-from rag.search.hot.following import Segments, open_served
+from rag.search.hot.following import Segments
 from rag.search.hot.layered import LayeredBuild
 from rag.search.hybrid import Build, open_build
 from tests.indexer.test_build import CountingEmbedder, page
+from tests.support.served import open_served
 
 QUESTION = "how warm is the water"
 
 
 def build(root: Path, documents: Sequence[Document], embedder: CountingEmbedder) -> str:
     summary = asyncio.run(
-        indexer.build.build(documents, root=root, embedder=embedder, clean=False, progress=lambda *_: None)
+        indexer.build.build(
+            documents, backend=FileBackend(root), embedder=embedder, clean=False, progress=lambda *_: None
+        )
     )
     return summary.build_id
 
@@ -278,7 +282,7 @@ def test_a_build_of_another_model_takes_the_added_documents_along(root: Path, em
             await merging.prepare(made, chosen, embedder=other, progress=lambda *_: None)
 
         asyncio.run(indexer.build.build(
-            site, root=root, embedder=other, clean=False, progress=lambda *_: None, accept=accept,
+            site, backend=FileBackend(root), embedder=other, clean=False, progress=lambda *_: None, accept=accept,
         ))  # fmt: skip
         # Between the two steps nothing of another model is searched.
         assert open_served(root).count == 30
@@ -332,7 +336,8 @@ def test_a_fifth_in_ten_segments_ranks_as_well_as_one_build(
 
     def made(root: Path, those: Sequence[Document]) -> None:
         asyncio.run(indexer.build.build(
-            those, root=root, embedder=embedder, clean=True, progress=lambda *_: None, exact_up_to=exact_up_to,
+            those, backend=FileBackend(root, exact_up_to=exact_up_to), embedder=embedder, clean=True,
+            progress=lambda *_: None,
         ))  # fmt: skip
 
     made(tmp_path / "one", documents)

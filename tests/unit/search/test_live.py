@@ -11,6 +11,7 @@ import pytest
 
 from rag.errors import IndexUnavailable
 from rag.search import builds, live
+from rag.search.backends.files import FileBackend
 from rag.search.live import LiveIndex
 from rag.types import Passage
 from tests.support import whole_build
@@ -37,7 +38,7 @@ def _looking_often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextlib.asynccontextmanager
 async def watched(root: Path) -> AsyncIterator[LiveIndex]:
-    index = LiveIndex(root=root, model=MODEL)
+    index = LiveIndex(backend=FileBackend(root), model=MODEL)
     task = asyncio.create_task(index.watch())
     try:
         yield index
@@ -65,7 +66,7 @@ def spoil(root: Path, build_id: str) -> None:
 
 def test_a_worker_without_any_sound_build_starts_and_says_that_it_cannot_serve(tmp_path: Path) -> None:
     def is_unavailable(model: str, reason: str) -> bool:
-        index = LiveIndex(root=tmp_path, model=model)
+        index = LiveIndex(backend=FileBackend(tmp_path), model=model)
         with pytest.raises(IndexUnavailable):
             index.build.search("words", vector=None, k=1)
         return index.health()["status"] == "unavailable" and index.health()["refused"]["reason"] == reason
@@ -80,10 +81,10 @@ def test_a_worker_without_any_sound_build_starts_and_says_that_it_cannot_serve(t
 def test_a_worker_that_starts_beside_a_damaged_build_serves_the_newest_sound_one(tmp_path: Path) -> None:
     first, second, third = (publish(tmp_path, text) for text in ("one", "two", "three"))
     spoil(tmp_path, third)
-    index = LiveIndex(root=tmp_path, model=MODEL)
+    index = LiveIndex(backend=FileBackend(tmp_path), model=MODEL)
     assert (said(index), index.health()["refused"]) == ("two", {"build": third, "reason": "damaged"})
     spoil(tmp_path, second)
-    assert LiveIndex(root=tmp_path, model=MODEL).build.id == first
+    assert LiveIndex(backend=FileBackend(tmp_path), model=MODEL).build.id == first
 
 
 async def wait_for_one(tmp_path: Path) -> None:
@@ -100,7 +101,7 @@ def test_a_worker_without_a_build_takes_up_the_first_one(tmp_path: Path) -> None
 
 def test_health_says_what_is_served(tmp_path: Path) -> None:
     build_id = publish(tmp_path, "one")
-    assert LiveIndex(root=tmp_path, model=MODEL).health() == {
+    assert LiveIndex(backend=FileBackend(tmp_path), model=MODEL).health() == {
         "status": "ok", "build": build_id, "passages": 1, "model": MODEL, "dimensions": 4,
     }  # fmt: skip
 
@@ -127,7 +128,7 @@ async def survive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytes
     publish(tmp_path, "one")
     async with watched(tmp_path) as index:
         with monkeypatch.context() as patch:
-            patch.setattr(live, "open_build", lambda *_, **__: 1 / 0)
+            patch.setattr(FileBackend, "open", lambda *_, **__: 1 / 0)
             publish(tmp_path, "two")
             await until(lambda: "live build not looked at" in caplog.messages)
             assert said(index) == "one"

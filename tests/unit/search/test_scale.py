@@ -16,6 +16,7 @@ from indexer.documents import Block, Document, Section
 from rag.deadline import Deadline
 from rag.errors import BuildDamaged, BuildMismatch
 from rag.search import builds, fusion, shortlist, vector_files
+from rag.search.backends.files import FileBackend
 from rag.search.hybrid import Build, known_vectors, open_build
 from rag.types import Passage
 from tests.support import whole_build
@@ -203,7 +204,9 @@ def built(root: Path, count: int, *, changed: int | None = None) -> tuple[indexe
     documents = [document(row) for row in range(count)]
     quiet: Any = lambda *_: None  # noqa: E731
     summary = asyncio.run(
-        indexer.build.build(documents, root=root, embedder=embedder, clean=False, progress=quiet, exact_up_to=FEW)
+        indexer.build.build(
+            documents, backend=FileBackend(root, exact_up_to=FEW), embedder=embedder, clean=False, progress=quiet
+        )
     )
     return summary, embedder.texts
 

@@ -1,0 +1,1 @@
+"""Builds in PostgreSQL with pgvector: a schema each, searched where they are."""
