@@ -158,7 +158,10 @@ async def _evaluate(options: argparse.Namespace, settings: Settings, backend: Ba
 async def _add(options: argparse.Namespace, settings: Settings, root: Path) -> int:
     with ProgressBar(sys.stderr) as bar:
         async with _embedder(settings) as embedder:
-            done = await by_hand.add_files(options.files, root=root, embedder=embedder, progress=bar.show)
+            library = Library(settings.state_dir / "documents")
+            done = await by_hand.add_files(
+                options.files, root=root, embedder=embedder, progress=bar.show, library=library
+            )
     print("\n".join(done.lines))
     return 1 if done.faults else 0
 

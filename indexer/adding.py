@@ -54,7 +54,7 @@ async def add(
     incoming: Sequence[Incoming], *, root: Path, embedder: Embedder, progress: Progress,
     is_wanted: Callable[[Added], bool] = lambda _: True,
 ) -> Summary:  # fmt: skip
-    """Put these documents in force, each in the place of the one with its id; say what was done.
+    """Put these documents in force, each in the place of the one with its id or name; say what was done.
 
     `is_wanted` is asked at the last moment, when nobody else can change what is in force: what it refuses is left out.
     Raises `IndexUnavailable` where there is no build of this embedding model to stand beside, and `UpstreamError`.
@@ -69,8 +69,8 @@ async def add(
 
         def with_these(present: Generation) -> list[Added]:
             taken = [one for one in added if is_wanted(one)]
-            gone = {one.id for one in taken}
-            return [*(one for one in present.documents if one.id not in gone), *taken]
+            ids, names = {one.id for one in taken}, {one.name for one in taken}
+            return [*(one for one in present.documents if one.id not in ids and one.name not in names), *taken]
 
         generation.change(root, with_these)
     return summary

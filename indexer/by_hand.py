@@ -30,8 +30,10 @@ class Done:
     """Files that could not be added."""
 
 
-async def add_files(files: Sequence[Path], *, root: Path, embedder: Embedder, progress: Progress) -> Done:
-    """Put the files into the live index, each by its name, in the place of the one that has it.
+async def add_files(
+    files: Sequence[Path], *, root: Path, embedder: Embedder, progress: Progress, library: Library
+) -> Done:
+    """Put the files into the live index, each by its name, in the place of the one that has it, uploaded or not.
 
     Raises `ConfigError` for what is no file of a type that can be read, and as `adding.add` does.
     """
@@ -49,7 +51,8 @@ async def add_files(files: Sequence[Path], *, root: Path, embedder: Embedder, pr
         elif before is not None and before.sha256 == sha256:
             done.lines.append(f"unchanged  {before.id}  {path.name}")
         else:
-            identity = before.id if before else new_id()
+            uploaded = library.find(path.name)
+            identity = before.id if before else uploaded.id if uploaded else new_id()
             try:
                 incoming.append(Incoming.of(document, id=identity, name=path.name, sha256=sha256))
             except SourceUnreadable as error:
@@ -57,6 +60,9 @@ async def add_files(files: Sequence[Path], *, root: Path, embedder: Embedder, pr
                 done.faults += 1
     if incoming:
         summary = await adding.add(incoming, root=root, embedder=embedder, progress=progress)
+        for one in incoming:
+            if library.get(one.id) is not None:
+                library.give_up(one.id)
         done.lines += [f"added      {one.id}  {one.name}, {len(one.passages):,} passages" for one in incoming]
         done.lines.append(f"embedded   {summary.embedded:,} passages in {summary.calls:,} calls")
         if chosen := adding.due(root, hybrid.open_build(root)):

@@ -16,11 +16,12 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 import orjson
@@ -39,6 +40,7 @@ MOST_TRIES = 10
 """Processes that may die over a document before it counts as failed."""
 PURGE = "removed"
 """In the queue: the text of removed documents still stands in the index."""
+NO_IDS: Mapping[str, str] = MappingProxyType({})
 ID = re.compile(r"[0-9a-f]{16}")
 
 
@@ -73,9 +75,12 @@ class Library:
         self._keeps = keeps_originals
         self._seen: dict[str, tuple[tuple[int, int, int], Record]] = {}
 
-    def put(self, files: Sequence[Received], *, request: str | None = None) -> list[Record]:
+    def put(
+        self, files: Sequence[Received], *, request: str | None = None, ids: Mapping[str, str] = NO_IDS
+    ) -> list[Record]:
         """Take these files over as documents, to be worked on; what has not changed is left alone.
 
+        `ids` are of documents that are known elsewhere, by their names.
         `request` tells a request from others: the same one is answered as before, for a day. Raises `InvalidRequest`
         where it came with other files then, and `StorageFull`.
         """
@@ -89,7 +94,7 @@ class Library:
             if len(known) + sum(one.name not in known for one in files) > MOST_DOCUMENTS:
                 raise StorageFull(f"{MOST_DOCUMENTS} documents", detail="There are too many documents already.")
             try:
-                records = [self._taken(one, known.get(one.name)) for one in files]
+                records = [self._taken(one, known.get(one.name), ids.get(one.name)) for one in files]
                 if request:
                     self._remember(request, print_of, records)
             except OSError as error:
@@ -156,6 +161,13 @@ class Library:
                 shutil.rmtree(self.folder / identity)
                 (self.folder / "queue" / identity).unlink(missing_ok=True)
 
+    def give_up(self, identity: str) -> None:
+        """Remove all that is kept of a document that goes on without: the machine's owner added another one by hand."""
+        with self._changing():
+            if self._read(identity) is not None:
+                shutil.rmtree(self.folder / identity)
+                (self.folder / "queue" / identity).unlink(missing_ok=True)
+
     def waiting(self) -> list[Record]:
         """What is to be worked on, the oldest first: by the one process that works."""
         found = []
@@ -195,12 +207,12 @@ class Library:
                     if time.time() - path.stat().st_mtime > age_s:
                         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
-    def _taken(self, one: Received, known: Record | None) -> Record:
+    def _taken(self, one: Received, known: Record | None, identity: str | None) -> Record:
         if known and known.sha256 == one.sha256 and known.status != "failed":
             return known
         record = Record(
-            id=known.id if known else secrets.token_hex(8), name=one.name, version=known.version + 1 if known else 1,
-            bytes=one.bytes, sha256=one.sha256, status="queued", reason=None,
+            id=known.id if known else identity or secrets.token_hex(8), name=one.name,
+            version=known.version + 1 if known else 1, bytes=one.bytes, sha256=one.sha256, status="queued", reason=None,
             passages=known.passages if known else None, updated_at="",
         )  # fmt: skip
         folder = self.folder / record.id

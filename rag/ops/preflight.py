@@ -17,7 +17,6 @@ from http.client import HTTPConnection, HTTPException
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
 
 from rag.errors import BuildUnreachable, ConfigError, IndexUnavailable, UpstreamError, UpstreamRejected
 from rag.llm import model_quirks
@@ -25,6 +24,9 @@ from rag.llm.entra import tokens
 from rag.llm.local.sentences import REMEDY, missing_packages
 from rag.ops import access_checks, identity_checks, store_checks, wording_checks
 from rag.search.backends.opening import backend
+from rag.search.hot.following import Segments
+from rag.search.hot.layered import LayeredBuild
+from rag.search.hybrid import Build
 from rag.settings import Settings, variable_of
 from rag.telemetry.log_file import lock_of
 from rag.types import Endpoint
@@ -32,10 +34,6 @@ from rag.types import Endpoint
 Probe = Callable[[Settings], int]
 """Embeds one word through the configured endpoint and returns its dimension. Raises `UpstreamError`."""
 PACKAGES = Path(__file__).resolve().parents[2] / "requirements-prod.lock"
-OPTIONAL_PACKAGES = PACKAGES.with_name("requirements-otel.lock")
-COLLECTOR_S = 2.0
-"""How long a collector may take to accept a connection, in seconds."""
-GRPC_PORT = 4317
 ChatProbe = Callable[[Settings, Endpoint], None]
 """Asks one endpoint's chat model one word. Raises `UpstreamError`."""
 
@@ -89,7 +87,6 @@ def check_all(
         *(Finding(*found) for found in access_checks.findings(settings)),
         *(() if settings.log_file is None else _log_file(settings.log_file)),
         *(Finding(*found) for found in store_checks.findings(settings, running=running)),
-        *(_traces(settings.otel_endpoint, running=running) if settings.otel_endpoint else ()),
         *(() if running or faulty & {"HOST", "PORT"} else _port(settings, may_be_ours=probe_chat is not None)),
     ]
 
@@ -167,7 +164,7 @@ def _index(settings: Settings, probe: Probe | None, *, strict: bool) -> Iterator
     dimensions = None
     try:
         with contextlib.closing(backend(settings)) as kept:
-            build = kept.open(model=settings.embedding_model)
+            build, added_in = kept.open(model=settings.embedding_model), kept.added_in
     except ConfigError as error:
         what, _, remedy = error.faults[0].partition("; run: ")
         yield Finding("fault", "index", what, remedy)
@@ -181,8 +178,21 @@ def _index(settings: Settings, probe: Probe | None, *, strict: bool) -> Iterator
         documents = build.manifest.get("documents", "?")
         dimensions = build.dimensions
         yield Finding("ok", "index", f"{build.count:,} passages of {documents} documents, build {build.id}")
+        yield from _added(added_in, build) if added_in else ()
     if endpoints and probe is not None and not settings.missing("EMBEDDINGS"):
         yield _embeddings(settings, probe, dimensions, strict=strict)
+
+
+def _added(root: Path, build: Build) -> Iterator[Finding]:
+    """What stands beside the build, and what of it cannot be served."""
+    segments = Segments(root)
+    served = segments.over(build)
+    if isinstance(served, LayeredBuild):
+        passages = served.count - build.count
+        yield Finding("ok", "index", f"{passages:,} passages of {len(served.added)} added documents")
+    for reason in segments.refused.values():
+        what, _, remedy = reason.partition("; ")
+        yield Finding("warning", "index", f"added documents are left out: {what}", remedy.removeprefix("run: "))
 
 
 def _embeddings(settings: Settings, probe: Probe, dimensions: int | None, *, strict: bool) -> Finding:
@@ -232,30 +242,6 @@ def _log_file(path: Path) -> Iterator[Finding]:
             yield Finding("warning", "log", f"{one} cannot be written: {os.strerror(reason)}", remedy)
             return
     yield Finding("ok", "log", f"{path} is writable")
-
-
-def _traces(endpoint: str, *, running: bool) -> Iterator[Finding]:
-    try:
-        from rag.telemetry import tracing  # noqa: F401 - optional packages, loaded only where they are wanted
-    except ModuleNotFoundError as missing:
-        what = f"OTEL_EXPORTER_OTLP_ENDPOINT is set, but {missing.name} is not installed"
-        remedy = f"{sys.executable} -m pip install -r {OPTIONAL_PACKAGES}, or unset it"
-        yield Finding("fault", "traces", what, remedy)
-        return
-    address = urlsplit(endpoint)
-    port = address.port or (443 if address.scheme == "https" else 80)
-    if port == GRPC_PORT:
-        what = f"{endpoint}: at port {GRPC_PORT} collectors mostly speak gRPC, and this server speaks HTTP"
-        yield Finding("warning", "traces", what, "set the port at which it takes HTTP, mostly 4318")
-        return
-    try:
-        if not running:
-            socket.create_connection((address.hostname, port), timeout=COLLECTOR_S).close()
-    except OSError:
-        # The collector's bad hour must not keep a restarted server from starting.
-        yield Finding("warning", "traces", f"{endpoint} cannot be reached at the moment; until it can, traces are lost")
-    else:
-        yield Finding("ok", "traces", f"go to {endpoint}")
 
 
 def _port(settings: Settings, *, may_be_ours: bool) -> Iterator[Finding]:

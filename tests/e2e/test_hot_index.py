@@ -92,7 +92,9 @@ def test_added_replaced_and_removed_under_load_in_every_worker_without_a_failed_
         assert not any(b"grams of food" in content for content in on_disk), "its text has left the disk"
 
 
-def test_info_verify_search_and_rollback_know_what_was_added(owner: Owner, indexer: Indexer, tmp_path: Path) -> None:
+def test_info_verify_search_and_rollback_know_what_was_added(
+    owner: Owner, indexer: Indexer, tmp_path: Path, azure: AzureEmulator
+) -> None:
     assert "added" not in indexer("info").stdout
     indexer("add", written(tmp_path), written(tmp_path, "light.txt"))
     owner.publish("7.25")
@@ -106,6 +108,11 @@ def test_info_verify_search_and_rollback_know_what_was_added(owner: Owner, index
     segment = generation.folder_of(owner.root, generation.read(owner.root).segments[0])
     file = segment / "passages.jsonl"
     file.write_bytes(file.read_bytes().replace(b"12 grams", b"21 grams"))
+    check = run_module(
+        "run_production.py", "--check", env={**azure.environment, "VECTOR_DB_PATH": str(owner.root)}, cwd=tmp_path
+    )
+    assert "added documents are left out: " in check.stdout
+    assert "→ add its documents again, or put them back from a backup" in check.stdout
     damaged = indexer("verify")
     assert damaged.returncode == 1
     assert "passages.jsonl does not have the checksum of the manifest; add its documents again" in damaged.stderr

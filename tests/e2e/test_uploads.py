@@ -331,7 +331,7 @@ def test_what_is_added_and_removed_on_the_machine_is_listed_too(
     start_uploads: Callable[..., Uploads], azure: AzureEmulator, tmp_path: Path
 ) -> None:
     uploads = start_uploads(workers=1)
-    (tmp_path / "light.md").write_text(TEXT.format(99))
+    (tmp_path / "light.md").write_text("# Light\n\nThe lamp burns for ten hours.\n")
     where = ["--output", str(uploads.root)]
     env = {**azure.environment, "STATE_DIR": str(uploads.server.folder / "state")}
     assert run_module("indexer", "add", str(tmp_path / "light.md"), *where, env=env, cwd=tmp_path).returncode == 0
@@ -339,6 +339,15 @@ def test_what_is_added_and_removed_on_the_machine_is_listed_too(
     assert (light["name"], light["status"], light["passages"]) == ("light.md", "live", 1)
     identity = uploads.post(("feeding.md", TEXT.format(12).encode())).json()["documents"][0]["id"]
     uploads.settled(identity)
+    (tmp_path / "feeding.md").write_text(TEXT.format(13))
+    assert run_module("indexer", "add", str(tmp_path / "feeding.md"), *where, env=env, cwd=tmp_path).returncode == 0
+    assert not (uploads.state / identity).exists(), "what was uploaded is replaced"
+    assert {one["name"]: one["id"] for one in uploads.documents()}["feeding.md"] == identity
+    uploads.everywhere("13 grams of food")
+    again = uploads.request("PUT", "/documents/feeding.md", content=TEXT.format(12).encode()).json()["documents"][0]
+    uploads.settled(again["id"])
+    uploads.everywhere("12 grams of food")
+    assert [one["name"] for one in uploads.documents()] == ["feeding.md", "light.md"]
     done = run_module("indexer", "remove", "feeding.md", *where, env=env, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert [one["name"] for one in uploads.documents()] == ["light.md"]

@@ -4,6 +4,7 @@ Only there with `UPLOADS=on`. What is asked of a caller is asked before a byte o
 """
 
 import asyncio
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -135,16 +136,14 @@ async def _put(files: list[Received], request: Request, services: Services, key:
     ingest, scanner = _ingest(services), services.settings.upload_scan
     for file in files if scanner else ():
         await asyncio.to_thread(scan, scanner, file)
-    records = await asyncio.to_thread(ingest.library.put, files, request=identity)
+    by_name = {one.name: one.id for one in (await asyncio.to_thread(_added, services))}
+    records = await asyncio.to_thread(ingest.library.put, files, request=identity, ids=by_name)
     ingest.wake()
     return TakenList(documents=[Taken(id=one.id, name=one.name, status=_status(one)) for one in records])
 
 
 def _all(services: Services) -> list[Document]:
-    try:
-        added = {one.id: one for one in generation.read(services.settings.vector_db_path).documents}
-    except IndexUnavailable:
-        added = {}
+    added = {one.id: one for one in _added(services)}
     known = [_shown(record, added.pop(record.id, None)) for record in _library(services).records()]
     by_hand = [
         Document(id=one.id, name=one.name, status="live", reason=None, passages=one.passages, bytes=None,
@@ -152,6 +151,14 @@ def _all(services: Services) -> list[Document]:
         for one in added.values()
     ]  # fmt: skip
     return sorted([*known, *by_hand], key=lambda one: one.name)
+
+
+def _added(services: Services) -> Sequence[Added]:
+    """What is in the index beside the build."""
+    try:
+        return generation.read(services.settings.vector_db_path).documents
+    except IndexUnavailable:
+        return ()
 
 
 def _shown(record: Record, added: Added | None) -> Document:

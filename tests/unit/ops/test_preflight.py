@@ -14,7 +14,7 @@ import pytest
 
 from rag.calls import Refused
 from rag.errors import UpstreamError, UpstreamRejected
-from rag.ops import preflight
+from rag.ops import preflight, store_checks
 from rag.search import builds
 from rag.settings import Settings
 from rag.types import Endpoint, Passage
@@ -305,7 +305,7 @@ def test_a_running_server_does_not_ask_its_collector(given: Given) -> None:
 
 
 def test_the_port_of_another_protocol_is_pointed_out(given: Given) -> None:
-    finding = found(given(otel_endpoint=f"http://127.0.0.1:{preflight.GRPC_PORT}"))["traces"]
+    finding = found(given(otel_endpoint=f"http://127.0.0.1:{store_checks.GRPC_PORT}"))["traces"]
     assert (finding.state, "4318" in finding.remedy) == ("warning", True)
 
 
@@ -314,9 +314,8 @@ def test_packages_that_traces_need_and_that_are_not_installed_are_a_fault(given:
     script = (
         "import sys\n"
         "sys.modules['opentelemetry.sdk.trace'] = None\n"
-        "from rag.ops import preflight\n"
-        "for one in preflight._traces('http://localhost:4318', running=True):\n"
-        "    print(one.state, one.subject, one.sentence, one.remedy, sep='|')\n"
+        "from rag.ops import store_checks\n"
+        "print(*store_checks._traces('http://localhost:4318', running=True), sep='|')\n"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
     state, subject, sentence, remedy = done.stdout.strip().split("|")
