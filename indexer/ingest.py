@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 MOST_DOCUMENTS = 50
 MOST_BYTES = 20_000_000
 """Of what becomes one segment: the first of many should not wait for the last."""
+ALONE_AFTER_TRIES = 3
+"""Deaths after which a document is worked on by itself: those that were beside it may be sound."""
 PAUSE_S = 5.0
 """After an attempt that failed for a reason that will pass."""
 NICE = 10
@@ -71,7 +73,7 @@ async def work(library: Library, *, root: Path, embedder: Embedder) -> None:
 
 async def _one_batch(library: Library, batch: Sequence[Record], *, root: Path, embedder: Embedder) -> None:
     fresh = [record for record in batch if not _is_live_already(library, record, root)]
-    incoming = [one for record in fresh if (one := _read(library, record)) is not None]
+    incoming = _read(library, fresh)
     if not incoming:
         return
     by_id = {record.id: record for record in fresh}
@@ -99,21 +101,28 @@ def _is_live_already(library: Library, record: Record, root: Path) -> bool:
     return True
 
 
-def _read(library: Library, record: Record) -> Incoming | None:
-    """The document, read; None where it cannot be, which is noted."""
-    if record.tries >= MOST_TRIES:
-        _failed(library, record, "its processing broke off again and again")
-        return None
-    library.mark(record, "reading")
-    files = [(library.original(record), record.name)]
-    [document] = sources.read_all(files, site_url="", with_unpublished=True, workers=1)
-    try:
-        if isinstance(document, Skipped):
-            raise SourceUnreadable(document.reason)
-        return Incoming.of(document, id=record.id, name=record.name, sha256=record.sha256)
-    except SourceUnreadable as error:
-        _failed(library, record, str(error))
-        return None
+def _read(library: Library, records: Sequence[Record]) -> list[Incoming]:
+    """The documents that could be read; of the others it is noted why not."""
+    sound = []
+    for record in records:
+        if record.tries >= MOST_TRIES:
+            _failed(library, record, "its processing broke off again and again")
+        else:
+            library.mark(record, "reading")
+            sound.append(record)
+    files = [(library.original(record), record.name) for record in sound]
+    incoming = []
+    # One child for all of them: starting it takes longer than most files do.
+    for record, document in zip(
+        sound, sources.read_all(files, site_url="", with_unpublished=True, workers=1), strict=True
+    ):
+        try:
+            if isinstance(document, Skipped):
+                raise SourceUnreadable(document.reason)
+            incoming.append(Incoming.of(document, id=record.id, name=record.name, sha256=record.sha256))
+        except SourceUnreadable as error:
+            _failed(library, record, str(error))
+    return incoming
 
 
 def _failed(library: Library, record: Record, reason: str) -> None:
@@ -130,6 +139,9 @@ def _why_it_waits(error: UpstreamError | IndexUnavailable | OSError) -> str:
 
 
 def _batch(waiting: Sequence[Record]) -> list[Record]:
+    """What is done together: as much as one segment should hold, and alone what processes died over."""
+    if suspect := [record for record in waiting if record.tries >= ALONE_AFTER_TRIES]:
+        return suspect[:1]
     batch: list[Record] = []
     for record in waiting[:MOST_DOCUMENTS]:
         if batch and sum(one.bytes for one in batch) + record.bytes > MOST_BYTES:

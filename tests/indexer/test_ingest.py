@@ -1,0 +1,124 @@
+"""What the process that works on uploads does with its queue: batches, deaths, outages, and what is live already."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+import indexer.ingest
+from indexer import ingest
+from rag.documents.library import MOST_TRIES, Library, Record
+from rag.documents.receiving import receiving
+from rag.errors import UpstreamTimeout
+from rag.search.hot import generation
+from rag.search.hot.following import open_served
+from tests.indexer.test_build import CountingEmbedder, build, page
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(indexer.build, "PATIENCE_S", ())
+    monkeypatch.setattr(indexer.ingest, "PAUSE_S", 0.0)
+    monkeypatch.setattr(indexer.ingest, "NICE", 0)
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Library:
+    return Library(tmp_path / "documents")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    build(tmp_path / "vector_db", [page("site", "The site itself.")], CountingEmbedder())
+    return tmp_path / "vector_db"
+
+
+def put(library: Library, **texts: str) -> list[Record]:
+    with receiving(library.folder, limit_bytes=10_000) as places:
+        received = []
+        for name, text in texts.items():
+            one = places.begin(f"{name}.md")
+            one.write(text.encode())
+            received.append(one.whole())
+        return library.put(received)
+
+
+def work(library: Library, root: Path, embedder: CountingEmbedder | None = None) -> None:
+    asyncio.run(ingest.work(library, root=root, embedder=embedder or CountingEmbedder()))
+
+
+def states(library: Library) -> dict[str, str]:
+    return {record.name: record.status for record in library.records()}
+
+
+def test_many_documents_become_one_segment_and_a_bad_one_fails_alone(library: Library, root: Path) -> None:
+    put(library, **{f"d{number}": f"Text number {number}." for number in range(20)}, empty="  ")
+    work(library, root)
+    assert states(library) == {**{f"d{number}.md": "live" for number in range(20)}, "empty.md": "failed"}
+    assert len(generation.read(root).segments) == 1
+    assert open_served(root).count == 21
+
+
+def test_an_outage_delays_and_loses_nothing(library: Library, root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    put(library, a="Text.", b="More.")
+    embedder = CountingEmbedder(failures=[UpstreamTimeout(), UpstreamTimeout()])
+    work(library, root, embedder)
+    assert states(library) == {"a.md": "live", "b.md": "live"}
+    assert [record.getMessage() for record in caplog.records].count("uploads wait") == 2
+    assert {record.tries for record in library.records()} == {0}
+
+
+def test_what_processes_died_over_is_tried_alone_and_then_no_more(library: Library, root: Path) -> None:
+    sound, suspect = put(library, sound="Text.", suspect="Other text.")
+    for _ in range(ingest.ALONE_AFTER_TRIES):
+        library.mark(suspect, "reading")
+    waiting = library.waiting()
+    assert [one.name for one in ingest._batch(waiting)] == ["suspect.md"]
+    for _ in range(MOST_TRIES):
+        library.mark(suspect, "reading")
+    work(library, root)
+    assert states(library) == {"sound.md": "live", "suspect.md": "failed"}
+    failed = library.get(suspect.id)
+    assert failed is not None
+    assert failed.reason == "its processing broke off again and again"
+    assert library.get(sound.id) is not None
+
+
+def test_what_is_in_force_already_is_only_told(library: Library, root: Path) -> None:
+    [record] = put(library, a="Text.")
+    work(library, root)
+    # As after a death between the two: the index has it, and nobody knows.
+    library.mark(record, "embedding")
+    (library.folder / "queue" / record.id).touch()
+    embedder = CountingEmbedder()
+    work(library, root, embedder)
+    assert (states(library), embedder.batches) == ({"a.md": "live"}, [])
+
+
+def test_a_removal_that_was_begun_is_finished_and_its_text_leaves_the_disk(library: Library, root: Path) -> None:
+    gone, _ = put(library, gone="Secret words.", kept="Other words.")
+    work(library, root)
+    library.discard(gone.id)
+    work(library, root)
+    assert states(library) == {"kept.md": "live"}
+    files = [path.read_bytes() for path in (root / generation.SEGMENTS).rglob("*") if path.is_file()]
+    assert not any(b"Secret words" in content for content in files)
+    assert any(b"Other words" in content for content in files)
+    assert not library.has_work(purge_after_s=0)
+
+
+def test_a_document_that_is_replaced_while_it_is_embedded_waits_for_its_next_version(
+    library: Library, root: Path
+) -> None:
+    put(library, a="First text.")
+
+    class Slow(CountingEmbedder):
+        async def embed(self, *given: object, **more: object) -> object:  # type: ignore[override]
+            if not self.batches:
+                put(library, a="Second text.")
+            return await super().embed(*given, **more)  # type: ignore[arg-type]
+
+    work(library, root, Slow())
+    texts = [passage.text for passage in open_served(root).passages()]
+    assert sorted(texts) == ["Second text.", "The site itself."]
+    assert states(library) == {"a.md": "live"}
