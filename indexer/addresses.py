@@ -22,7 +22,7 @@ def page_url(source: str, *, site_url: str, stated: str) -> str:
     and the source itself stands for the address.
     """
     stated = stated.split("#", 1)[0].strip()
-    if _is_absolute(stated):
+    if is_absolute(stated):
         return _quoted(stated, KEPT + ":/?#[]@!$&()*+,;=")
     site = site_url.split("#", 1)[0].rstrip("/")
     if not site:
@@ -35,7 +35,8 @@ def page_url(source: str, *, site_url: str, stated: str) -> str:
     return f"{site}/{_path_of(source)}"
 
 
-def _is_absolute(stated: str) -> bool:
+def is_absolute(stated: str) -> bool:
+    """Whether it is an address of the web that may stand in a link."""
     try:
         parts = urlsplit(stated)
     except ValueError:

@@ -14,6 +14,17 @@ class Block(NamedTuple):
     text: str
 
 
+class PageLink(NamedTuple):
+    """A link within a page's text."""
+
+    before: str
+    """What stands directly before its words, as the text has it."""
+    text: str
+    after: str
+    target: str
+    """As the page has it; in a document the address that it leads to."""
+
+
 @dataclass(frozen=True, slots=True)
 class Section:
     """What stands below one heading, up to the next one."""
@@ -38,6 +49,8 @@ class Document:
     language: str
     """ISO 639-1 code, or empty where it is not known."""
     sections: tuple[Section, ...]
+    links: tuple[PageLink, ...] = ()
+    """Of its prose, in reading order."""
 
     def to_json(self) -> dict[str, Any]:
         """Lists and strings only: what crosses the pipe from a reading process."""
@@ -48,6 +61,7 @@ class Document:
             "title": self.title,
             "language": self.language,
             "sections": sections,
+            "links": self.links,
         }
 
     @classmethod
@@ -57,7 +71,8 @@ class Document:
             Section(tuple(headings), anchor, tuple(Block(kind, text) for kind, text in blocks))
             for headings, anchor, blocks in data["sections"]
         )
-        return cls(data["source"], data["url"], data["title"], data["language"], sections)
+        links = tuple(PageLink(*map(str, link)) for link in data.get("links", ()))
+        return cls(data["source"], data["url"], data["title"], data["language"], sections, links)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +98,7 @@ class Draft:
     """The language tag that the file states, unchecked."""
     withheld: str = ""
     """Why the site does not show the page, or not in a search: `draft: true`. Empty for a page like any other."""
+    links: tuple[PageLink, ...] = ()
 
 
 class Outline:

@@ -7,6 +7,7 @@ from indexer import formats
 from indexer.addresses import FOLDER_PAGES, page_url
 from indexer.documents import Document, Draft, Section
 from indexer.language import SAMPLE_CHARS, language_of
+from indexer.links import resolved
 from rag.errors import SourceUnreadable
 
 LANGUAGE_TAG = re.compile(r"([A-Za-z]{2,3})(?:[-_].*)?$")
@@ -36,12 +37,14 @@ def read(path: Path, *, source: str, site_url: str, limit_bytes: int, with_unpub
     if not any(block.text.strip() for section in draft.sections for block in section.blocks):
         raise SourceUnreadable("only headings, no text" if draft.sections else "nothing readable inside")
     title = draft.title or draft.top_heading or _from_name(source)
+    url = page_url(source, site_url=site_url, stated=draft.address)
     return Document(
         source=source,
-        url=page_url(source, site_url=site_url, stated=draft.address),
+        url=url,
         title=title,
         language=_language(draft),
         sections=_below(title, draft.sections),
+        links=tuple(resolved(draft.links, path=path, source=source, url=url, site_url=site_url)),
     )
 
 

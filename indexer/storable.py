@@ -5,12 +5,14 @@ from dataclasses import replace
 from indexer.chunking import passages as cut
 from indexer.documents import Document
 from indexer.fragments import with_fragments
+from indexer.links import with_links
 from rag.types import Passage
 
 
 def passages_of(document: Document) -> list[Passage]:
     """The document's passages, as they are stored; none where there is no text."""
-    return with_fragments(document, [_storable(passage) for passage in cut(document)])
+    passages = with_fragments(document, [_storable(passage) for passage in cut(document)])
+    return with_links(document.links, passages)
 
 
 def _storable(passage: Passage) -> Passage:

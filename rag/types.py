@@ -28,6 +28,15 @@ class Section:
 
 
 @dataclass(frozen=True, slots=True)
+class Link:
+    """A link of the page within a passage's text, which holds its words alone."""
+
+    start: int
+    end: int
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
 class Passage:
     """A piece of one document, as it is indexed, retrieved and shown."""
 
@@ -49,6 +58,8 @@ class Passage:
     """Words that lead to the passage and stand in the page once, percent-encoded for a text directive, or empty."""
     sections: tuple[Section, ...] = ()
     """What it is made of, in the order of its text; empty in builds of versions that did not know them."""
+    links: tuple[Link, ...] = ()
+    """Those of its prose, in the order of its text."""
 
     @property
     def heading_path(self) -> str:

@@ -6,6 +6,7 @@ from indexer.documents import Draft, Outline
 from indexer.formats import front_matter
 from indexer.formats.decoding import decoded
 from indexer.formats.inline import plain
+from indexer.formats.links import links
 from indexer.formats.markdown_blocks import Blocks, Heading
 from indexer.formats.markdown_lines import FENCE
 from rag.text.anchors import anchor as github_anchor
@@ -42,7 +43,14 @@ def drafted(parts: front_matter.FrontMatter, *, indented_code: bool) -> Draft:
         address=_rooted(parts),
         language=parts.language,
         withheld=parts.withheld,
+        links=tuple(links(lines, references)),
     )
+
+
+def address(data: bytes) -> str | None:
+    """The address that a Markdown file states for itself; None for one that its site withholds."""
+    parts = front_matter.split(decoded(data))
+    return None if parts.withheld else _rooted(parts)
 
 
 def _rooted(parts: front_matter.FrontMatter) -> str:

@@ -80,7 +80,9 @@ class Addresses:
 
     def _named(self) -> set[str]:
         if self._known is None:
-            named = [url for hit in self._hits for url in (hit.passage.url, *URL.findall(hit.passage.text))]
+            passages = [hit.passage for hit in self._hits]
+            linked = [link.url for passage in passages for link in passage.links]
+            named = [url for passage in passages for url in (passage.url, *URL.findall(passage.text))] + linked
             self._known = {_plain(url) for url in named} - {""}
             self._origins = {_origin(url) for url in named} - {""}
         return self._known

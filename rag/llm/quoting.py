@@ -12,6 +12,7 @@ from typing import Any
 from rag.deadline import Deadline
 from rag.llm.excerpts import excerpt, is_list, is_table
 from rag.text.citing import own_text, quoted_at
+from rag.text.fragments import link_target, with_links
 from rag.text.stopwords import STOP_WORDS
 from rag.text.terms import GRAM_MARK, fold, likely_language, terms, words
 from rag.types import Completion, Generated, Hit, Missing, Passage, Prompt
@@ -119,7 +120,8 @@ class _Quote:
         return len(self.said) > len(asked) / 2 or bool(self.named)
 
     def as_prose(self) -> str:
-        return "\n\n".join([*self.blocks, self._link()])
+        """The quote as its page has it, with the links in it."""
+        return "\n\n".join([*with_links(self.blocks, self.passage), self._link()])
 
     def within_marks(self) -> str:
         """The quote in a quote's marks."""
@@ -175,7 +177,7 @@ def _nothing_fits(missing: Sequence[str], prompt: Prompt) -> str:
 
 
 def _link(label: str, url: str) -> str:
-    return f"[{label.replace('[', '(').replace(']', ')')}]({url.replace(' ', '%20').replace(')', '%29')})"
+    return f"[{label.replace('[', '(').replace(']', ')')}]({link_target(url)})"
 
 
 def _saying(code: str, prompt: Prompt, missing: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 import orjson
 
 from rag.search.mapped_arrays import mapped
-from rag.types import Passage, Section
+from rag.types import Link, Passage, Section
 
 LINES = "passages.jsonl"
 OFFSETS = "passages.npy"
@@ -79,7 +79,8 @@ def decoded(line: bytes) -> Passage:
     """The passage of a line that `PassageWriter` wrote."""
     fields = orjson.loads(line)
     sections = tuple(map(_section, fields.get("sections", ())))
-    return Passage(**{**fields, "headings": tuple(fields["headings"]), "sections": sections})
+    links = tuple(Link(**link) for link in fields.get("links", ()))
+    return Passage(**{**fields, "headings": tuple(fields["headings"]), "sections": sections, "links": links})
 
 
 def _section(fields: dict[str, Any]) -> Section:

@@ -39,6 +39,7 @@ _SPACELESS = re.compile(r"[\u0e01-\u0eff\u1000-\u109f\u1780-\u17dd\u3041-\u30ff\
 _SPACELESS_RUN = _SPACELESS.pattern.replace("]", "]{2,}")
 _WORDS = re.compile(rf"{_SPACELESS_RUN}|[^\W_]{{2,}}")
 _WORD = re.compile(r"\w")
+_LINK = re.compile(r"\[([^\[\]\n]*)\]\([^()\s]*\)")
 _PARAGRAPH = re.compile(r"\n\s*(?=[\n>*+-]|\d+[.)])")
 _HEADINGS = re.compile(r"\A(?:\s*#{1,6} [^\n]*(?:\n|\Z))+")
 _COMMON = frozenset(word[:STEM_LETTERS] for words in STOP_WORDS.values() for word in words.lower().split())
@@ -63,7 +64,7 @@ def citations(answer: str, marks: Iterable[Mark], *, quoted: bool = False) -> It
     for start, end, number in marks:
         before = answer[at:start]
         if _WORD.search(before):
-            words = before if quoted else _last_sentence(before)
+            words = _LINK.sub(r"\1", before) if quoted else _last_sentence(before)
         yield Citation(start, end, number, words or answer[end : end + SENTENCE_CHARS].split("\n", 1)[0])
         at = end
 
@@ -138,6 +139,7 @@ def _linked(passage: Passage, section: Section, span: tuple[int, int] | None) ->
     return Passage(
         text=passage.text, title=passage.title, headings=section.headings, url=passage.url, anchor=section.anchor,
         source=passage.source, language=passage.language, fragment=fragment, sections=(section,),
+        links=passage.links,
     )  # fmt: skip
 
 

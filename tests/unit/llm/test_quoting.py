@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from rag.chat.citations import Citations
 from rag.chat.texts import load_texts
 from rag.deadline import Deadline
 from rag.llm.quoting import QUOTED, QuotingChat
-from rag.types import Hit, Missing, Passage, Prompt
+from rag.types import Hit, Link, Missing, Passage, Prompt
 
 SENTENCES = load_texts(None)["en"]
 OPENING, MORE = SENTENCES["answer_demo"], f"#### {SENTENCES['moreQuotes']}"
@@ -190,3 +191,15 @@ def test_what_stands_above_further_quotes_is_in_the_visitors_language_and_folded
     assert f"#### {german['moreQuotes']}\n\n> " in asyncio.run(CHAT.complete(prompt, deadline=Deadline(5))).text
     source = (Path(__file__).parents[3] / "widget" / "src" / "turn.js").read_text("utf-8")
     assert 'this.#t("moreQuotes")' in source
+
+
+def test_links_within_the_best_quote_lead_where_they_lead_on_its_page() -> None:
+    said = "A kettle: see care. Then boil.\n\n```\nsee care\n```"
+    care = Link(said.index("care"), said.index("care") + 4, "/care/#b (c)")
+    one = hit(said)
+    text = answer("kettle?", replace(one, passage=replace(one.passage, links=(care,))))
+    assert "A kettle: see [care](/care/#b%20%28c%29). Then boil.\n\n```\nsee care\n```" in text
+    checked = Citations([replace(one, passage=replace(one.passage, links=(replace(care, url="https://x.example/c"),)))])
+    assert checked.feed("[care](https://x.example/c) [why](https://evil.example/)") + checked.end() == (
+        "[care](https://x.example/c) why"
+    )

@@ -18,7 +18,7 @@ from rag.search import builds
 from rag.search.hybrid import Build, known_vectors, open_build
 from rag.search.passages import LINES, OFFSETS, PassageWriter
 from rag.text.citing import led_to
-from rag.types import Passage, Section
+from rag.types import Link, Passage, Section
 from tests.support import whole_build
 
 MODEL = "a-model"
@@ -58,7 +58,7 @@ def test_a_passage_keeps_what_it_knows_of_its_sections(tmp_path: Path) -> None:
         Section(0, 10, ("Outer",), "outer", ((0, 4), (5, 9))),
         Section(10, 70, ("Outer", "Größe"), "größe"),
     )
-    made = replace(passage(1), sections=sections)
+    made = replace(passage(1), sections=sections, links=(Link(3, 9, "https://x.example/a"),))
     publish(tmp_path, [made], unit_vectors(1))
     assert open_build(tmp_path).passage(0) == made
 
@@ -67,7 +67,7 @@ def test_a_build_of_the_first_format_is_read_and_links_as_it_did(tmp_path: Path)
     publish(tmp_path, [passage(1)], unit_vectors(1))
     folder = builds.folder_of(tmp_path, builds.live_id(tmp_path))
     fields = asdict(passage(1))
-    del fields["sections"]
+    del fields["sections"], fields["links"]
     with PassageWriter(folder) as writer:
         writer.add(fields)  # type: ignore[arg-type]
     file = folder / "manifest.json"

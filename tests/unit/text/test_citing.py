@@ -129,8 +129,13 @@ def test_a_citation_stands_behind_the_sentence_before_it(answer: str, expected: 
 
 def test_a_quote_is_all_that_stands_before_its_number() -> None:
     assert cites("> It boils.\n>\n> It clicks.\n\n[Shop](/k/) [1]", quoted=True) == [
-        (1, "> It boils.\n>\n> It clicks.\n\n[Shop](/k/)")
+        (1, "> It boils.\n>\n> It clicks.\n\nShop")
     ]
+
+
+def test_links_within_a_quote_hide_none_of_its_words() -> None:
+    [one] = citations("The [blue kettle](/b/#c) boils [it](https://x.example/) [1]", [(57, 60, 1)], quoted=True)
+    assert opened_at(quoted_at(KETTLE, one.words)) == ("part-0", "The blue kettle boils")
 
 
 def test_a_source_leads_where_it_is_cited_first_and_the_others_where_the_question_is() -> None:
