@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import indexer.build
+import indexer.storable
 from benchmarks import retrieval_lab as lab
 from indexer import adding
 from indexer.adding import Incoming
@@ -330,7 +331,7 @@ def test_a_fifth_in_ten_segments_ranks_as_well_as_one_build(
         ]))  # fmt: skip
 
     # One passage a document: what is compared is ranking, and not how texts are cut.
-    monkeypatch.setattr(indexer.build, "cut", lambda one: whole(one))
+    monkeypatch.setattr(indexer.storable, "cut", lambda one: whole(one))
     documents = [document(key, *passage) for key, passage in zip(corpus.ids, corpus.passages, strict=True)]
     embedder = Stored()
 
