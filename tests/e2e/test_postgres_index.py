@@ -130,6 +130,10 @@ def builds_and_rollbacks_are_taken_up(owner: Owner, servers: list[RagServer]) ->
     assert "every checksum is right" in owner.told("verify")
     assert [line.split()[0] for line in owner.told("info").splitlines()] == ["live", "kept", "kept"]
     assert "costs 29 euros" in owner.told("search", QUESTION)
+    page = str(owner.site / "pricing.md")
+    for command in (["add", page], ["remove", "pricing.md"]):
+        refused = run_module("indexer", *command, env=owner.settings, cwd=owner.folder)
+        assert (refused.returncode, "no document can be added beside the builds" in refused.stderr) == (1, True)
 
 
 def the_owner_builds_again_from_the_page(owner: Owner, servers: list[RagServer]) -> None:

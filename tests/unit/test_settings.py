@@ -306,3 +306,8 @@ def test_a_faulty_value_hides_nothing_else_of_the_env_file_whatever_demo_says(
     settings, faults = Settings.with_faults()
     assert [fault.partition("=")[0] for fault in faults] == ["PORT"]
     assert (settings.port, settings.site_name, settings.missing("CHAT", "EMBEDDINGS")) == (8000, "My site", [])
+
+
+def test_uploads_do_not_go_with_an_index_in_a_database() -> None:
+    [fault] = faults_of({"UPLOADS": "on", "VECTOR_DB_URL": "postgresql://rag@127.0.0.1/rag"})
+    assert fault == "UPLOADS: allowed is off with VECTOR_DB_URL: documents are added to an index in files"
