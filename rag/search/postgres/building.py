@@ -120,7 +120,11 @@ class PostgresDraft:
         with self._link.transaction() as connection:
             self._catalogue.add(connection, self._id, complete)
         self._catalogue.make_live(self._id)
-        self._catalogue.remove_old()
+        try:
+            self._catalogue.remove_old()
+        except BuildUnreachable as error:
+            # It is live all the same, and the next build removes them.
+            log.warning("old builds not removed: %s", error)
         return self._id
 
     def _copy(self, connection: Connection[Any], table: str, rows: Iterator[list[bytes]]) -> dict[str, Any]:
