@@ -189,7 +189,7 @@ class Build:
 
     def sharing_words(self, question: str, hits: Sequence[Hit]) -> list[Hit]:
         """Those of `hits` whose passage has a word of `question`, function words aside."""
-        coverages = self.lexical.coverage(self._asked(question), [hit.row for hit in hits])
+        coverages = self.lexical.coverage(self.words(question), [hit.row for hit in hits])
         return [hit for hit, coverage in zip(hits, coverages, strict=True) if coverage > 0]
 
     def similarities(self, vector: np.ndarray) -> np.ndarray:
