@@ -1,1 +1,1 @@
-"""One build, in files or in a database: opened, searched by words and by meaning, and swapped for the next. Alone knows faiss."""
+"""One build, in files or in PostgreSQL: opened, searched by words and by meaning, swapped. Alone knows faiss."""
