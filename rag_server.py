@@ -3,11 +3,9 @@
 The only place of the server where adapters are constructed.
 """
 
-import asyncio
-import gc
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -20,12 +18,13 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from rag.access import visits
-from rag.access.admission import DELETIONS, UPLOADS, WRONG_CREDENTIALS, Admission
+from rag.access.admission import Admission, limits_of
 from rag.access.authentication import authenticator
 from rag.access.budgets import Budgets, budgets_of
 from rag.access.limits import RateLimits
+from rag.background import collect_seldom, in_background
 from rag.calls import UNMETERED
-from rag.chat.answer_cache import AnswerCache, fingerprint
+from rag.chat.answer_cache import cache_of
 from rag.chat.follow_ups import Rewriter
 from rag.chat.owner.handoff import Handoffs
 from rag.chat.owner.question_log import Mode, QuestionLog
@@ -35,7 +34,6 @@ from rag.chat.prompt import PromptWriter
 from rag.chat.retrieval import Retriever
 from rag.chat.wording.voice import Voice
 from rag.documents.leading import ingest_of
-from rag.errors import StateUnavailable
 from rag.http import (  # fmt: skip
     answers,
     bodies,
@@ -57,18 +55,16 @@ from rag.search.backends import opening as backends
 from rag.search.live import LiveIndex
 from rag.settings import Settings
 from rag.stores import opening
-from rag.stores.protocols import Conversations
+from rag.stores.pruning import prune_forever
 from rag.stores.sqlite.file import Clocks
 from rag.telemetry.metrics import Metrics
+from rag.telemetry.opening import tracing_of
 
 if TYPE_CHECKING:
     from rag.telemetry.tracing import Tracing
 
 log = logging.getLogger("rag_server")
 
-MEASURE_MEMORY_EVERY_S = 15.0
-OBJECTS_BETWEEN_COLLECTIONS = 10_000
-"""Python's own 700 are fewer than one chat makes, and looking for cycles among them took a tenth of its time."""
 OUR_TRACES_ALONE: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
 """FastAPI's own, where anything switches it on, would export whole paths, in which sessions' ids stand."""
 
@@ -79,13 +75,7 @@ def create_app(settings: Settings, *, metrics_folder: Path | None = None) -> Fas
     `metrics_folder` is where all workers of a server count together; None counts for this process alone.
     """
     counts = Metrics(folder=metrics_folder)
-    limits = {
-        "chat": settings.rate_limit_chat, "search": settings.rate_limit_search, "health": settings.rate_limit_health,
-        "delete": DELETIONS, **dict([WRONG_CREDENTIALS]),
-        **({} if settings.browser_sessions == "off" else dict([visits.NEW_VISITS])),
-        **(dict([handoff.HANDOFFS]) if settings.takes_handoffs else {}),
-        **(dict([UPLOADS]) if settings.uploads == "on" else {}),
-    }  # fmt: skip
+    limits = limits_of(settings)
     counts.expect(
         endpoints=[] if settings.demo else [
             *(("chat", one.name) for one in settings.chat_endpoints),
@@ -95,16 +85,13 @@ def create_app(settings: Settings, *, metrics_folder: Path | None = None) -> Fas
     )  # fmt: skip
     stores = opening.stores(settings)
     rate_limits = RateLimits(
-        limits=limits,
-        storage_uri=stores.limits_uri(),
-        enabled=settings.rate_limit_enabled,
-        clocks=Clocks.system(),
-    )
+        limits=limits, storage_uri=stores.limits_uri(), enabled=settings.rate_limit_enabled, clocks=Clocks.system()
+    )  # fmt: skip
     visitors = visits.of_settings(settings, storage_uri=stores.limits_uri())
     known = authenticator(settings, visits=visitors, fetch=partial(fetched, timeout_s=3.0, largest_bytes=256 * 1024))
     budgets = budgets_of(settings, stores.spending, counts)
     admission = Admission(limits=rate_limits, metrics=counts, authenticator=known, budgets=budgets)
-    tracing = _tracing(settings)
+    tracing = tracing_of(settings, version=site.VERSION)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
@@ -118,7 +105,7 @@ def create_app(settings: Settings, *, metrics_folder: Path | None = None) -> Fas
             if budgets is not None:
                 stack.push_async_callback(budgets.close)
             services = await open_services(settings, stores, rate_limits, counts, tracing, visitors, budgets, stack)
-            _collect_seldom()
+            collect_seldom()
             yield {"services": services, "admission": admission}
 
     app = FastAPI(
@@ -189,22 +176,19 @@ async def open_services(
     retriever = Retriever(index=index, embedder=embedder, threshold=settings.similarity_threshold, metrics=counts)
     stack.callback(retriever.close)
     prompts = PromptWriter.of(settings)
-    cache = None
-    if settings.enable_caching and not settings.demo:
-        shaped = fingerprint(settings, prompts.instructions)
-        cache = AnswerCache(answers=stores.answers(), fingerprint=shaped, longest_ask_s=2 * settings.request_timeout_s)
+    if (cache := cache_of(settings, stores.answers, instructions=prompts.instructions)) is not None:
         stack.push_async_callback(cache.close)
         counts.expect(cache_results=("hit", "miss"))
     questions = QuestionLog(store=stores.questions(), mode=cast("Mode", settings.question_log))
     stack.push_async_callback(questions.close)
-    await _in_background(stack, questions.write_forever)
+    await in_background(stack, questions.write_forever)
     chat = Chat(
         retriever=retriever, model=model, conversations=conversations, prompts=prompts, voice=Voice.of(settings),
         cache=cache, log=questions,
         max_results=settings.max_vector_results, timeout_s=settings.request_timeout_s,
         degraded_answers=settings.degraded_answers, metrics=counts,
-        # The model that quotes words no queries.
         feedback=thumbs if settings.leads_to_a_person else None,
+        # The model that quotes words no queries.
         rewriter=Rewriter(model=model) if settings.query_rewrite == "model" and not settings.demo else None,
     )  # fmt: skip
     handoffs = None
@@ -214,78 +198,24 @@ async def open_services(
         outbox = stores.outbox()
         handoffs = Handoffs(outbox=outbox, settings=settings, post=post)
         stack.push_async_callback(handoffs.close)
-        await _in_background(stack, handoffs.deliver_forever)
+        await in_background(stack, handoffs.deliver_forever)
         if settings.weekly_summary:
             summaries = Summaries(outbox=outbox, questions=questions.store, retriever=retriever, settings=settings)
-            await _in_background(stack, summaries.write_forever)
-    await _in_background(stack, index.watch)
+            await in_background(stack, summaries.write_forever)
+    await in_background(stack, index.watch)
     if (ingest := ingest_of(settings)) is not None:
-        await _in_background(stack, ingest.lead_forever)
-
-    async def prune() -> None:
-        await _prune_forever(conversations, rate_limits, settings.cleanup_interval_minutes * 60)
-
-    await _in_background(stack, prune)
+        await in_background(stack, ingest.lead_forever)
+    pruned_every_s = settings.cleanup_interval_minutes * 60
+    prune = partial(prune_forever, conversations, interval_s=pruned_every_s, also=rate_limits.prune)
+    await in_background(stack, prune)
     counts.worker_began()
-
-    async def measure() -> None:
-        while True:
-            counts.measure_connections(stores.connections())
-            await asyncio.sleep(MEASURE_MEMORY_EVERY_S)
-            await asyncio.to_thread(counts.measure_memory)
-
-    await _in_background(stack, measure)
+    await in_background(stack, partial(counts.measure_forever, stores.connections))
     log.info("worker is ready", extra={"build": index.build.id, "passages": index.build.count})
     return Services(
         settings=settings, index=index, retriever=retriever, chat=chat, model=model, embedder=embedder,
         conversations=conversations, feedback=thumbs, rate_limits=rate_limits, metrics=counts,
         texts=chat.voice.texts, visits=visitors, budgets=budgets, handoffs=handoffs, ingest=ingest,
     )  # fmt: skip
-
-
-def _collect_seldom() -> None:
-    """What was opened stays for the life of the process, and is not looked through again and again."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
-
-
-def _tracing(settings: Settings) -> "Tracing | None":
-    if not settings.otel_endpoint:
-        return None
-    # Imported where it is wanted: its packages are optional.
-    from rag.telemetry.tracing import Tracing
-
-    resource = dict(settings.otel_resource_attributes, **{"service.name": settings.otel_service_name})
-    return Tracing(
-        endpoint=settings.otel_endpoint, headers=dict(settings.otel_headers),
-        resource={"service.version": site.VERSION, **resource},
-        sampler=settings.otel_traces_sampler, ratio=settings.otel_traces_ratio,
-    )  # fmt: skip
-
-
-async def _in_background(stack: AsyncExitStack, work: Callable[[], Awaitable[None]]) -> None:
-    task = asyncio.ensure_future(work())
-
-    async def stop() -> None:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-
-    stack.push_async_callback(stop)
-
-
-async def _prune_forever(conversations: Conversations, rate_limits: RateLimits, interval_s: float) -> None:
-    # Every worker asks often; the store lets one of them do it, once per interval.
-    while True:
-        try:
-            removed = await conversations.prune_if_due(interval_s)
-            if removed is not None:
-                log.info("conversations pruned", extra={"removed": removed})
-                await rate_limits.prune()
-        except StateUnavailable as error:
-            log.warning("conversations not pruned", extra={"reason": str(error)})
-        await asyncio.sleep(min(interval_s, 60.0))
 
 
 def __getattr__(name: str) -> Any:

@@ -11,7 +11,9 @@ from rag.access import callers
 from rag.access.authentication import Authenticator, RawHeaders
 from rag.access.budgets import Budgets, Payer, payer
 from rag.access.limits import LimitExceeded, RateLimits
+from rag.access.visits import NEW_VISITS
 from rag.errors import Forbidden, InvalidCredential, NotFound, Unauthorized
+from rag.settings import Settings
 from rag.telemetry.logs import note
 from rag.telemetry.metrics import Metrics
 
@@ -20,11 +22,24 @@ DELETIONS = "300/minute"
 """Nobody tidies up faster than this, and each takes the write lock."""
 UPLOADS = ("uploads", "300/minute")
 """The limit, by its name, of requests that bring or remove documents."""
+HANDOFFS = ("handoff", "3/hour;10/day")
+"""The limit, by its name, of messages to a person."""
 WRONG_CREDENTIALS = ("credentials", "30/minute")
 """The limit, by its name, of wrong credentials from one address."""
 
 SPENDING_LIMITS = ("chat", "search")
 """The limits of routes that may call a model."""
+
+
+def limits_of(settings: Settings) -> dict[str, str]:
+    """Every limit that these settings need, by its name."""
+    return {
+        "chat": settings.rate_limit_chat, "search": settings.rate_limit_search, "health": settings.rate_limit_health,
+        "delete": DELETIONS, **dict([WRONG_CREDENTIALS]),
+        **({} if settings.browser_sessions == "off" else dict([NEW_VISITS])),
+        **(dict([HANDOFFS]) if settings.takes_handoffs else {}),
+        **(dict([UPLOADS]) if settings.uploads == "on" else {}),
+    }  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

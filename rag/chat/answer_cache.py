@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import orjson
@@ -40,6 +40,14 @@ def fingerprint(settings: Settings, instructions: str) -> bytes:
     """What of a server's configuration shapes its answers, as one hash."""
     shaping = [FORM, instructions, *(repr(getattr(settings, name)) for name in SHAPES_ANSWERS)]
     return hashlib.sha256(orjson.dumps(shaping)).digest()
+
+
+def cache_of(settings: Settings, answers: Callable[[], Answers], *, instructions: str) -> "AnswerCache | None":
+    """The cache that these settings want, on the store that `answers` opens; None where they want none."""
+    if not settings.enable_caching or settings.demo:
+        return None
+    shaped = fingerprint(settings, instructions)
+    return AnswerCache(answers=answers(), fingerprint=shaped, longest_ask_s=2 * settings.request_timeout_s)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,14 +3,12 @@
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
+from rag.access.admission import HANDOFFS
 from rag.chat.owner.handoff import MAIL
 from rag.errors import InvalidRequest
 from rag.http import bodies, problems
 from rag.http.admission import AdmittedRoute, rule
 from rag.http.services import WithServices
-
-HANDOFFS = ("handoff", "3/hour;10/day")
-"""The limit, by its name: whoever has reached a person need not do so again and again."""
 
 router = APIRouter(route_class=AdmittedRoute)
 

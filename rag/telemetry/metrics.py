@@ -27,6 +27,7 @@ Kind = TypeVar("Kind", Counter, Gauge, Histogram)
 SECONDS = (0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
 """Upper bounds of what takes as long as a model: from a page to the longest stream; 8 is the alert's."""
 SEARCH_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 10.0)
+MEASURED_EVERY_S = 15.0
 FRESH_S = 1.0
 """Far below the pause between two scrapes: an older text from the next worker would look like a reset."""
 METHODS = frozenset({"GET", "HEAD", "POST", "DELETE", "OPTIONS"})
@@ -132,6 +133,13 @@ class Metrics:
         self._starts.metric.inc()
         self._workers.metric.set(1)
         self.measure_memory()
+
+    async def measure_forever(self, connections: Callable[[], Mapping[str, int]]) -> None:
+        """This process's memory and its connections, again and again."""
+        while True:
+            self.measure_connections(connections())
+            await asyncio.sleep(MEASURED_EVERY_S)
+            await asyncio.to_thread(self.measure_memory)
 
     def measure_memory(self) -> None:
         """Look up this process's share of the memory; a few milliseconds of the kernel's time."""
