@@ -20,7 +20,7 @@ from rag.ops import preflight
 from rag.settings import Settings
 from rag.stores.postgres.conversations import PostgresConversations
 from rag.stores.postgres.feedback import PostgresFeedback
-from rag.stores.postgres.limits import postgres_storage_uri
+from rag.stores.postgres.limits import PostgresStorage, postgres_storage_uri
 from rag.stores.postgres.link import ANSWER_TIMEOUT_S, Database
 from rag.stores.protocols import DELETION_KNOWN_S, Conversations, Feedback
 from rag.stores.sqlite.file import Clocks
@@ -488,6 +488,16 @@ def test_servers_whose_clocks_disagree_by_days_count_alike_and_a_jump_gains_noth
             await server.close()
 
     asyncio.run(story())
+
+
+def test_a_fixed_window_begins_with_its_first_hit(database_url: str) -> None:
+    storage = PostgresStorage(postgres_storage_uri(database_url), clocks=Clocks.system())
+    try:
+        assert [storage.incr("key", 60), storage.incr("key", 60, amount=2), storage.get("key")] == [1, 3, 3]
+        assert 50 < storage.get_expiry("key") - time.time() <= 60
+        assert (storage.get("other"), storage.incr("other", 60)) == (0, 1)
+    finally:
+        storage.close()
 
 
 def test_the_headers_count_down_the_window_moves_and_hits_name_no_visitor_and_are_pruned(database_url: str) -> None:
