@@ -44,7 +44,10 @@ class Incoming:
     def of(cls, document: Document, *, id: str, name: str, sha256: str) -> "Incoming":
         """Raises `SourceUnreadable` where there is no text in it."""
         # No page shows it, so that nothing leads to single words there.
-        passages = tuple(replace(passage, fragment="") for passage in passages_of(document))
+        passages = tuple(
+            replace(passage, fragment="", sections=tuple(replace(one, phrases=()) for one in passage.sections))
+            for passage in passages_of(document)
+        )
         if not passages:
             raise SourceUnreadable("no text")
         return cls(id, name, sha256, passages)

@@ -156,6 +156,9 @@ def test_a_build_with_another_model_takes_what_was_added_along(
     done = run_module("indexer", "build", str(owner.site), "--output", str(owner.root), env=other, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     served = open_served(owner.root, model="another-model")
+    hit = served.search(FEEDING, vector=None, k=1)[0]
+    assert ":~:" not in hit.passage.citation_url, "no page could be opened at its words"
+    assert all(not section.phrases for section in hit.passage.sections)
     assert served.search(FEEDING, vector=None, k=1)[0].passage.source == "feeding.md"
     assert len(generation.read(owner.root).segments) == 1
 
