@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,14 +26,16 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.retrieval import SERVED, figures, with_vectors, write_documents  # noqa: E402
 from benchmarks.retrieval_lab import CORPORA, Corpus, load  # noqa: E402
 from benchmarks.scale_data import Collection, Looked  # noqa: E402
+from indexer import finding, sources  # noqa: E402
 from indexer.build import build  # noqa: E402
+from indexer.documents import Document  # noqa: E402
+from indexer.storable import passages_of  # noqa: E402
+from rag.deadline import Deadline  # noqa: E402
 from rag.search.backends.files import FileBackend  # noqa: E402
 from rag.search.backends.protocol import Backend  # noqa: E402
 from rag.search.hybrid import Build  # noqa: E402
 from rag.search.postgres.backend import PostgresBackend  # noqa: E402
-from tests.support.azure import AzureEmulator  # noqa: E402
 from tests.support.postgres_server import PgvectorServer  # noqa: E402
-from tests.support.server import build_index  # noqa: E402
 
 QUESTIONS = 200
 RECALL_QUESTIONS = 100
@@ -111,20 +113,34 @@ def ndcg(corpus: Corpus, opened: Build) -> float:
     return float(figures(corpus, rankings)[:, 0].mean())
 
 
-def compared(corpus: Corpus, corpora: Path, folder: Path, url: str) -> tuple[float, float]:
-    """nDCG@10 with the index in files and in PostgreSQL, each published by the real command."""
-    documents = write_documents(corpus, folder / "documents")
-    with AzureEmulator.start(vectors=[corpora / corpus.name / "minilm_vectors.npz"]) as azure, ExitStack() as stack:
+class Known:
+    """An embedder that looks up what belongs to each passage's document."""
+
+    name = "minilm"
+    dense_weight = 0.6
+
+    def __init__(self, corpus: Corpus, documents: Sequence[Document]) -> None:
+        self._by_text = {
+            passage.indexed_text: corpus.vectors[corpus.ids[int(Path(document.source).stem)]]
+            for document in documents
+            for passage in passages_of(document)
+        }
+
+    async def embed(self, texts: Sequence[str], *, deadline: Deadline) -> np.ndarray:
+        return np.stack([self._by_text[text] for text in texts])
+
+
+def compared(corpus: Corpus, folder: Path, url: str) -> tuple[float, float]:
+    """nDCG@10 with the index in files and in PostgreSQL, of the same passages with the same vectors."""
+    files = finding.find([write_documents(corpus, folder / "documents")]).files
+    documents = [one for one in sources.read_all(files, site_url="") if isinstance(one, Document)]
+    embedder = Known(corpus, documents)
+    with closing(PostgresBackend(url)) as postgres:
         found = []
-        for environment, output in (
-            (azure.environment, folder / "vector_db"),
-            ({**azure.environment, "VECTOR_DB_URL": url}, None),
-        ):
-            done = build_index(documents, env=environment, output=output)
-            if done.returncode:
-                raise RuntimeError(f"the indexer failed:\n{done.stdout}\n{done.stderr}")
-            backend: Backend = FileBackend(output) if output else PostgresBackend(url)
-            stack.callback(backend.close)
+        for backend in (FileBackend(folder / "vector_db"), postgres):
+            asyncio.run(
+                build(documents, backend=backend, embedder=embedder, clean=True, progress=lambda *_: None)
+            )  # fmt: skip
             found.append(ndcg(corpus, backend.open()))
     return found[0], found[1]
 
@@ -154,9 +170,7 @@ def main(argv: Sequence[str]) -> int:
                 faults += [f"{where}: recall@10 {one.recall:.3f} is below {LEAST_RECALL}"] * (one.recall < LEAST_RECALL)
         for name in SERVED if given.corpora.is_dir() else ():
             corpus = with_vectors(load(name, given.corpora))
-            in_files, in_postgres = compared(
-                corpus, given.corpora, folder / name, given.url or server.empty_database()
-            )  # fmt: skip
+            in_files, in_postgres = compared(corpus, folder / name, given.url or server.empty_database())
             print(f"{name}: nDCG@10 {in_files:.4f} in files, {in_postgres:.4f} in PostgreSQL", flush=True)
             faults += [f"{name}: PostgreSQL loses more than {MOST_LOST}"] * (in_postgres < in_files - MOST_LOST)
     print("\n".join(faults) or "PostgreSQL finds what it has to")
