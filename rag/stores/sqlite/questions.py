@@ -55,7 +55,7 @@ _MIGRATIONS = (
     # Vectors aside, and an index with all that questions are counted by: whoever groups a million reads no row.
     """
     DROP INDEX questions_by_words;
-    CREATE INDEX questions_by_words_and_time ON questions (words, at, outcome, rating);
+    CREATE INDEX questions_to_count ON questions (words, at, outcome, rating, language, page);
     CREATE TABLE vectors (words TEXT PRIMARY KEY, vector BLOB NOT NULL);
     INSERT OR IGNORE INTO vectors SELECT words, vector FROM questions WHERE vector IS NOT NULL;
     UPDATE questions SET vector = NULL WHERE vector IS NOT NULL;
