@@ -11,7 +11,7 @@ from packaging.utils import canonicalize_name, parse_wheel_filename
 KINDS = ("prod", "otel", "postgres", "entra", "local", "dev")
 PYTHONS = ((3, 11), (3, 12), (3, 13), (3, 14))
 MACHINES = ("x86_64", "aarch64")
-PINNED = re.compile(r"([A-Za-z0-9._-]+)==([A-Za-z0-9._]+)(?: ; ([^\\]+?))?( \\)?")
+PINNED = re.compile(r"([A-Za-z0-9._-]+)(?:\[[a-z,]+\])?==([A-Za-z0-9._]+)(?: ; ([^\\]+?))?( \\)?")
 HASH = re.compile(r"    --hash=sha256:([0-9a-f]{64})( \\)?")
 OLDEST_GLIBC = 28
 """2.28, of 2018: every distribution that still gets updates has a newer one."""

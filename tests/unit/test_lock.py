@@ -5,9 +5,13 @@ import re
 import subprocess
 import sys
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.markers import Marker
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from tests.support.locks import KINDS, read_lock, read_pins, without_a_wheel
 
@@ -46,6 +50,25 @@ def test_a_missing_wheel_is_named_with_its_python_and_machine() -> None:
     del lines[wheels + 1 + index], lines[index]
     fault = f"httptools {found[2]} has no wheel for Python 3.13 on aarch64"
     assert list(without_a_wheel(text.replace(found[0], "".join(lines)))) == [fault]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_package_that_others_name_with_an_extra_is_locked_with_it(kind: str) -> None:
+    # Else pip takes it for one that is not pinned, and installs nothing; where they name its version all is well.
+    included, pins = read_pins((ROOT / f"requirements-{kind}.txt").read_text(encoding="utf-8"))
+    for name in included:
+        pins += read_pins((ROOT / name).read_text(encoding="utf-8"))[1]
+    named = {str(canonicalize_name(pin.line.split("==")[0])) for pin in pins}
+    here = {pin.name for pin in pins if pin.marker is None or Marker(pin.marker).evaluate()}
+    needed = {
+        f"{canonicalize_name(needs.name)}[{extra}]"
+        for name in here
+        for needs in map(Requirement, metadata.requires(name) or [])
+        for extra in needs.extras
+        if not any(spec.operator == "==" for spec in needs.specifier)
+        and (needs.marker is None or needs.marker.evaluate({"extra": ""}))
+    }
+    assert needed - named == set()
 
 
 @pytest.mark.parametrize("kind", KINDS)

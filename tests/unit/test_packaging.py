@@ -27,7 +27,7 @@ REQUIRED = {
     "AZURE_OPENAI_EMBEDDINGS_ENDPOINT",
     "AZURE_OPENAI_EMBEDDINGS_API_KEY",
 }
-PINNED = re.compile(r"([A-Za-z0-9._-]+)==([A-Za-z0-9._]+)(?: ; (.+))?")
+PINNED = re.compile(r"([A-Za-z0-9._-]+)(?:\[[a-z,]+\])?==([A-Za-z0-9._]+)(?: ; (.+))?")
 PYTHONS = ("3.11.0", "3.11.2", "3.11.14", "3.12.12", "3.13.9", "3.14.0")
 """That of Debian 12 among them; what a package needs may hang on the last figure."""
 
