@@ -4,6 +4,7 @@ After Garbe's SymSpell: of each word its forms with one letter left out are kept
 are one letter, one wrong letter or one swap apart have such a form in common.
 """
 
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
@@ -21,6 +22,8 @@ SHORTEST, LONGEST = 3, 24
 """Letters of the words that are kept."""
 MOST_WORDS = 200_000
 """The most frequent ones: some 25 MB on disk, mapped."""
+MOST_COUNTED = 1_000_000
+"""Different words in memory while they are counted, some 100 bytes each."""
 FORMS, WORDS, ENDS, LETTERS = "forms", "words", "ends", "letters"
 """The arrays, `spelling_<name>.npy`: sorted hashes of the forms; the word that each is of; where each word ends in the
 letters; all words in UTF-8, the most frequent first."""
@@ -32,11 +35,17 @@ def write(folder: Path, texts: Iterable[str]) -> dict[str, Any]:
     counts: Counter[str] = Counter()
     for text in texts:
         counts.update({word for word, is_run in words(text) if not is_run and is_kept(word)})
+        if len(counts) > MOST_COUNTED:
+            # Those that were met once may be met again, and are then counted from there: what is frequent stays.
+            counts = Counter({word: count for word, count in counts.items() if count > 1})
     # By number of passages, then by letters, so that the same passages make the same files.
     kept = [word for word, _ in sorted(counts.items(), key=lambda one: (-one[1], one[0]))[:MOST_WORDS]]
-    pairs = [(form_hash(form), row) for row, word in enumerate(kept) for form in (word, *shortened(word))]
-    forms = np.array([form for form, _ in pairs], dtype=np.uint64)
-    of_words = np.array([row for _, row in pairs], dtype=np.int32)
+    hashes, rows = array("Q"), array("i")
+    for row, word in enumerate(kept):
+        found = [form_hash(form) for form in sorted({word, *shortened(word)})]
+        hashes.extend(found)
+        rows.extend([row] * len(found))
+    forms, of_words = np.frombuffer(hashes, dtype=np.uint64), np.frombuffer(rows, dtype=np.int32)
     order = np.argsort(forms, kind="stable")
     encoded = [word.encode() for word in kept]
     arrays: dict[str, NDArray[Any]] = {
@@ -45,7 +54,7 @@ def write(folder: Path, texts: Iterable[str]) -> dict[str, Any]:
     }  # fmt: skip
     for name, values in arrays.items():
         np.save(_file(folder, name), values, allow_pickle=False)
-    return {"words": len(kept), "forms": len(pairs)}
+    return {"words": len(kept), "forms": len(rows)}
 
 
 def is_kept(word: str) -> bool:

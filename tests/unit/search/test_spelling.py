@@ -129,3 +129,11 @@ def test_a_hostile_question_takes_no_time(tmp_path: Path) -> None:
 
 def test_no_words_at_all_are_a_vocabulary_too(tmp_path: Path) -> None:
     assert correction("anything", words_of(tmp_path, "…")) is None
+
+
+def test_many_words_are_counted_in_bounded_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vocabulary, "MOST_COUNTED", 50)
+    rare = (f"{a}{b}rareword" for a in "abcdefghij" for b in "abcdefghij")
+    found = words_of(tmp_path, "controller", "controller", *rare)
+    assert correction("controler", found) == "controller"
+    assert vocabulary.write(tmp_path, ())["words"] == 0
