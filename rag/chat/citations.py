@@ -84,7 +84,7 @@ class Citations:
         return "".join(settled)
 
     def _note(self, shown: str) -> None:
-        if shown == "\n":
+        if shown.endswith("\n"):
             self._is_line_new, self._line, self._cell_is_split = True, "", False
         elif len(self._line) < 1_000:
             self._line += shown
@@ -94,7 +94,8 @@ class Citations:
         """What comes next; None where more has to arrive."""
         if self._is_line_new:
             end = text.find("\n", at)
-            if not self._fences.begin(text[at : end if end >= 0 else None], complete=end >= 0 or not patient):
+            line = text[at : end if end >= 0 else None].removesuffix("\r")
+            if not self._fences.begin(line, complete=end >= 0 or not patient):
                 return None
             self._is_line_new = False
             if marks := self._fences.opens_oddly:
@@ -115,13 +116,18 @@ class Citations:
             until = max(text.rfind(" ", at), at - 1) + 1 if patient else len(text)
         if until == at:
             return None
-        shown = self._addresses.defused(text[at:until])
+        returns = "\r" if text.startswith("\r\n", until - 1) else ""
+        shown = self._addresses.defused(text[at:until].removesuffix(returns).replace("\r", " ")) + returns
         if "```" in shown.lstrip(" `"):
             self._fences.doubt()
         return _Step(shown, until - at)
 
     def _newline(self, text: str, at: int, patient: bool) -> _Step | None:
-        return _Step("\n", 1)
+        if patient and text[at] == "\r" and at + 1 == len(text):
+            return None
+        ended = md.LINE_END.match(text, at)
+        # Alone, it ends a line for some readers.
+        return _Step(ended[0], len(ended[0])) if ended else _Step(" ", 1)
 
     def _code(self, text: str, at: int, patient: bool) -> _Step | None:
         plain = _same(md.TICKS, text, at)

@@ -7,23 +7,24 @@ import re
 
 from rag.chat.addresses import URL
 
-SIGNS = str.maketrans({"\r": None, "\0": None, **dict.fromkeys("\v\f\x1c\x1d\x1e\x85\u2028\u2029", " ")})
+SIGNS = str.maketrans({"\0": None, **dict.fromkeys("\v\f\x1c\x1d\x1e\x85\u2028\u2029", " ")})
 """Some readers take them for the end of a line and others do not."""
 
 # Where a construct begins, or may begin at the end of what has arrived. The first class alone passes over most text.
 TOKEN = re.compile(
-    r"(?=[`!\[\]<\n \t&/hHfFdDwW])(?:(?P<newline>\n)|(?P<code>`+)|(?P<blanks>(?<![ \t])[ \t]++(?=\[|\Z))"
+    r"(?=[`!\[\]<\n\r \t&/hHfFdDwW])(?:(?P<newline>\n|\r)|(?P<code>`+)|(?P<blanks>(?<![ \t])[ \t]++(?=\[|\Z))"
     r"|(?P<image>(?<!!)!++(?=\[|\Z))|(?P<bracket>\[)|(?P<closing>\])|(?P<tag><)|(?P<entity>&)|(?P<slashes>/(?=/|\Z))"
     r"|(?P<address>(?i:(?:https?|ftp|dict)\\?:\\?/\\?/|www\\?\.|(?:w{1,3}|w{3}\\)\Z"
     r"|(?:h|ht|htt|https?|ft?|ftp|d|di|dic|dict)(?:\\|\\?:(?:\\|\\?/\\?)?)?\Z)))"
 )
+LINE_END = re.compile(r"\r?\n")
 CITED = re.compile(r"\[(\d{1,3}(?:[ \t]*,[ \t]*\d{1,3})*)\]")
 CITED_BEGUN = re.compile(r"(?:\[[\d, \t]*)?\Z")
 NUMBERS = re.compile(r"\Z|\[[\d, \t]*+\](?![(\[:])")
 NUMBERS_BEGUN = re.compile(r"(?:\[[\d, \t]*+\]?)?\Z")
 TICKS, BLANKS, MARKS = re.compile(r"`+"), re.compile(r"[ \t]+"), re.compile(r"!+")
 # After a citation that goes: nothing that would come to stand beside what is before it.
-GOES = re.compile(r"(?:[.,;!?)]?\n|[.,;!?)]?\Z|[.,;!?)]?[ \t]+(?=[^(: \t]))")
+GOES = re.compile(r"(?:[.,;!?)]?\r?\n|[.,;!?)]?\Z|[.,;!?)]?[ \t]+(?=[^(: \t]))")
 GOES_BEGUN = re.compile(r"[.,;!?)]?[ \t]*\Z")
 CODE = re.compile(r"(`+)([^`\n]++)\1(?!`)")
 CODE_WITH_TICKS = re.compile(r"(`+)(?!`)([^\n]+?)(?<!`)\1(?!`)")
@@ -55,8 +56,8 @@ RUN = re.compile(rf"{URL.pattern}|(?:(?:https?|ftp|dict)\\?:\\?/\\?/|www\\?\.)[^
 OPENING_ALONE = re.compile(r"(?:https?|ftp|dict)://|www\.", re.IGNORECASE)
 IPV6_BEGUN = re.compile(r"(?:https?|ftp)://\[[0-9a-f:.]*\Z", re.IGNORECASE)
 # What ends an address for every reader.
-ENDS = re.compile(r"[)\]}\"'*_.,;:!?|>~]{0,20}(?:[ \n]|\Z)|\]\(")
+ENDS = re.compile(r"[)\]}\"'*_.,;:!?|>~]{0,20}(?:[ \r\n]|\Z)|\]\(")
 ENDS_BEGUN = re.compile(r"[)\]}\"'*_.,;:!?|>~]{0,20}\Z")
-NAMED = re.compile(r"[\"']?(?:[ \n]|\Z)")
+NAMED = re.compile(r"[\"']?(?:[ \r\n]|\Z)")
 """After `https://` that is spoken of, and opens nothing."""
 APART = ("", "[", " ", "\n", "\t", "(", "{", "*", "_", '"', "'", ">", ",", "-", "|")

@@ -378,6 +378,12 @@ def test_the_wall_clock_is_read_only_where_a_date_is_shown() -> None:
         "rag/ops/keys.py",  # and begin on one
         "rag/chat/owner/handoff.py",  # dates a webhook's signature
         "rag/access/visits.py",  # a visit's end is told to its page, and holds on all servers
+        "rag/chat/owner/summary.py",  # the week that a summary is of
+        "rag/ops/identity_checks.py",  # until when a token holds
+        "rag/llm/entra/tokens.py",  # likewise: the login says it as a date
+        "rag/llm/entra/renewal.py",  # and so a token's age is told by the same clock
+        "rag/documents/library.py",  # dates uploads, and compares with the dates of files
+        "rag/search/hot/generation.py",  # names segments, and dates what was added
     }
     clocks, readers = {"time.time", "datetime.now", "datetime.utcnow", "date.today"}, set()
     for file in [*REPOSITORY.glob("rag/**/*.py"), REPOSITORY / "rag_server.py", REPOSITORY / "gunicorn.conf.py"]:

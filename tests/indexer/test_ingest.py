@@ -11,8 +11,8 @@ from rag.documents.library import MOST_TRIES, Library, Record
 from rag.documents.receiving import receiving
 from rag.errors import UpstreamTimeout
 from rag.search.hot import generation
-from rag.search.hot.following import open_served
 from tests.indexer.test_build import CountingEmbedder, build, page
+from tests.support.served import open_served
 
 
 @pytest.fixture(autouse=True)
