@@ -76,7 +76,7 @@ def test_a_degraded_answer_and_a_failed_one_say_so_in_their_line(
 def test_the_page_on_monitoring_lists_every_field_of_a_requests_line(server: RagServer) -> None:
     assert post(server, "/chat/stream", "documented-line-0001", message=QUESTION).status_code == 200
     listed = {name for row in rows("docs/monitoring.md", "Field") for name in re.findall(r"`(\w+)`", row[0])}
-    sometimes = {"caller", "error", "recall_ms", "rewrite_ms", "token_refused", "trace_id"}
+    sometimes = {"caller", "error", "own_words", "recall_ms", "rewrite_ms", "token_refused", "trace_id"}
     assert listed == line_of(server, "documented-line-0001").keys() | sometimes
 
 
