@@ -43,14 +43,17 @@ class Incoming:
     @classmethod
     def of(cls, document: Document, *, id: str, name: str, sha256: str) -> "Incoming":
         """Raises `SourceUnreadable` where there is no text in it."""
-        # No page shows it, so that nothing leads to single words there.
-        passages = tuple(
-            replace(passage, fragment="", sections=tuple(replace(one, phrases=()) for one in passage.sections))
-            for passage in passages_of(document)
-        )
+        passages = tuple(map(_without_page, passages_of(document)))
         if not passages:
             raise SourceUnreadable("no text")
         return cls(id, name, sha256, passages)
+
+
+def _without_page(passage: Passage) -> Passage:
+    """No page shows it, so that nothing leads to single words there, and a path in it leads nowhere."""
+    sections = tuple(replace(section, phrases=()) for section in passage.sections)
+    links = tuple(link for link in passage.links if link.url.startswith(("https://", "http://")))
+    return replace(passage, fragment="", sections=sections, links=links)
 
 
 async def add(

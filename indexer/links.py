@@ -66,7 +66,8 @@ def with_links(links: Sequence[PageLink], passages: Sequence[Passage]) -> list[P
     for link in links:
         around = f"{link.before}{link.text}{link.after}"
         for number in range(place, min(place + LOOKED, len(passages))):
-            begin = passages[number].text.find(around, at if number == place else 0)
+            # What stands before it may be the link before.
+            begin = passages[number].text.find(around, max(0, at - len(link.before)) if number == place else 0)
             if begin >= 0:
                 start = begin + len(link.before)
                 found[number].append(Link(start, start + len(link.text), link.target))

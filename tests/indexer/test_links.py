@@ -92,6 +92,14 @@ def test_the_same_words_are_told_apart_by_what_stands_around_them(site: Path) ->
     assert [passage.text[link.start - 4 : link.start] for link in passage.links] == ["see ", "Not ", "Nor ", " go "]
 
 
+def test_links_side_by_side_are_all_found(site: Path) -> None:
+    text = "PR [#1](https://x.example/1) by [@a](https://x.example/a), [#2](https://x.example/2) by [@a](https://x.example/b)."
+    assert linked(site, text) == [
+        ("#1", "https://x.example/1"), ("@a", "https://x.example/a"), ("#2", "https://x.example/2"),
+        ("@a", "https://x.example/b"),
+    ]  # fmt: skip
+
+
 def test_a_link_never_changes_what_is_indexed(site: Path) -> None:
     page = site / "guide" / "care.md"
     page.write_text("See [prices](../prices.md).")

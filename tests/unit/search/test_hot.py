@@ -13,7 +13,7 @@ import indexer.storable
 from benchmarks import retrieval_lab as lab
 from indexer import adding
 from indexer.adding import Incoming
-from indexer.documents import Block, Document, Section
+from indexer.documents import Block, Document, PageLink, Section
 from indexer.metrics import ndcg_at_10
 from rag.deadline import Deadline
 from rag.errors import BuildDamaged, BuildMismatch
@@ -23,6 +23,7 @@ from rag.search.hot import generation
 from rag.search.hot.following import Segments
 from rag.search.hot.layered import LayeredBuild
 from rag.search.hybrid import Build, open_build
+from rag.text.citing import led_to
 from tests.indexer.test_build import CountingEmbedder, page
 from tests.support.served import open_served
 
@@ -366,3 +367,16 @@ def whole(document: Document) -> list[object]:
         Passage(text=block.text, title=document.title, headings=(), url=document.url, anchor="",
                 source=document.source, language=document.language)
     ]  # fmt: skip
+
+
+def test_nothing_leads_to_single_words_of_a_document_that_no_page_shows() -> None:
+    text = "The blue kettle boils a litre of water. See prices and others for more."
+    links = (
+        PageLink("water. See ", "prices", " and others", "/demo/pages/prices/"),
+        PageLink("prices and ", "others", " for more.", "https://other.example/"),
+    )
+    section = Section((), "", (Block("paragraph", text),))
+    document = Document("kettle.md", "kettle.md", "Kettle", "en", (section,), links)
+    (passage,) = Incoming.of(document, id="kettle", name="kettle.md", sha256="").passages
+    assert led_to(passage, "The blue kettle boils water.").citation_url == "kettle.md"
+    assert [link.url for link in passage.links] == ["https://other.example/"]
