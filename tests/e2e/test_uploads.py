@@ -126,7 +126,8 @@ def test_a_document_is_found_by_every_worker_and_removed_for_good(start_uploads:
         assert original.read_text() == TEXT.format(13)
         assert original.stat().st_mode & 0o777 == 0o600
 
-        assert uploads.request("DELETE", f"/documents/{identity}").status_code == 204
+        assert uploads.request("GET", "/documents/feeding.md").json() == uploads.one(identity)
+        assert uploads.request("DELETE", "/documents/feeding.md").status_code == 204
         uploads.everywhere("grams of food", there=False)
         assert uploads.request("GET", f"/documents/{identity}").status_code == 404
         assert uploads.request("DELETE", f"/documents/{identity}").status_code == 404
@@ -283,6 +284,7 @@ def test_killed_anywhere_each_document_is_live_once_or_queued_again(start_upload
     uploads = start_uploads(workers=2)
     generator, stop, most = random.Random(7), threading.Event(), 0
     wanted: dict[str, str] = {}
+    last: list[object] = [None]
 
     def bring() -> None:
         number = 0
@@ -291,9 +293,11 @@ def test_killed_anywhere_each_document_is_live_once_or_queued_again(start_upload
             name = f"doc{number % 7}.md"
             try:
                 answer = uploads.request("PUT", f"/documents/{name}", content=TEXT.format(f"{number}x").encode())
+                last[0] = answer.text
                 if answer.status_code == 202:
                     wanted[name] = f"{number}x"
-            except httpx.HTTPError:
+            except httpx.HTTPError as error:
+                last[0] = error
                 wanted.pop(name, None)  # whether it arrived is not known
             stop.wait(0.1)
 
@@ -301,7 +305,8 @@ def test_killed_anywhere_each_document_is_live_once_or_queued_again(start_upload
     bringing.start()
     try:
         for number in range(KILLS):
-            wait_until(lambda: bool(ingest_pids(uploads)), 30, "somebody works")
+            # Not too often: looking through all processes must leave the other thread its turn.
+            wait_until(lambda: bool(ingest_pids(uploads)), 60, f"somebody works; last answer {last}", 0.2)
             most = max(most, len(ingest_pids(uploads)))
             time.sleep(generator.uniform(0.0, 2.0))  # the moment is what is tried out
             victims = uploads.server.worker_pids()[:1] if number % 4 == 3 else ingest_pids(uploads)

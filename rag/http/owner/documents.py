@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Header, Path, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from rag.access.admission import UPLOADS
@@ -31,6 +31,8 @@ router = APIRouter(route_class=AdmittedRoute)
 Key = Annotated[
     str | None, Header(alias="Idempotency-Key", max_length=255, description="the same request again is done once")
 ]
+Name = Annotated[str, Path(description="what the file is called")]
+Wanted = Annotated[str, Path(description="its id, or its name")]
 REFUSALS = problems.described(413, 415, 422, 503, 507)
 
 
@@ -75,18 +77,18 @@ async def add(request: Request, services: WithServices, key: Key = None) -> Take
 
 
 @router.put(
-    "/documents/{name}", status_code=202, summary="Add or replace one document", responses=REFUSALS,
+    "/documents/{document}", status_code=202, summary="Add or replace one document", responses=REFUSALS,
     openapi_extra={"requestBody": {"required": True, "content": {"application/octet-stream": {"schema": BYTES}}}},
 )  # fmt: skip
 @rule(scope="ingest", limit=UPLOADS[0], reads_own_body=True)
-async def replace(request: Request, name: str, services: WithServices, key: Key = None) -> TakenList:
+async def replace(request: Request, document: Name, services: WithServices, key: Key = None) -> TakenList:
     settings, library = services.settings, _library(services)
-    if document_name(name) != name:
+    if document_name(document) != document:
         raise InvalidRequest(detail="The name in the address is no file's name.")
-    require_type(name, settings.allowed_file_types)
+    require_type(document, settings.allowed_file_types)
     limit = settings.max_file_size
     with receiving(library.folder, limit_bytes=limit) as places:
-        file = await multipart.file_of(request, places, name=name, limit_bytes=limit)
+        file = await multipart.file_of(request, places, name=document, limit_bytes=limit)
         return await _put([file], request, services, key)
 
 
@@ -100,33 +102,32 @@ async def listed(
     return DocumentList(documents=[one for one in known if one.name > after][:limit])
 
 
-@router.get("/documents/{id}", summary="What became of a document", responses=problems.described(404, 503))
+@router.get("/documents/{document}", summary="What became of a document", responses=problems.described(404, 503))
 @rule(scope="ingest")
-async def one(id: str, services: WithServices) -> Document:
-    found = next((one for one in await asyncio.to_thread(_all, services) if one.id == id), None)
-    if found is None:
-        raise NotFound(f"no document {id}")
-    return found
+async def one(document: Wanted, services: WithServices) -> Document:
+    for shown in await asyncio.to_thread(_all, services):
+        if document in (shown.id, shown.name):
+            return shown
+    raise NotFound(f"no document {document}")
 
 
 @router.delete(
-    "/documents/{id}", status_code=204, summary="Remove a document for good", responses=problems.described(404, 503)
-)
+    "/documents/{document}", status_code=204, summary="Remove a document for good",
+    responses=problems.described(404, 503),
+)  # fmt: skip
 @rule(scope="ingest", limit=UPLOADS[0])
-async def remove(id: str, services: WithServices) -> Response:
+async def remove(document: Wanted, services: WithServices) -> Response:
     def work() -> bool:
         library, root = _library(services), services.settings.vector_db_path
-        known = library.get(id) is not None
-        present = generation.read(root).find(id)
-        if known or (present is not None and present.id == id):
-            library.discard(id)
-            generation.take_out(root, [id])
-            library.forget(id)
-            return True
-        return False
+        known = library.find(document) or generation.read(root).find(document)
+        if known is not None:
+            library.discard(known.id)
+            generation.take_out(root, [known.id])
+            library.forget(known.id)
+        return known is not None
 
     if not await asyncio.to_thread(work):
-        raise NotFound(f"no document {id}")
+        raise NotFound(f"no document {document}")
     return Response(status_code=204)
 
 
