@@ -25,6 +25,7 @@ from rag.search.postgres import halves
 from rag.search.postgres.catalogue import FORMAT, Catalogue, name_of_schema, schema_of
 from rag.search.postgres.link import Link
 from rag.search.postgres.searching import PostgresBuild, signed
+from rag.search.spelling import vocabulary
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ CREATE TABLE {schema}.passages (
 );
 CREATE TABLE {schema}.postings (term bigint, postings bytea NOT NULL);
 ALTER TABLE {schema}.postings ALTER postings SET STORAGE EXTERNAL;
+CREATE TABLE {schema}.spelling (name text PRIMARY KEY, content bytea NOT NULL);
 """
 _KEYS: Final = """
 ALTER TABLE {schema}.passages ADD PRIMARY KEY (row);
@@ -96,19 +98,21 @@ class PostgresDraft:
                 f"vectors of {dimensions} dimensions: pgvector indexes {halves.MOST_DIMENSIONS:,} at most; ask the "
                 "embedding model for fewer, or keep the index in files"
             )
-        lexical = hybrid.write_words(self.folder)
         passages = Passages(self.folder)
+        lexical = hybrid.write_words(self.folder)
+        spelling = vocabulary.write(self.folder, (passage.indexed_text for passage in passages))
         with self._link.transaction() as connection:
             self._run(connection, _TABLES, dimensions=dimensions)
             of_passages = self._copy(connection, "passages", _passage_rows(passages, vectors))
             of_postings = self._copy(connection, "postings", _posting_rows(self.folder))
+            of_spelling = self._copy(connection, "spelling", _spelling_rows(self.folder))
             self._run(connection, _KEYS)
         index = self._indexed(np.asarray(vectors))
         self._parts = {
             name: {**about, "bytes": self._bytes(name)}
-            for name, about in (("passages", of_passages), ("postings", of_postings))
+            for name, about in (("passages", of_passages), ("postings", of_postings), ("spelling", of_spelling))
         }
-        return {"passages": count, "index": index, "lexical": lexical}
+        return {"passages": count, "index": index, "lexical": lexical, "spelling": spelling}
 
     def opened(self, manifest: Mapping[str, Any]) -> hybrid.Build:
         return PostgresBuild(link=self._link, build_id=self._id, manifest={**manifest, "id": "not published"})
@@ -226,3 +230,10 @@ def _posting_rows(folder: Path) -> Iterator[list[bytes]]:
         span = slice(int(arrays["starts"][at]), int(arrays["starts"][at + 1]))
         rows, impacts = arrays["rows"][span].astype("<i4"), arrays["impacts"][span].astype("<f4")
         yield [struct.pack("!q", signed(int(arrays["hashes"][at]))), rows.tobytes() + impacts.tobytes()]
+
+
+def _spelling_rows(folder: Path) -> Iterator[list[bytes]]:
+    """From the files that `vocabulary.write` left in `folder`."""
+    for name, kind in sorted(vocabulary.KINDS.items()):
+        values = np.asarray(mapped(folder / f"spelling_{name}.npy"))
+        yield [name.encode(), values.astype(np.dtype(kind).newbyteorder("<")).tobytes()]

@@ -241,6 +241,11 @@ DIGESTS: Final = {
         SELECT encode(sha256(coalesce(string_agg(sha256(int8send(term) || postings), '' ORDER BY term), '')), 'hex')
         FROM {}.postings
     """),
+    "spelling": sql.SQL("""
+        SELECT encode(sha256(coalesce(string_agg(
+            sha256(convert_to(name, 'UTF8') || content), '' ORDER BY name COLLATE "C"
+        ), '')), 'hex') FROM {}.spelling
+    """),
 }
 """Of each table of a build, SHA-256 over the SHA-256 of its rows, in their order."""
 _REMEDY: Final = "run: python -m indexer build SOURCE, or: python -m indexer rollback"

@@ -22,6 +22,7 @@ from rag.search.postgres import halves
 from rag.search.postgres.catalogue import schema_of
 from rag.search.postgres.halves import Floats
 from rag.search.postgres.link import Link
+from rag.search.spelling.vocabulary import KINDS, Vocabulary
 from rag.text.terms import ANALYSIS_VERSION
 from rag.types import Passage
 
@@ -49,6 +50,7 @@ class PostgresBuild(Build):
             ),
         )  # fmt: skip
         self._several = passages.several
+        self._vocabulary = _vocabulary(link, schema)
 
     def passages_of(self, rows: Sequence[int]) -> list[Passage]:
         return self._several(rows)
@@ -135,6 +137,15 @@ class PostgresLexical(Lexical):
         self._known_bytes = 0
         self._changing = threading.Lock()
 
+    def words(self, question: str) -> list[tuple[str, ...]]:
+        asked = super().words(question)
+        # All at once: each of them is asked about next.
+        self._postings(hashes_of(form for forms in asked for form in forms))
+        return asked
+
+    def knows(self, forms: Sequence[str]) -> bool:
+        return any(len(rows) for rows, _ in self._postings(hashes_of(forms)).values())
+
     def scores(self, words: Iterable[Sequence[str]]) -> NDArray[np.float32]:
         asked = [tuple(forms) for forms in words]
         return self._of(asked).scores(asked)
@@ -185,6 +196,14 @@ class PostgresLexical(Lexical):
             while self._known_bytes > REMEMBERED_BYTES:
                 _, forgotten = self._known.popitem(last=False)
                 self._known_bytes -= _bytes(forgotten)
+
+
+def _vocabulary(link: Link, schema: sql.Identifier) -> Vocabulary:
+    """A build's words, from which misspelled ones are told: some megabytes of each process, 25 at most."""
+    found = dict(link.rows(sql.SQL("SELECT name, content FROM {}.spelling").format(schema), timeout_s=60))
+    return Vocabulary({
+        name: np.frombuffer(found[name], dtype=np.dtype(kind).newbyteorder("<")) for name, kind in KINDS.items()
+    })  # fmt: skip
 
 
 def signed(term: int) -> int:
