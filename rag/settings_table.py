@@ -42,7 +42,7 @@ class SettingsTable:
     embeddings_models: tuple[str, ...] = setting("AZURE_OPENAI_EMBEDDINGS_MODEL", parse.listed(","), (),
         "model name, likewise; the index remembers it")
     embeddings: str = setting("EMBEDDINGS", parse.choice("azure", "local"), "azure",
-        "local: a model inside the server, of requirements-local.txt, in place of an embeddings endpoint")
+        "local: a model inside the server, of requirements-local.lock, in place of an embeddings endpoint")
     auth: str = setting("AZURE_OPENAI_AUTH", parse.choice("key", "entra", "api-key", "bearer", "auto"), "key",
         "key: the header by the URL; api-key or bearer: this header; entra: tokens of this server's identity")
     azure_token_scope: str = setting("AZURE_TOKEN_SCOPE", model_addresses.token_scope,

@@ -8,7 +8,7 @@ from rag.search.backends.files import FileBackend
 from rag.search.backends.protocol import Backend
 from rag.settings import Settings
 
-PACKAGES = Path(__file__).resolve().parents[3] / "requirements-postgres.txt"
+PACKAGES = Path(__file__).resolve().parents[3] / "requirements-postgres.lock"
 
 
 def _in_files(settings: Settings) -> Backend:
