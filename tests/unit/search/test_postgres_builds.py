@@ -330,4 +330,4 @@ def test_without_its_packages_every_command_says_what_to_install(monkeypatch: py
     [finding] = [
         one for one in preflight.check_all(settings, [], running=True, probe=lambda _: 8) if one.subject == "index"
     ]
-    assert (finding.state, "requirements-postgres.txt" in finding.remedy) == ("fault", True)
+    assert (finding.state, "requirements-postgres.lock" in finding.remedy) == ("fault", True)
