@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rag import model_addresses, upload_sizes
+from rag import model_addresses
 from rag import setting_parsers as parse
 from rag.api_keys import VISITORS_SCOPES, ApiKey, parsed_anonymous_scopes, parsed_keys
 from rag.types import Budget
@@ -127,16 +127,16 @@ class SettingsTable:
     # Uploads
     uploads: str = setting("UPLOADS", parse.choice("off", "on"), "off",
         "on: callers with the scope ingest add documents while the server runs")
-    max_file_size: int = setting("MAX_FILE_SIZE", upload_sizes.size, 10_000_000,
+    max_file_size: int = setting("MAX_FILE_SIZE", parse.file_size, 10_000_000,
         "the largest file that is taken: 500kB, 10MB")
     max_files_per_request: int = setting("MAX_FILES_PER_REQUEST", parse.number(int, 1, 100), 5,
         "files of one request, at most")
-    allowed_file_types: tuple[str, ...] = setting("ALLOWED_FILE_TYPES", parse.some_of(*upload_sizes.TYPES),
+    allowed_file_types: tuple[str, ...] = setting("ALLOWED_FILE_TYPES", parse.some_of(*parse.UPLOADED_TYPES),
         ("pdf", "docx", "txt", "md", "csv", "html"), "types of files that are taken, comma-separated")
     keep_uploads: bool = setting("KEEP_UPLOADS", parse.flag, True,
         "keep the original files, in STATE_DIR and in backups")
 
-    upload_scan: str = setting("UPLOAD_SCAN", upload_sizes.scanner, "",
+    upload_scan: str = setting("UPLOAD_SCAN", parse.scanner_address, "",
         "a ClamAV that looks at each file first: clamd://127.0.0.1:3310, or clamd:///PATH of its socket")
 
     # Conversations

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from rag.errors import BodyTooLarge, StorageFull
-from rag.upload_sizes import shown_size
+from rag.setting_parsers import shown_size
 
 SPARE_BYTES = 64 * 1024 * 1024
 """Left free on the disk, whatever comes: conversations and the index need it more."""

@@ -9,8 +9,8 @@ from rag.access.callers import is_loopback
 from rag.access.key_ring import read_keys
 from rag.documents import scanning
 from rag.errors import ScannerUnavailable
+from rag.setting_parsers import shown_size
 from rag.settings import Settings
-from rag.upload_sizes import shown_size
 
 Found = tuple[Literal["ok", "warning", "fault"], str, str, str]
 """A finding: its state, its subject, a sentence, and the remedy."""

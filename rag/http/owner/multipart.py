@@ -15,7 +15,7 @@ from rag.documents.naming import document_name, require_type
 from rag.documents.receiving import Places, Received, Receiving
 from rag.documents.sniffing import require_content
 from rag.errors import BodyTooLarge, InvalidRequest, UnsupportedType, VisitorLeft
-from rag.upload_sizes import shown_size
+from rag.setting_parsers import shown_size
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
