@@ -207,9 +207,11 @@ def test_builds_of_another_model_or_format_and_a_nonsense_name_are_refused(
     wait_until(lambda: refused().get("build", "").startswith("2020"), 10, "a build that is not there is refused")
 
     manifest = builds.folder_of(owner.root, foreign) / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"format": 1', '"format": 99'))
+    manifest.write_text(manifest.read_text().replace(f'"format": {builds.FORMAT}', '"format": 99'))
     builds.make_live(owner.root, foreign)
-    wait_until(lambda: "format 99, this version reads 1" in server.output, 10, "a newer format is refused")
+    wait_until(
+        lambda: f"format 99, this version reads {builds.FORMAT}" in server.output, 10, "a newer format is refused"
+    )
     assert (
         httpx.post(f"{server.base_url}/chat", json={"message": QUESTION}, trust_env=False, verify=False).status_code
         == 200
