@@ -325,7 +325,7 @@ def test_without_its_packages_every_command_says_what_to_install(monkeypatch: py
     monkeypatch.delitem(sys.modules, "rag.search.postgres.backend")
     monkeypatch.setitem(sys.modules, "psycopg", None)
     settings = Settings(vector_db_url="postgresql://127.0.0.1/rag")
-    with pytest.raises(ConfigError, match=r"psycopg is not installed; run: .*requirements-postgres\.txt"):
+    with pytest.raises(ConfigError, match=r"psycopg is not installed; run: .*requirements-postgres\.lock"):
         opening.backend(settings)
     [finding] = [
         one for one in preflight.check_all(settings, [], running=True, probe=lambda _: 8) if one.subject == "index"
