@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
@@ -49,7 +50,7 @@ def _folder() -> Path:
     return folder
 
 
-class _Program:
+class _Program(ABC):
     """A program on loopback in a folder of its own. Ends with the block, whatever happened to it."""
 
     def __init__(self) -> None:
@@ -75,8 +76,9 @@ class _Program:
         self.kill()
         shutil.rmtree(self._home, ignore_errors=True)
 
+    @abstractmethod
     def start(self) -> None:
-        raise NotImplementedError
+        """Until it answers."""
 
     def kill(self) -> None:
         """At once, with all processes of its own."""
