@@ -92,7 +92,7 @@ async def replace(request: Request, document: Name, services: WithServices, key:
         return await _put([file], request, services, key)
 
 
-@router.get("/documents", summary="All documents, and what became of each", responses=problems.described(503))
+@router.get("/documents", summary="All documents, and what became of each", responses=problems.described(422, 503))
 @rule(scope="ingest")
 async def listed(
     services: WithServices, limit: Annotated[int, Query(ge=1, le=10_000)] = 1000, after: str = ""
@@ -102,7 +102,7 @@ async def listed(
     return DocumentList(documents=[one for one in known if one.name > after][:limit])
 
 
-@router.get("/documents/{document}", summary="What became of a document", responses=problems.described(404, 503))
+@router.get("/documents/{document}", summary="What became of a document", responses=problems.described(404, 422, 503))
 @rule(scope="ingest")
 async def one(document: Wanted, services: WithServices) -> Document:
     for shown in await asyncio.to_thread(_all, services):
@@ -113,7 +113,7 @@ async def one(document: Wanted, services: WithServices) -> Document:
 
 @router.delete(
     "/documents/{document}", status_code=204, summary="Remove a document for good",
-    responses=problems.described(404, 503),
+    responses=problems.described(404, 422, 503),
 )  # fmt: skip
 @rule(scope="ingest", limit=UPLOADS[0])
 async def remove(document: Wanted, services: WithServices) -> Response:

@@ -43,3 +43,7 @@ def test_the_reference_names_no_operation_that_is_not_there() -> None:
 @pytest.mark.parametrize(("name", "part", "schema", "example"), EXAMPLES, ids=[f"{n} {p}" for n, p, *_ in EXAMPLES])
 def test_an_example_fits_the_schema_it_stands_beside(name: str, part: str, schema: Any, example: Any) -> None:
     Draft202012Validator({**schema, "components": DOCUMENT["components"]}).validate(example)
+
+
+def test_every_error_is_described_in_the_form_that_it_has() -> None:
+    assert "HTTPValidationError" not in json.dumps(DOCUMENT)
