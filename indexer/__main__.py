@@ -20,6 +20,7 @@ from indexer.build import Embedder, Summary, build
 from indexer.excluding import Exclusions
 from indexer.fetching import Fetcher
 from indexer.terminal import ProgressBar, build_lines, hit_lines, score_lines
+from rag.calls import UNMETERED, Meter
 from rag.deadline import Deadline
 from rag.documents.library import Library
 from rag.errors import ConfigError, IndexUnavailable, RagError, UpstreamError, UpstreamRejected
@@ -41,7 +42,7 @@ QUESTION_TIMEOUT_S = 20.0
 
 
 @asynccontextmanager
-async def _embedder(settings: Settings) -> AsyncIterator[Embedder]:
+async def _embedder(settings: Settings, meter: Meter = UNMETERED) -> AsyncIterator[Embedder]:
     if missing := settings.missing("EMBEDDINGS"):
         raise ConfigError(missing)
     if (own := own_embedder(settings)) is not None:
@@ -49,7 +50,9 @@ async def _embedder(settings: Settings) -> AsyncIterator[Embedder]:
         return
     async with http_client(connections=16) as client:
         endpoints = settings.embeddings_endpoints
-        upstream = Upstream(kind="embeddings", endpoints=endpoints, client=client, budget=RetryBudget())
+        upstream = Upstream(
+            kind="embeddings", endpoints=endpoints, client=client, budget=RetryBudget(), meter=meter
+        )  # fmt: skip
         async with authorised(settings, upstream):
             yield AzureEmbedder(upstream=upstream, name=endpoints[0].model_name)
 
@@ -167,11 +170,22 @@ async def _add(options: argparse.Namespace, settings: Settings, root: Path) -> i
 
 
 async def _ingest(settings: Settings, root: Path) -> int:
+    # Only here: no other command needs to count what it spends, and to load this.
+    from rag.access.budgets import budgets_of
+    from rag.stores.opening import stores
+
     ingest.end_with_parent()
     dictConfig(logging_config(settings.log_level, settings.log_format, settings.secrets))
     library = Library(settings.state_dir / "documents", keeps_originals=settings.keep_uploads)
-    async with _embedder(settings) as embedder:
-        await ingest.work(library, root=root, embedder=embedder)
+    # A model of the server's own costs nothing.
+    paid = settings.embeddings != "local"
+    budgets = budgets_of(settings, stores(settings).spending, metrics=None) if paid else None
+    try:
+        async with _embedder(settings, budgets or UNMETERED) as embedder:
+            await ingest.work(library, root=root, embedder=embedder, budgets=budgets)
+    finally:
+        if budgets is not None:
+            await budgets.close()
     return 0
 
 

@@ -19,7 +19,7 @@ from indexer.documents import Document, Skipped
 from indexer.own_words import OwnWords
 from indexer.storable import passages_of
 from rag.deadline import Deadline
-from rag.errors import IndexUnavailable, SourceUnreadable, UpstreamError, UpstreamRejected
+from rag.errors import BudgetSpent, IndexUnavailable, SourceUnreadable, UpstreamError, UpstreamRejected
 from rag.search import relevance
 from rag.search.backends.protocol import Backend
 from rag.search.hybrid import Build
@@ -220,7 +220,7 @@ async def _embed_batch(texts: Sequence[str], embedder: Embedder, summary: Summar
         summary.calls += 1
         try:
             return await embedder.embed(texts, deadline=Deadline(BATCH_TIMEOUT_S))
-        except UpstreamRejected:
+        except (UpstreamRejected, BudgetSpent):
             raise
         except UpstreamError as error:
             if pause_s is None:

@@ -11,15 +11,20 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from indexer import adding, sources
 from indexer.adding import Incoming
 from indexer.build import Embedder
 from indexer.documents import Skipped
-from rag.documents.library import MOST_TRIES, Library, Record
-from rag.errors import IndexUnavailable, SourceUnreadable, UpstreamError
+from rag.documents.library import MOST_TRIES, Library
+from rag.documents.records import Record
+from rag.errors import BudgetSpent, IndexUnavailable, SourceUnreadable, UpstreamError
 from rag.search import hybrid
 from rag.search.hot import generation
+
+if TYPE_CHECKING:
+    from rag.access.budgets import Budgets
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +35,9 @@ ALONE_AFTER_TRIES = 3
 """Deaths after which a document is worked on by itself: those that were beside it may be sound."""
 PAUSE_S = 5.0
 """After an attempt that failed for a reason that will pass."""
+SPENT_PAUSE_S = 300.0
+"""The same where today's budget does not suffice: documents are read again each time."""
+SPENT = "today's budget does not leave enough for it; it is tried again"
 NICE = 10
 """The machine is the visitors' first."""
 
@@ -46,37 +54,49 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-async def work(library: Library, *, root: Path, embedder: Embedder) -> None:
-    """Until nothing is left to do. Raises OSError."""
+async def work(library: Library, *, root: Path, embedder: Embedder, budgets: "Budgets | None" = None) -> None:
+    """Until nothing is left to do. `budgets` are those that the `embedder` draws on. Raises OSError."""
     os.nice(NICE)
     library.sweep()
+    rests_until = 0.0
     while True:
         for record in library.discarded():
             generation.take_out(root, [record.id])
             library.forget(record.id)
-        if batch := _batch(library.waiting()):
+        batch = _batch(library.waiting())
+        if batch and time.monotonic() >= rests_until:
             try:
-                await _one_batch(library, batch, root=root, embedder=embedder)
+                await _one_batch(library, batch, root=root, embedder=embedder, budgets=budgets)
             except (UpstreamError, IndexUnavailable, OSError) as error:
                 reason = _why_it_waits(error)
                 log.warning("uploads wait", extra={"reason": str(error), "documents": len(batch)})
-                for record in batch:
-                    library.mark(record, "queued", reason=reason)
+                # Not those that failed by themselves, or were live before it happened.
+                for record in library.waiting():
+                    if record.id in {one.id for one in batch}:
+                        library.mark(record, "queued", reason=reason)
+                if isinstance(error, BudgetSpent):
+                    rests_until = time.monotonic() + SPENT_PAUSE_S
                 await asyncio.sleep(PAUSE_S)
         elif library.must_purge(after_s=0):
             library.purged()
             base = hybrid.open_build(root)
             await adding.merge(root, adding.with_removed(root, base), embedder=None, progress=_silent)
+        elif batch:
+            await asyncio.sleep(PAUSE_S)
         else:
             return
 
 
-async def _one_batch(library: Library, batch: Sequence[Record], *, root: Path, embedder: Embedder) -> None:
+async def _one_batch(
+    library: Library, batch: Sequence[Record], *, root: Path, embedder: Embedder, budgets: "Budgets | None"
+) -> None:
     fresh = [record for record in batch if not _is_live_already(library, record, root)]
+    by_id = {record.id: record for record in fresh}
     incoming = _read(library, fresh)
+    if budgets is not None:
+        incoming = await _affordable(library, [(by_id[one.id], one) for one in incoming], budgets)
     if not incoming:
         return
-    by_id = {record.id: record for record in fresh}
     for one in incoming:
         library.mark(by_id[one.id], "embedding")
     await adding.add(
@@ -106,7 +126,7 @@ def _read(library: Library, records: Sequence[Record]) -> list[Incoming]:
     sound = []
     for record in records:
         if record.tries >= MOST_TRIES:
-            _failed(library, record, "its processing broke off again and again")
+            _failed(library, record, "its processing broke off again and again", failure="broke_off")
         else:
             library.mark(record, "reading")
             sound.append(record)
@@ -125,14 +145,39 @@ def _read(library: Library, records: Sequence[Record]) -> list[Incoming]:
     return incoming
 
 
-def _failed(library: Library, record: Record, reason: str) -> None:
-    library.mark(record, "failed", reason=reason)
+async def _affordable(library: Library, read: Sequence[tuple[Record, Incoming]], budgets: "Budgets") -> list[Incoming]:
+    """Those that today's budget suffices for, together; of the others it is noted what they wait for.
+
+    Asked before anything is spent: half of a document would be paid for each day, and be in the index on none.
+    Raises `BudgetSpent` where it suffices for none.
+    """
+    taken, size, waits = list[Incoming](), 0, False
+    for record, one in read:
+        own = sum(len(passage.indexed_text.encode("utf-8", "surrogatepass")) for passage in one.passages)
+        if await budgets.embeds(own) == "never":
+            reason = "it holds more text than BUDGET_SITE allows a day; on the machine: python -m indexer add"
+            _failed(library, record, reason, failure="budget")
+        elif await budgets.embeds(size + own) == "now":
+            taken.append(one)
+            size += own
+        else:
+            library.mark(record, "queued", reason=SPENT)
+            waits = True
+    if waits and not taken:
+        raise BudgetSpent("BUDGET_SITE leaves too little for uploads", retry_after_s=SPENT_PAUSE_S, refuse=False)
+    return taken
+
+
+def _failed(library: Library, record: Record, reason: str, *, failure: str = "unreadable") -> None:
+    library.mark(record, "failed", reason=reason, failure=failure)
     log.info("document cannot be indexed", extra={"document": record.id, "reason": reason})
 
 
 def _why_it_waits(error: UpstreamError | IndexUnavailable | OSError) -> str:
     if isinstance(error, OSError):
         return "the disk of the index does not take it at the moment; it is tried again"
+    if isinstance(error, BudgetSpent):
+        return SPENT
     if isinstance(error, UpstreamError):
         return "the embedding model cannot be reached at the moment; it is tried again"
     return "there is no index that it could stand beside; it is tried again"

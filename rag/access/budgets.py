@@ -100,9 +100,10 @@ class Budgets:
     """Asked before every call. `limits` are the budgets by kind, `site`, `visitor` and `key`; there is at least one."""
 
     def __init__(
-        self, *, spending: Spending, limits: Mapping[str, Budget], prices: Prices, at_cap: str, metrics: Metrics
+        self, *, spending: Spending, limits: Mapping[str, Budget], prices: Prices, at_cap: str, metrics: Metrics | None
     ) -> None:
-        metrics.expect(budgets=limits)
+        if metrics is not None:
+            metrics.expect(budgets=limits)
         self._spending = spending
         self._limits = limits
         self._prices = prices
@@ -144,7 +145,8 @@ class Budgets:
             raise
         if refused_by is not None:
             kind = next(kind for kind, subject in subjects.items() if subject == refused_by)
-            self._metrics.budget_refused(kind)
+            if self._metrics is not None:
+                self._metrics.budget_refused(kind)
             if kind == "site":
                 await self._announce("spent", "today's budget is used up")
             raise self._spent(f"BUDGET_{kind.upper()} is used up")
@@ -179,6 +181,17 @@ class Budgets:
             return None
         unit = 1e9 if self._limits["site"].currency else 1.0
         return await self._spending.spent(SITE) / unit, self._caps["site"] / unit
+
+    async def embeds(self, size: int) -> Literal["now", "later", "never"]:
+        """When the site's budget leaves enough to embed `size` bytes of text: today, on another day, or on none."""
+        if "site" not in self._caps:
+            return "now"
+        cost, cap = self._prices.cost(Usage(embedding=size), self._limits["site"]), self._caps["site"]
+        try:
+            spent = await self._spending.spent(SITE)
+        except StateUnavailable:
+            return "later"
+        return "never" if cost > cap else "now" if spent + cost <= cap else "later"
 
     async def close(self) -> None:
         if self._writing is not None:
@@ -241,8 +254,11 @@ class Budgets:
         return f"{amount / 1e9:.4f}" if self._limits[kind].currency else str(amount)
 
 
-def budgets_of(settings: Settings, spending: Callable[[], Spending], metrics: Metrics) -> Budgets | None:
-    """The ones that the settings name; None where there are none, or no model that costs anything."""
+def budgets_of(settings: Settings, spending: Callable[[], Spending], metrics: Metrics | None) -> Budgets | None:
+    """The ones that the settings name; None where there are none, or no model that costs anything.
+
+    Without `metrics` refusals are not counted: nobody who asked had to do without an answer.
+    """
     given = {"site": settings.budget_site, "visitor": settings.budget_visitor, "key": settings.budget_key}
     limits = {kind: one for kind, one in given.items() if one is not None}
     if not limits or settings.demo:

@@ -9,7 +9,7 @@ from pathlib import Path
 import orjson
 
 from rag import durable
-from rag.documents.library import ID
+from rag.documents.records import ID
 
 _NAME = re.compile(rf"{ID.pattern}/(?:about\.json|\d{{1,9}}\.[a-z]{{1,5}})")
 

@@ -12,25 +12,23 @@ people; files lie under ids. Whoever dies anywhere leaves a document as it was, 
 
 import fcntl
 import hashlib
-import re
 import secrets
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
 
 import orjson
 
 from rag import durable
 from rag.documents.receiving import Received
+from rag.documents.records import ID, Record, Status
 from rag.errors import InvalidRequest, StorageFull
 
-Status = Literal["queued", "reading", "embedding", "live", "failed", "removed"]
 MOST_DOCUMENTS = 10_000
 REMEMBERED_S = 24 * 3600.0
 """How long a request with an Idempotency-Key is answered the same again."""
@@ -41,30 +39,6 @@ MOST_TRIES = 10
 PURGE = "removed"
 """In the queue: the text of removed documents still stands in the index."""
 NO_IDS: Mapping[str, str] = MappingProxyType({})
-ID = re.compile(r"[0-9a-f]{16}")
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """A document as it is known, whatever became of it."""
-
-    id: str
-    name: str
-    version: int
-    """Rises with each file of that name."""
-    bytes: int
-    sha256: str
-    status: Status
-    reason: str | None
-    """Why it failed, or why it waits; in words for a person."""
-    passages: int | None
-    updated_at: str
-    tries: int = 0
-    """How often a process began to work on it."""
-
-    @property
-    def extension(self) -> str:
-        return Path(self.name).suffix.lower()
 
 
 class Library:
@@ -117,7 +91,10 @@ class Library:
     def original(self, record: Record) -> Path:
         return self.folder / record.id / f"{record.version}{record.extension}"
 
-    def mark(self, record: Record, status: Status, *, reason: str | None = None, passages: int | None = None) -> None:
+    def mark(
+        self, record: Record, status: Status, *, reason: str | None = None, passages: int | None = None,
+        failure: str = "",
+    ) -> None:  # fmt: skip
         """Say what became of this version; nothing if there is another one by now, or it was removed."""
         with self._changing():
             present = self._read(record.id)
@@ -125,9 +102,8 @@ class Library:
                 return
             # What was begun and ended in order, however it ended, was no death.
             tries = present.tries + (status == "reading") if status in ("reading", "embedding") else 0
-            if passages is None:
-                passages = present.passages
-            self._write(replace(present, status=status, reason=reason, passages=passages, tries=tries))
+            passages = present.passages if passages is None else passages
+            self._write(replace(present, status=status, reason=reason, passages=passages, tries=tries, failure=failure))
             if status in ("live", "failed"):
                 (self.folder / "queue" / record.id).unlink(missing_ok=True)
                 for path in (self.folder / record.id).iterdir():
@@ -213,7 +189,7 @@ class Library:
         record = Record(
             id=known.id if known else identity or secrets.token_hex(8), name=one.name,
             version=known.version + 1 if known else 1, bytes=one.bytes, sha256=one.sha256, status="queued", reason=None,
-            passages=known.passages if known else None, updated_at="",
+            passages=known.passages if known else None, updated_at="", arrived_at_s=time.time(),
         )  # fmt: skip
         folder = self.folder / record.id
         folder.mkdir(mode=0o700, exist_ok=True)

@@ -8,17 +8,17 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
-from prometheus_client.metrics_core import GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from rag import calls
-from rag.telemetry import metric_files, process_memory
+from rag.telemetry import looked_up, metric_files, process_memory
+from rag.telemetry.looked_up import Now
 from rag.types import DEGRADED_CODES
 
 log = logging.getLogger(__name__)
@@ -34,24 +34,6 @@ METHODS = frozenset({"GET", "HEAD", "POST", "DELETE", "OPTIONS"})
 ANSWER_OUTCOMES = ("answered", "quoted", "nothing_found", "small_talk", "filtered", "failed", "left")
 RATINGS = ("up", "down")
 STAGES = ("embed", "search")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Now:
-    """What is looked up when somebody asks, rather than counted."""
-
-    version: str
-    build: str
-    embedding_model: str
-    created_at_s: float | None
-    """When the live build was made, in seconds since 1970; None where there is none, or it does not say."""
-    passages: int
-    refused: bool
-    """Whether a published build is refused, and an earlier one served."""
-    sessions: int | None
-    """None while the store does not answer."""
-    budget: tuple[float, float] | None = None
-    """What the site has spent today and may spend; None where it may spend anything, or the store does not answer."""
 
 
 class Metrics:
@@ -213,7 +195,7 @@ class Metrics:
     def render(self, now: Now) -> bytes:
         """Everything in Prometheus's text format (0.0.4), for the sum of all workers. Reads files: for a thread."""
         shown = CollectorRegistry(auto_describe=False)
-        shown.register(_Shown([*self._counted(), *_looked_up(now)]))
+        shown.register(_Shown([*self._counted(), *looked_up.families(now)]))
         return generate_latest(shown)
 
     def _counted(self) -> list[Metric]:
@@ -271,26 +253,3 @@ class _Shown:
 
     def collect(self) -> Sequence[Metric]:
         return self._families
-
-
-def _looked_up(now: Now) -> list[Metric]:
-    def gauge(name: str, meaning: str, value: float) -> Metric:
-        return GaugeMetricFamily(name, meaning, value=value)
-
-    families: list[Metric] = [
-        InfoMetricFamily("rag_server", "The server's version", value={"version": now.version}),
-        InfoMetricFamily(
-            "rag_index_build", "The build of the index that is served",
-            value={"build": now.build, "embedding_model": now.embedding_model},
-        ),
-        gauge("rag_index_passages", "Passages of the live build", now.passages),
-        gauge("rag_index_refused", "1 while a published build is refused, and an earlier one served", now.refused),
-    ]  # fmt: skip
-    if now.created_at_s is not None:
-        families.append(gauge("rag_index_created_timestamp_seconds", "When the live build was made", now.created_at_s))
-    if now.budget is not None:
-        families.append(gauge("rag_budget_spent", "Spent today of BUDGET_SITE, in tokens or money", now.budget[0]))
-        families.append(gauge("rag_budget_limit", "BUDGET_SITE, in tokens or money", now.budget[1]))
-    if now.sessions is not None:
-        families.append(gauge("rag_sessions", "Conversations that are remembered", now.sessions))
-    return families

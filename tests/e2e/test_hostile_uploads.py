@@ -9,12 +9,12 @@ import pytest
 from rag.documents import scanning
 from tests.e2e.test_disk import may_mount, mounted
 from tests.e2e.test_live_builds import no_visitor_notices
-from tests.e2e.test_uploads import TEXT, Uploads, owner, start_uploads
+from tests.e2e.test_uploads import TEXT, Uploads, start_uploads
 from tests.support.clamd import FakeClamd
 from tests.support.hostile_files import SECRET_FILE, all_files
 from tests.support.waiting import wait_until
 
-__all__ = ["owner", "start_uploads"]
+__all__ = ["start_uploads"]
 REFUSED = {"program.pdf", "picture.md", "page.docx", "old.docx", "archive.txt", "pdf.html", "word.pdf"}
 MUST_FAIL = {
     "header-only.pdf", "bomb-in-a-bomb.pdf", "protected.pdf", "no-text.pdf", "cut.docx", "empty-archive.docx",

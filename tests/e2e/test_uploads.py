@@ -3,11 +3,12 @@
 import os
 import random
 import re
+import shutil
 import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ import httpx
 import pytest
 
 from rag.search.hot import generation
-from tests.conftest import StartServer
-from tests.e2e.test_live_builds import TAKEN_UP_WITHIN_S, Owner, no_visitor_notices
+from tests.conftest import ADMIN_API_KEY, StartServer
+from tests.e2e.test_live_builds import TAKEN_UP_WITHIN_S, no_visitor_notices
 from tests.support.azure import AzureEmulator
 from tests.support.served import open_served
 from tests.support.server import RagServer, run_module
@@ -64,6 +65,10 @@ class Uploads:
         content: str = answer.json()["results"][0]["content"]
         return content
 
+    def figures(self) -> dict[str, float]:
+        lines = httpx.get(f"{self.server.base_url}/metrics", trust_env=False).text.splitlines()
+        return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[0] != "#")}
+
     def everywhere(self, text: str, *, there: bool = True) -> None:
         """Every worker finds it, or none: within the time that is promised."""
         began = time.monotonic()
@@ -75,35 +80,55 @@ class Uploads:
         return [str(path) for path in files if text in path.read_bytes()]
 
 
-@pytest.fixture
-def owner(tmp_path: Path, azure: AzureEmulator) -> Owner:
-    published = Owner(tmp_path, azure)
-    published.publish("6.50")
-    return published
+def settings_of(root: Path) -> dict[str, Any]:
+    keys = f"{KEY};scopes=ingest,{OTHER_KEY};scopes=search"
+    return {"UPLOADS": "on", "API_KEYS": keys, "VECTOR_DB_PATH": root}
 
 
 @pytest.fixture
-def start_uploads(start_server: StartServer, owner: Owner) -> Callable[..., Uploads]:
+def start_uploads(start_server: StartServer, site_build: Path, tmp_path: Path) -> Callable[..., Uploads]:
+    """A server of the test's own, on an index of its own."""
+
     def start(**given: Any) -> Uploads:
-        keys = f"{KEY};scopes=ingest,{OTHER_KEY};scopes=search"
-        settings = {"UPLOADS": "on", "API_KEYS": keys, "VECTOR_DB_PATH": owner.root, **given}
-        return Uploads(start_server(**settings), owner.root)
+        root = tmp_path / "vector_db"
+        if not root.exists():
+            shutil.copytree(site_build, root)
+        return Uploads(start_server(**settings_of(root), **given), root)
 
     return start
 
 
-def test_uploads_are_off_unless_switched_on(start_server: StartServer) -> None:
-    server = start_server(workers=1, API_KEYS=f"{KEY};scopes=ingest")
-    headers = {"Authorization": f"Bearer {KEY}"}
+@pytest.fixture(scope="module")
+def running(
+    site_build: Path, azure_process: AzureEmulator, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Uploads]:
+    folder = tmp_path_factory.mktemp("uploads")
+    root = shutil.copytree(site_build, folder / "vector_db")
+    settings = {**azure_process.environment, **settings_of(root), "ADMIN_API_KEY": ADMIN_API_KEY}
+    settings |= {"VECTOR_DB_PATH": str(root), "RATE_LIMIT_ENABLED": "false", "BUDGET_SITE": "10000000/day"}
+    with RagServer.start(settings, folder, workers=2) as server:
+        yield Uploads(server, root)
+
+
+@pytest.fixture
+def uploads(running: Uploads, azure: AzureEmulator) -> Iterator[Uploads]:
+    """A server that all share, without documents before and after."""
+    yield running
+    for document in running.documents():
+        assert running.request("DELETE", f"/documents/{document['id']}").status_code == 204
+
+
+def test_uploads_are_off_unless_switched_on(server: RagServer) -> None:
+    headers = {"Authorization": f"Bearer {ADMIN_API_KEY}"}
     for method in ("GET", "POST"):
         answer = httpx.request(method, f"{server.base_url}/documents", headers=headers, trust_env=False)
         assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
-    assert "/documents" not in httpx.get(f"{server.base_url}/openapi.json", trust_env=False).text
+    for path, word in (("/openapi.json", "/documents"), ("/metrics", "rag_upload")):
+        assert word not in httpx.get(f"{server.base_url}{path}", trust_env=False).text
     assert not (server.folder / "state" / "documents").exists()
 
 
-def test_a_document_is_found_by_every_worker_and_removed_for_good(start_uploads: Callable[..., Uploads]) -> None:
-    uploads = start_uploads(workers=3)
+def test_a_document_is_found_by_every_worker_and_removed_for_good(uploads: Uploads) -> None:
     with no_visitor_notices(uploads.server):
         answer = uploads.post(("feeding.md", TEXT.format(12).encode()), ("price.csv", b"Item,Price\nShrimp,3\n"))
         assert answer.status_code == 202, answer.text
@@ -155,8 +180,8 @@ def raw(server: RagServer, head: str, body: bytes = b"") -> str:
     return answer.decode("utf-8", "replace")
 
 
-def test_who_may_not_is_told_before_a_byte_of_the_body_is_read(start_uploads: Callable[..., Uploads]) -> None:
-    server = start_uploads(workers=1).server
+def test_who_may_not_is_told_before_a_byte_of_the_body_is_read(uploads: Uploads) -> None:
+    server = uploads.server
     head = "{} /documents{} HTTP/1.1\nHost: x\n{}Content-Type: multipart/form-data; boundary=b\nContent-Length: {}"
     for path, method in (("", "POST"), ("/x.md", "PUT")):
         # Nothing of the body is ever sent: whoever waited for it would answer nobody.
@@ -178,7 +203,7 @@ def part(name: str, content: bytes = b"text", field: str = "files") -> bytes:
 
 
 def test_every_byte_counts_and_every_refusal_is_in_words(start_uploads: Callable[..., Uploads]) -> None:
-    uploads = start_uploads(workers=1, MAX_FILE_SIZE="100kB", MAX_FILES_PER_REQUEST="2")
+    uploads = start_uploads(workers=1, MAX_FILE_SIZE="100kB", MAX_FILES_PER_REQUEST="2", KEEP_UPLOADS="false")
 
     def refused(body: bytes, *, chunked: bool = False) -> tuple[int, str]:
         content: Any = (body[i : i + 50_000] for i in range(0, len(body), 50_000)) if chunked else body
@@ -222,30 +247,36 @@ def test_every_byte_counts_and_every_refusal_is_in_words(start_uploads: Callable
     assert uploads.documents() == []
     assert list(uploads.state.glob(".receiving-*")) == [], "nothing is left of what was refused"
     escaping = uploads.post(("../../../../etc/passwd.md", b"# Text\n\nof a file"))
-    assert escaping.json()["documents"][0]["name"] == "passwd.md"
+    [document] = escaping.json()["documents"]
+    assert document["name"] == "passwd.md"
+    # And the original goes where it should not be kept.
+    uploads.settled(document["id"])
+    kept = uploads.state / document["id"]
+    wait_until(lambda: [path.name for path in kept.iterdir()] == ["about.json"], 5, "the original is gone")
 
 
-def test_what_cannot_be_read_fails_with_the_reason(start_uploads: Callable[..., Uploads]) -> None:
-    uploads = start_uploads(workers=1)
+def test_what_cannot_be_read_fails_with_the_reason(uploads: Uploads) -> None:
     taken = uploads.post(("broken.pdf", b"%PDF-1.4 broken"), ("empty.md", b"")).json()["documents"]
     reasons = {one["name"]: uploads.settled(one["id"], "failed")["reason"] for one in taken}
     assert reasons["empty.md"] == "empty file"
     assert "PDF" in reasons["broken.pdf"]
+    shown = uploads.figures()
+    assert (shown['rag_uploads{status="failed"}'], shown['rag_uploads_failed{reason="unreadable"}']) == (2, 2)
     # Another file of that name is another try.
     again = uploads.request("PUT", "/documents/empty.md", content=TEXT.format(5).encode()).json()["documents"][0]
     assert again["id"] in {one["id"] for one in taken}
     uploads.settled(again["id"])
 
 
-def test_a_request_with_the_same_key_is_done_once(start_uploads: Callable[..., Uploads]) -> None:
-    uploads = start_uploads(workers=2)
-    headers = {"Idempotency-Key": "delivery-17"}
+def test_a_request_with_the_same_key_is_done_once(uploads: Uploads) -> None:
+    headers, spent = {"Idempotency-Key": "delivery-17"}, uploads.figures()["rag_budget_spent"]
     first = uploads.post(("feeding.md", TEXT.format(12).encode()), headers=headers)
     identity = first.json()["documents"][0]["id"]
     uploads.settled(identity)
     assert uploads.post(("feeding.md", TEXT.format(12).encode()), headers=headers).json()["documents"][0] == {
         "id": identity, "name": "feeding.md", "status": "live",
     }  # fmt: skip
+    wait_until(lambda: uploads.figures()["rag_budget_spent"] > spent, 10, "what is embedded counts, for the site")
     other = uploads.post(("feeding.md", TEXT.format(13).encode()), headers=headers)
     assert (other.status_code, other.json()["detail"]) == (422, "This Idempotency-Key came with other files before.")
     uploads.request("DELETE", f"/documents/{identity}")
@@ -254,17 +285,20 @@ def test_a_request_with_the_same_key_is_done_once(start_uploads: Callable[..., U
     assert uploads.documents() == []
 
 
-def test_while_the_embeddings_are_down_documents_wait(
-    start_uploads: Callable[..., Uploads], azure: AzureEmulator
-) -> None:
-    uploads = start_uploads(workers=1)
-    azure.fail("status", target="embeddings", status=500)
+def test_while_the_embeddings_are_down_documents_wait(uploads: Uploads, azure: AzureEmulator) -> None:
+    # A refusal: an endpoint that only fails is asked again for a while before anything is said.
+    azure.fail("status", target="embeddings", status=401)
     identity = uploads.post(("feeding.md", TEXT.format(12).encode())).json()["documents"][0]["id"]
     waits = "the embedding model cannot be reached at the moment; it is tried again"
     wait_until(lambda: uploads.one(identity)["reason"] == waits, 60, "it says that it waits")
     assert uploads.one(identity)["status"] == "queued"
+    assert uploads.figures()["rag_upload_waiting_seconds"] > 0
     azure.heal()
     uploads.settled(identity, within_s=60)
+    wait_until(lambda: uploads.figures()['rag_uploads{status="live"}'] == 1, 10, "a scrape shows it")
+    shown = uploads.figures()
+    assert (shown["rag_upload_waiting_seconds"], shown["rag_index_segments"]) == (0, 1)
+    assert shown["rag_upload_duration_seconds"] > 0
 
 
 def ingest_pids(uploads: Uploads) -> list[int]:
@@ -333,9 +367,8 @@ def test_killed_anywhere_each_document_is_live_once_or_queued_again(start_upload
 
 
 def test_what_is_added_and_removed_on_the_machine_is_listed_too(
-    start_uploads: Callable[..., Uploads], azure: AzureEmulator, tmp_path: Path
+    uploads: Uploads, azure: AzureEmulator, tmp_path: Path
 ) -> None:
-    uploads = start_uploads(workers=1)
     (tmp_path / "light.md").write_text("# Light\n\nThe lamp burns for ten hours.\n")
     where = ["--output", str(uploads.root)]
     env = {**azure.environment, "STATE_DIR": str(uploads.server.folder / "state")}
@@ -358,13 +391,6 @@ def test_what_is_added_and_removed_on_the_machine_is_listed_too(
     assert [one["name"] for one in uploads.documents()] == ["light.md"]
     assert uploads.request("DELETE", f"/documents/{light['id']}").status_code == 204
     assert uploads.documents() == []
-
-
-def test_originals_are_kept_only_where_they_should_be(start_uploads: Callable[..., Uploads]) -> None:
-    uploads = start_uploads(workers=1, KEEP_UPLOADS="false")
-    identity = uploads.post(("feeding.md", TEXT.format(12).encode())).json()["documents"][0]["id"]
-    uploads.settled(identity)
-    wait_until(lambda: [path.name for path in (uploads.state / identity).iterdir()] == ["about.json"], 5, "it is gone")
 
 
 @pytest.mark.parametrize("shared", ["REDIS_URL=redis://127.0.0.1:6379", "DATABASE_URL=postgresql://x@127.0.0.1/x"])

@@ -7,10 +7,16 @@ import pytest
 
 import indexer.ingest
 from indexer import ingest
-from rag.documents.library import MOST_TRIES, Library, Record
+from indexer.build import Summary
+from rag.access.budgets import Budgets, Prices
+from rag.documents.library import MOST_TRIES, Library
 from rag.documents.receiving import receiving
-from rag.errors import UpstreamTimeout
+from rag.documents.records import Record
+from rag.errors import BudgetSpent, UpstreamTimeout
 from rag.search.hot import generation
+from rag.stores.sqlite.file import Clocks
+from rag.stores.sqlite.spending import SqliteSpending
+from rag.types import Budget
 from tests.indexer.test_build import CountingEmbedder, build, page
 from tests.support.served import open_served
 
@@ -45,6 +51,13 @@ def put(library: Library, **texts: str) -> list[Record]:
 
 def work(library: Library, root: Path, embedder: CountingEmbedder | None = None) -> None:
     asyncio.run(ingest.work(library, root=root, embedder=embedder or CountingEmbedder()))
+
+
+def budget(folder: Path, amount: int) -> Budgets:
+    spending = SqliteSpending(path=folder / "spending.sqlite3", clocks=Clocks.system())
+    return Budgets(
+        spending=spending, limits={"site": Budget(amount, "")}, prices=Prices(), at_cap="quote", metrics=None
+    )  # fmt: skip
 
 
 def states(library: Library) -> dict[str, str]:
@@ -122,3 +135,48 @@ def test_a_document_that_is_replaced_while_it_is_embedded_waits_for_its_next_ver
     texts = [passage.text for passage in open_served(root).passages()]
     assert sorted(texts) == ["Second text.", "The site itself."]
     assert states(library) == {"a.md": "live"}
+
+
+def test_an_outage_queues_nothing_that_had_failed_by_itself(library: Library, root: Path) -> None:
+    put(library, a="Text.", empty="  ")
+    work(library, root, CountingEmbedder(failures=[UpstreamTimeout()]))
+    assert states(library) == {"a.md": "live", "empty.md": "failed"}
+
+
+def test_a_document_waits_for_a_budget_that_suffices_and_fails_where_none_ever_does(
+    library: Library, root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(ingest, "SPENT_PAUSE_S", 0.05)
+    put(library, small="Text.", large="word " * 300, huge="word " * 1_000)
+    embedder = CountingEmbedder()
+
+    async def both() -> None:
+        budgets = budget(tmp_path, 2_000)
+        paid = await budgets.reserve("embeddings", {}, 1_000)
+        assert paid is not None
+        working = asyncio.ensure_future(ingest.work(library, root=root, embedder=embedder, budgets=budgets))
+        async with asyncio.timeout(20):
+            while states(library)["small.md"] != "live" or library.records()[1].reason != ingest.SPENT:
+                await asyncio.sleep(0.01)
+            paid.refused(read_the_prompt=False)
+            paid.settle()
+            await working
+        await budgets.close()
+
+    asyncio.run(both())
+    assert states(library) == {"small.md": "live", "large.md": "live", "huge.md": "failed"}
+    failed = library.find("huge.md")
+    assert failed is not None
+    assert (failed.failure, failed.reason) == (
+        "budget", "it holds more text than BUDGET_SITE allows a day; on the machine: python -m indexer add",
+    )  # fmt: skip
+    assert [len(batch) for batch in embedder.batches] == [1, 1], "nothing is paid for twice, or for nothing"
+
+
+def test_a_call_that_the_budget_does_not_allow_is_not_waited_for_until_midnight() -> None:
+    class Spent(CountingEmbedder):
+        async def embed(self, *given: object, **more: object) -> object:  # type: ignore[override]
+            raise BudgetSpent("", retry_after_s=80_000, refuse=False)
+
+    with pytest.raises(BudgetSpent):
+        asyncio.run(asyncio.wait_for(indexer.build._embed_batch(["text"], Spent(), Summary()), 5))

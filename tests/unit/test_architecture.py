@@ -23,7 +23,7 @@ MAY_ENTER = {
     "chat": "ground search llm stores telemetry access",
     "http": "ground search llm stores telemetry documents access chat",
     "ops": "ground search llm stores telemetry documents access chat",
-    "indexer": "ground search llm telemetry documents",
+    "indexer": "ground search llm stores telemetry documents access",
 }
 """Which rooms a room may import from. The ground is what stands directly in `rag/`, and `rag/text/`."""
 MOST_FILES_OF_A_ROOM = 13

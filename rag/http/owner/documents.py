@@ -12,9 +12,10 @@ from pydantic import BaseModel, Field
 
 from rag.access.admission import UPLOADS
 from rag.documents.leading import Ingest
-from rag.documents.library import Library, Record
+from rag.documents.library import Library
 from rag.documents.naming import document_name, require_type
 from rag.documents.receiving import Received, receiving
+from rag.documents.records import Record
 from rag.documents.scanning import scan
 from rag.errors import IndexUnavailable, InvalidRequest, NotFound
 from rag.http import problems

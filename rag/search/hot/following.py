@@ -64,6 +64,7 @@ class Segments:
         state: dict[str, Any] = {}
         if isinstance(served, LayeredBuild):
             state["uploads"] = len(served.added)
+            state["segments"] = len(served.parts) - 1
         return state | ({"uploads_refused": sorted(self.refused)} if self.refused else {})
 
     def _opened(self, present: Generation, base: Build) -> tuple[dict[str, Build], dict[str, str]]:

@@ -28,16 +28,16 @@ class LayeredBuild(Build):
         # The answers that a cache keeps belong to one state of the index, with these rows.
         left_out = set(generation.segments) - set(segments)
         self.id = f"{base.id}+{generation.id}" + (f"-{zlib.crc32(repr(sorted(left_out)).encode())}" if left_out else "")
-        self._parts = [Part(base, 0), *_parts(segments, self.added, base.count)]
-        self._firsts = [part.first for part in self._parts]
-        self.count = sum(part.count for part in self._parts)
-        self._vectors = LayeredVectors(self._parts, [part.build._vectors for part in self._parts])
-        self.lexical = LayeredWords(self._parts)
+        self.parts = [Part(base, 0), *_parts(segments, self.added, base.count)]
+        self._firsts = [part.first for part in self.parts]
+        self.count = sum(part.count for part in self.parts)
+        self._vectors = LayeredVectors(self.parts, [part.build._vectors for part in self.parts])
+        self.lexical = LayeredWords(self.parts)
         # Words that only added documents have are known, and correct none.
         self._vocabulary = base._vocabulary
 
     def passage(self, row: int) -> Passage:
-        part = self._parts[bisect_right(self._firsts, row) - 1]
+        part = self.parts[bisect_right(self._firsts, row) - 1]
         own = row - part.first
         return part.build.passage(own if part.live is None else int(part.live[own]))
 

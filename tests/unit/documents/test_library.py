@@ -11,9 +11,10 @@ import pytest
 from rag.documents import library as library_module
 from rag.documents import receiving as receiving_module
 from rag.documents.leading import Ingest
-from rag.documents.library import Library, Record
+from rag.documents.library import Library
 from rag.documents.naming import document_name, require_type
 from rag.documents.receiving import receiving
+from rag.documents.records import Record
 from rag.documents.sniffing import kind_of
 from rag.errors import BodyTooLarge, InvalidRequest, StorageFull, UnsupportedType
 

@@ -14,8 +14,9 @@ import apsw
 import orjson
 import pytest
 
-from rag.documents.library import Library, Record
+from rag.documents.library import Library
 from rag.documents.receiving import receiving
+from rag.documents.records import Record
 from rag.errors import BuildDamaged, BuildMissing
 from rag.ops import backup_archive
 from rag.ops.backup_archive import BackupRefused, archives, create, prune, restore, verify

@@ -21,7 +21,8 @@ from rag.errors import ContentFiltered, UpstreamError, UpstreamTimeout
 from rag.http.owner import metrics as routes_metrics
 from rag.http.services import Services
 from rag.telemetry import metric_files
-from rag.telemetry.metrics import Metrics, Now
+from rag.telemetry.looked_up import Now
+from rag.telemetry.metrics import Metrics
 from tests.support.server import clean_environment
 
 NOW = Now(
@@ -285,6 +286,8 @@ def test_a_scrape_asks_the_conversations_for_their_count_and_nothing_else() -> N
             return 7
 
     index = SimpleNamespace(build=SimpleNamespace(id="b", model="m", manifest={}, count=3), health=dict)
-    services = SimpleNamespace(conversations=Counted(), index=index, metrics=Metrics(folder=None), budgets=None)
+    services = SimpleNamespace(
+        conversations=Counted(), index=index, metrics=Metrics(folder=None), budgets=None, ingest=None
+    )
     answer = asyncio.run(routes_metrics.metrics(cast("Services", services)))
     assert b"\nrag_sessions 7.0\n" in bytes(answer.body)
