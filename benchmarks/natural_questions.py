@@ -18,9 +18,10 @@ sys.path.insert(0, str(ROOT))
 import numpy as np  # noqa: E402
 
 from benchmarks.retrieval_lab import CORPORA  # noqa: E402
-from indexer import evaluate, finding  # noqa: E402
+from indexer import evaluate  # noqa: E402
 from indexer.build import build  # noqa: E402
-from indexer.sources import read_all  # noqa: E402
+from indexer.reading import finding  # noqa: E402
+from indexer.reading.files import read_all  # noqa: E402
 from rag.llm.embedded import LocalEmbedder  # noqa: E402
 from rag.llm.local.sentences import SentenceEmbedder, missing_packages  # noqa: E402
 from rag.search.hybrid import Build, open_build  # noqa: E402

@@ -26,10 +26,11 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.retrieval import SERVED, figures, with_vectors, write_documents  # noqa: E402
 from benchmarks.retrieval_lab import CORPORA, Corpus, load  # noqa: E402
 from benchmarks.scale_data import Collection, Looked  # noqa: E402
-from indexer import finding, sources  # noqa: E402
 from indexer.build import build  # noqa: E402
 from indexer.documents import Document  # noqa: E402
-from indexer.storable import passages_of  # noqa: E402
+from indexer.passages.storable import passages_of  # noqa: E402
+from indexer.reading import finding  # noqa: E402
+from indexer.reading.files import read_all  # noqa: E402
 from rag.deadline import Deadline  # noqa: E402
 from rag.search.backends.files import FileBackend  # noqa: E402
 from rag.search.backends.protocol import Backend  # noqa: E402
@@ -133,7 +134,7 @@ class Known:
 def compared(corpus: Corpus, folder: Path, url: str) -> tuple[float, float]:
     """nDCG@10 with the index in files and in PostgreSQL, of the same passages with the same vectors."""
     files = finding.find([write_documents(corpus, folder / "documents")]).files
-    documents = [one for one in sources.read_all(files, site_url="") if isinstance(one, Document)]
+    documents = [one for one in read_all(files, site_url="") if isinstance(one, Document)]
     embedder = Known(corpus, documents)
     with closing(PostgresBackend(url)) as postgres:
         found = []

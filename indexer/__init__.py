@@ -1,9 +1,9 @@
-"""Files in, a published build out: the offline half of the product.
+"""Files and sites in, a published build out: the offline half of the product.
 
-    finding    folders -> files            chunking   documents -> passages
-    sources    files -> documents          build      passages -> an embedded, published index
-    site       a site -> documents         evaluate   questions with known answers -> figures
-    formats/   one module a file type
+    formats/   one module or package a file type     passages/  documents -> passages
+    reading/   files -> documents                    build      passages -> an embedded, published index
+    sites/     a site -> documents                   adding     documents into the index that serves
+                                                     evaluate   questions with known answers -> figures
 
-May use rag's ranks 0 and 1; nothing imports it.
+May use all rooms up to access, for what uploads cost; the server imports none of it.
 """

@@ -15,10 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
-from indexer import adding, arguments, by_hand, completeness, evaluate, finding, ingest, own_words, site, sources
+from indexer import adding, arguments, by_hand, evaluate, ingest, own_words
 from indexer.build import Embedder, Summary, build
-from indexer.excluding import Exclusions
-from indexer.fetching import Fetcher
+from indexer.reading import finding
+from indexer.reading.excluding import Exclusions
+from indexer.reading.files import read_all
+from indexer.sites import completeness, site
+from indexer.sites.fetching import Fetcher
 from indexer.terminal import ProgressBar, build_lines, hit_lines, score_lines
 from rag.calls import UNMETERED, Meter
 from rag.deadline import Deadline
@@ -74,7 +77,7 @@ async def _build(options: argparse.Namespace, settings: Settings, backend: Backe
     owned, files = own_words.split(files, paths)
     own = own_words.read(owned, site_url=site_url)
     with ProgressBar(sys.stderr) as bar:
-        reading = sources.read_all(files, site_url=site_url, with_unpublished=options.with_unpublished)
+        reading = read_all(files, site_url=site_url, with_unpublished=options.with_unpublished)
         crawls = _sites(addresses, options, bar, exclusions)
         crawled = (crawl.documents() for crawl in crawls)
         documents = chain(skipped, bar.over("reading", reading, len(files)), *crawled)

@@ -15,7 +15,7 @@ import numpy as np
 
 from indexer.build import Embedder, Progress, Summary, Vectors
 from indexer.documents import Document
-from indexer.storable import passages_of
+from indexer.passages.storable import passages_of
 from rag.errors import BuildDamaged, BuildMismatch, SourceUnreadable
 from rag.search import builds, hybrid, vector_files, vectors
 from rag.search.hot import generation

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from indexer import site
+from indexer.sites import site
 from rag import setting_parsers
 
 

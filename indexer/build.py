@@ -1,7 +1,7 @@
 """Documents to a published build: embeds what changed, reuses what did not, and touches the live build last.
 
-Knows no file formats and no HTTP: documents come from `sources`, vectors from the embedder it is given. Of passages and
-vectors that are many only some are in memory at a time: both are written to the new build as they come.
+Knows no file formats and no HTTP: documents come from `reading` and `sites`, vectors from the embedder it is
+given. Of many passages and vectors only some are in memory at a time: both are written to the build as they come.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ import numpy as np
 
 from indexer.documents import Document, Skipped
 from indexer.own_words import OwnWords
-from indexer.storable import passages_of
+from indexer.passages.storable import passages_of
 from rag.deadline import Deadline
 from rag.errors import BudgetSpent, IndexUnavailable, SourceUnreadable, UpstreamError, UpstreamRejected
 from rag.search import relevance

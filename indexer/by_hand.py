@@ -8,11 +8,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from indexer import adding, sources
+from indexer import adding
 from indexer.adding import Incoming, Merge
 from indexer.build import Embedder, Progress
 from indexer.documents import Skipped
 from indexer.formats import FORMATS
+from indexer.reading.files import read_all
 from rag.documents.library import Library
 from rag.errors import ConfigError, IndexUnavailable, SourceUnreadable
 from rag.search import builds, hybrid
@@ -40,7 +41,7 @@ async def add_files(
     _require_files(files)
     hybrid.open_build(root, model=embedder.name)  # before a file is read
     present, done, incoming = generation.read(root), Done(), list[Incoming]()
-    reading = sources.read_all([(path, path.name) for path in files], site_url="", with_unpublished=True)
+    reading = read_all([(path, path.name) for path in files], site_url="", with_unpublished=True)
     for path, document in zip(files, reading, strict=True):
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()

@@ -13,10 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from indexer import adding, sources
+from indexer import adding
 from indexer.adding import Incoming
 from indexer.build import Embedder
 from indexer.documents import Skipped
+from indexer.reading.files import read_all
 from rag.documents.library import MOST_TRIES, Library
 from rag.documents.records import Record
 from rag.errors import BudgetSpent, IndexUnavailable, SourceUnreadable, UpstreamError
@@ -133,9 +134,7 @@ def _read(library: Library, records: Sequence[Record]) -> list[Incoming]:
     files = [(library.original(record), record.name) for record in sound]
     incoming = []
     # One child for all of them: starting it takes longer than most files do.
-    for record, document in zip(
-        sound, sources.read_all(files, site_url="", with_unpublished=True, workers=1), strict=True
-    ):
+    for record, document in zip(sound, read_all(files, site_url="", with_unpublished=True, workers=1), strict=True):
         try:
             if isinstance(document, Skipped):
                 raise SourceUnreadable(document.reason)

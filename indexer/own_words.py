@@ -19,7 +19,7 @@ from urllib.parse import urljoin, urlsplit
 import numpy as np
 
 from indexer.documents import Skipped
-from indexer.finding import File
+from indexer.reading.finding import File
 from rag.errors import SourceUnreadable
 from rag.search.owner import answers, synonyms
 from rag.text.asked import normalised

@@ -1,4 +1,5 @@
-"""One module a file type, each with `read(data: bytes) -> Draft`; knows no path, address or pool of processes.
+"""One module or package a file type, each with `read(data: bytes) -> Draft`; knows no path, address or
+pool of processes.
 
 A format is imported only when a file of it is read, so that a reading process starts at once. A reader raises
 `SourceUnreadable` with a short sentence for a person; whatever else a parser raises is a broken file.
@@ -9,13 +10,13 @@ from importlib import import_module
 from indexer.documents import Draft
 
 FORMATS = {
-    ".md": "markdown",
-    ".mdx": "mdx",
-    ".html": "html",
-    ".htm": "html",
+    ".md": "markdown.page",
+    ".mdx": "markdown.mdx",
+    ".html": "html.page",
+    ".htm": "html.page",
     ".txt": "text",
     ".csv": "csv",
-    ".pdf": "pdf",
+    ".pdf": "pdf.pages",
     ".docx": "docx",
 }
 """Which module reads a file, by its lower-case extension."""

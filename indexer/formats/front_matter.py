@@ -10,7 +10,7 @@ from datetime import UTC, date, datetime
 from importlib import import_module
 from typing import Any, NamedTuple
 
-from indexer.robots import is_noindex
+from indexer.formats.robots_tag import is_noindex
 
 BLOCK = re.compile(r"\A\s*(---|\+\+\+)[ \t]*\n(.*?)^(?:\1|\.\.\.)[ \t]*(?:\n|\Z)", re.S | re.M)
 LINE = re.compile(r"^([A-Za-z_][\w-]*)[ \t]*[:=][ \t]*(.*?)[ \t]*$", re.M)

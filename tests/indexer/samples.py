@@ -8,9 +8,9 @@ import pytest
 from docx import Document as new_docx
 from pypdf import PdfReader, PdfWriter
 
-from indexer import reading
 from indexer.documents import Block, Document, Section
-from indexer.formats.processes import Limits
+from indexer.reading import document as reading
+from indexer.reading.processes import Limits
 
 CORPORA = Path(__file__).resolve().parents[2].parent / "shared" / "corpora"
 needs_corpora = pytest.mark.skipif(not CORPORA.is_dir(), reason="../shared/corpora is not there")

@@ -5,9 +5,9 @@ from random import Random
 
 import pytest
 
-from indexer.chunking import passages
-from indexer.cutting import CODE_LIMIT_CHARS, sentences
 from indexer.documents import Block, Document, Section, fenced, piped
+from indexer.passages.chunking import passages
+from indexer.passages.cutting import CODE_LIMIT_CHARS, sentences
 from tests.indexer.samples import document_of, prose, section
 
 

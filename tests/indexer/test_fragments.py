@@ -5,10 +5,11 @@ from urllib.parse import unquote
 
 import pytest
 
-from indexer import finding, sources
-from indexer.chunking import passages
 from indexer.documents import Block, Document, Section
-from indexer.fragments import with_fragments
+from indexer.passages.chunking import passages
+from indexer.passages.fragments import with_fragments
+from indexer.reading import finding
+from indexer.reading.files import read_all
 from rag.types import Passage
 
 FIRST = "The blue kettle boils a litre of water in three minutes."
@@ -78,7 +79,7 @@ def test_what_no_browser_shows_as_text_is_linked_without(source: str) -> None:
 
 def test_nearly_every_passage_of_real_documentation_has_a_deep_link(corpora: Path) -> None:
     found = []
-    for document in sources.read_all(finding.find([corpora / "fastapi_docs" / "tutorial"]).files, site_url=""):
+    for document in read_all(finding.find([corpora / "fastapi_docs" / "tutorial"]).files, site_url=""):
         if isinstance(document, Document):
             found += with_fragments(document, passages(document))
     assert len(found) > 200

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from indexer.chunking import passages
 from indexer.documents import PageLink
-from indexer.links import with_links
-from indexer.reading import read
+from indexer.passages.chunking import passages
+from indexer.passages.links import with_links
+from indexer.reading.document import read
 from rag.errors import SourceUnreadable
 from rag.types import Passage
 

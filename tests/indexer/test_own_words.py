@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 import indexer.build
-from indexer import finding, own_words
+from indexer import own_words
 from indexer.build import Summary
 from indexer.documents import Document
+from indexer.reading import finding
 from rag.errors import SourceUnreadable
 from rag.search.backends.files import FileBackend
 from rag.search.hybrid import open_build

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from indexer.documents import Document, Skipped
-from indexer.excluding import Exclusions
-from indexer.fetching import Fetcher
-from indexer.site import Limits, Site
+from indexer.reading.excluding import Exclusions
+from indexer.sites.fetching import Fetcher
+from indexer.sites.site import Limits, Site
 from rag.errors import SourceUnreadable
 from tests.indexer.loopback import Loopback, html, moved, page, serving, sitemap
 

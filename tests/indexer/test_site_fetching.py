@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler
 
 import pytest
 
-from indexer.fetching import Fetcher, PageUnavailable, cleaned, joined, unpacked
+from indexer.sites.fetching import Fetcher, PageUnavailable, cleaned, joined, unpacked
 from rag.errors import SourceUnreadable
 from rag.public_addresses import Address, is_public
 from tests.indexer.loopback import Loopback, moved, page, serving

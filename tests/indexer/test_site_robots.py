@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from indexer.robots import Robots
-from indexer.sitemaps import read_links, read_sitemap
+from indexer.sites.robots import Robots
+from indexer.sites.sitemaps import read_links, read_sitemap
 from rag.errors import SourceUnreadable
 from tests.indexer.loopback import sitemap
 

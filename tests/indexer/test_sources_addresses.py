@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from indexer.addresses import page_url
+from indexer.reading.addresses import page_url
 from tests.indexer.samples import read
 
 SITE = "https://example.org/docs"

@@ -6,10 +6,10 @@ from statistics import median
 
 import pytest
 
-from indexer.chunking import passages
 from indexer.documents import Document
-from indexer.finding import find
-from indexer.sources import read_all
+from indexer.passages.chunking import passages
+from indexer.reading.files import read_all
+from indexer.reading.finding import find
 from rag.types import Passage
 from tests.indexer.samples import CORPORA, needs_corpora
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from indexer.documents import Skipped
-from indexer.finding import find
+from indexer.reading.finding import find
 from rag.errors import ConfigError
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from indexer.language import language_of
+from indexer.reading.language import language_of
 
 TEXTS = {
     "en": "The server answers the questions of a visitor with the words that are on your site and it is never wrong.",

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from indexer.chunking import passages
+from indexer.passages.chunking import passages
 from rag.errors import SourceUnreadable
 from tests.indexer.samples import (
     CORPORA,

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from indexer.documents import Document, Skipped
-from indexer.finding import find
-from indexer.formats.processes import Limits
-from indexer.sources import read_all
+from indexer.reading.files import read_all
+from indexer.reading.finding import find
+from indexer.reading.processes import Limits
 from tests.indexer.samples import (
     CORPORA,
     docx_bytes,

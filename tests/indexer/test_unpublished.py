@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from indexer.documents import Document, Skipped
-from indexer.finding import find
-from indexer.robots import is_noindex
-from indexer.sources import read_all
+from indexer.formats.robots_tag import is_noindex
+from indexer.reading.files import read_all
+from indexer.reading.finding import find
 from rag.errors import SourceUnreadable
 from rag.search.hybrid import open_build
 from tests.indexer.samples import read

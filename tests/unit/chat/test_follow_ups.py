@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from indexer import finding, sources
 from indexer.build import build
 from indexer.metrics import mrr_at_10
+from indexer.reading import finding
+from indexer.reading.files import read_all
 from rag.chat.follow_ups import QUERY_CHARS, Rewriter, leans, search_query
 from rag.deadline import Deadline
 from rag.errors import ContentFiltered, UpstreamError, UpstreamTimeout
@@ -24,7 +25,7 @@ def said(*questions: str) -> list[Message]:
 
 
 def indexed(site: Path, root: Path) -> Build:
-    documents = sources.read_all(finding.find([site]).files, site_url="")
+    documents = read_all(finding.find([site]).files, site_url="")
     asyncio.run(
         build(documents, backend=FileBackend(root), embedder=LocalEmbedder(), clean=False, progress=lambda *_: None)
     )

@@ -10,8 +10,9 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from indexer import finding, sources
 from indexer.documents import Document
+from indexer.reading import finding
+from indexer.reading.files import read_all
 from rag.access.callers import PAGE_CSP, content_security_policy
 from rag.http import demo_pages, problems
 from tests.support.admission import admitting
@@ -37,7 +38,7 @@ def get(app: FastAPI, path: str) -> httpx.Response:
 
 def test_every_section_of_the_docs_can_be_opened_where_the_index_says(app: FastAPI) -> None:
     checked = 0
-    for document in sources.read_all(finding.find([DOCS]).files, site_url=demo_pages.PREFIX):
+    for document in read_all(finding.find([DOCS]).files, site_url=demo_pages.PREFIX):
         assert isinstance(document, Document), document
         page = get(app, document.url)
         assert page.status_code == 200, document.url

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import indexer.build
-import indexer.storable
+import indexer.passages.storable
 from benchmarks import retrieval_lab as lab
 from indexer import adding
 from indexer.adding import Incoming

@@ -8,8 +8,8 @@ Nothing overlaps and nothing is lost: measured elsewhere, 50 % overlap doubles t
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from indexer.cutting import cut
 from indexer.documents import Block, Document, Section
+from indexer.passages.cutting import cut
 from rag.types import Passage
 from rag.types import Section as PassageSection
 

@@ -8,9 +8,9 @@ from selectolax.lexbor import LexborHTMLParser, LexborNode
 from indexer.documents import Draft
 from indexer.formats import front_matter
 from indexer.formats.decoding import decoded
-from indexer.formats.html_clean import clean
-from indexer.formats.html_walk import Walk, text_within
-from indexer.robots import is_noindex
+from indexer.formats.html.clean import clean
+from indexer.formats.html.walk import Walk, text_within
+from indexer.formats.robots_tag import is_noindex
 
 CHARSET = re.compile(rb"(?:<meta\b[^>]*?charset\s*=|<\?xml\b[^>]*?encoding\s*=)\s*[\"']?\s*([\w:.-]+)", re.I)
 CHARSET_WITHIN_BYTES = 2048

@@ -1,4 +1,4 @@
-"""robots.txt: which addresses of a site may be fetched, and how slowly; and what "noindex" is. Pure; fetches nothing.
+"""robots.txt: which addresses of a site may be fetched, and how slowly. Pure; fetches nothing.
 
 After RFC 9309: the group that names us, else the one for all; the longest rule that matches decides, and of two
 equally long ones the one that allows; `*` stands for anything, a `$` at the end for the end.
@@ -56,21 +56,6 @@ class Robots:
         path = unquote(parts.path or "/") + (f"?{unquote(parts.query)}" if parts.query else "")
         matching = [(len(rule), is_allowed) for rule, is_allowed in self.rules if _matches(unquote(rule), path)]
         return path == "/robots.txt" or max(matching, default=(0, True))[1]
-
-
-def is_noindex(tag: str) -> bool:
-    """Whether a robots tag (`<meta name="robots">`, `X-Robots-Tag`) keeps its page out of searches."""
-    return not {"noindex", "none"}.isdisjoint(_directives(tag))
-
-
-def is_nofollow(tag: str) -> bool:
-    """Whether a robots tag says not to follow its page's links."""
-    return not {"nofollow", "none"}.isdisjoint(_directives(tag))
-
-
-def _directives(tag: str) -> set[str]:
-    # With a colon it has a value (`max-image-preview:none`), or is a word to somebody else (`googlebot: noindex`).
-    return {word for part in tag.lower().split(",") if ":" not in part for word in part.split()}
 
 
 def _matches(rule: str, path: str) -> bool:

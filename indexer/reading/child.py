@@ -1,6 +1,6 @@
 """A reading process: file names in, documents out, one line of JSON each. Never imports a format before it is needed.
 
-It runs `python -m indexer.formats.child SECONDS MEMORY_BYTES FILE_BYTES`, asks nothing of the network and writes no
+It runs `python -m indexer.reading.child SECONDS MEMORY_BYTES FILE_BYTES`, asks nothing of the network and writes no
 file. A request is `{"path", "source", "site_url", "with_unpublished"?}`, the answer `{"document"}` or
 `{"skipped": reason}`. An answer with `"spent": true` is its last: memory that ran out once is not to be trusted again.
 """
@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from indexer.reading import read
+from indexer.reading.document import read
 from rag.errors import SourceUnreadable
 
 

@@ -3,9 +3,10 @@
 import re
 
 from indexer.documents import Draft
-from indexer.formats import front_matter, markdown
+from indexer.formats import front_matter
 from indexer.formats.decoding import decoded
-from indexer.formats.markdown_lines import FENCE
+from indexer.formats.markdown import page
+from indexer.formats.markdown.lines import FENCE
 
 MODULE = re.compile(
     r"^(?:import\s+(?:[{*\"']|type\s+[\w{]|[\w$]+\s*,\s*(?:[{*]|$)|[\w$]+\s+from\s+[\"'])"
@@ -25,7 +26,7 @@ STRING = re.compile(r"\{\s*(?:\"([^\"\\]*)\"|'([^'\\]*)')\s*\}\Z")
 def read(data: bytes) -> Draft:
     """The draft of an MDX file; SourceUnreadable where it is not text."""
     parts = front_matter.split(decoded(data))
-    return markdown.drafted(parts._replace(body=_markdown(parts.body)), indented_code=False)
+    return page.drafted(parts._replace(body=_markdown(parts.body)), indented_code=False)
 
 
 def _markdown(text: str) -> str:

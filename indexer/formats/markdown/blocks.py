@@ -8,9 +8,9 @@ from collections.abc import Container
 from typing import NamedTuple
 
 from indexer.documents import Block, fenced, piped
-from indexer.formats import markdown_lines as shape
-from indexer.formats.inline import text_of
-from indexer.formats.markdown_lines import after, cells_of, container_title, indent_of
+from indexer.formats.markdown import lines as shape
+from indexer.formats.markdown.inline import text_of
+from indexer.formats.markdown.lines import after, cells_of, container_title, indent_of
 
 HTML_HEADING = re.compile(r"<h([1-6])\b([^<>]*)>(.*?)</h\1\s*>", re.I | re.S)
 HTML_ID = re.compile(r"\bid\s*=\s*[\"']?([^\s\"'>]+)", re.I)
@@ -212,9 +212,10 @@ class Blocks:
     def _whole(self, tag: str, source: str) -> list[Item]:
         if tag not in {"pre", "table"}:
             return []
-        from indexer.formats import html  # only a page that holds raw tables or <pre> pays for an HTML parser
+        # Only a page that holds raw tables or <pre> pays for an HTML parser.
+        from indexer.formats.html.page import read_text
 
-        return [block for section in html.read_text(source).sections for block in section.blocks]
+        return [block for section in read_text(source).sections for block in section.blocks]
 
     def _list(self, lines: list[str], at: int, depth: int) -> tuple[int, list[Item]]:
         items: list[Item] = []

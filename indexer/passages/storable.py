@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
-from indexer.chunking import passages as cut
 from indexer.documents import Document
-from indexer.fragments import with_fragments
-from indexer.links import with_links
+from indexer.passages.chunking import passages as cut
+from indexer.passages.fragments import with_fragments
+from indexer.passages.links import with_links
 from rag.types import Passage
 
 

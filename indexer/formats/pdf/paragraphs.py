@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 from indexer.documents import Block, Kind
-from indexer.formats.pdf_lines import Line
+from indexer.formats.pdf.lines import Line
 
 BULLET = re.compile(r"^(?:[•◦▪■●○‣⁃∙·–—*\uf0b7\uf0a7-]\s*(?=\S)|(\d{1,3}|[a-zA-Z])[.)]\s+(?=\S))")
 SIGN = re.compile(r"^[•◦▪■●○‣⁃∙·\uf0b7\uf0a7]\s*")

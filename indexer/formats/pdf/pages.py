@@ -10,8 +10,8 @@ from pypdf import PdfReader
 from pypdf.errors import DependencyError, FileNotDecryptedError, PyPdfError
 
 from indexer.documents import Block, Draft, Outline
-from indexer.formats.pdf_lines import Line, lines_of, without_furniture
-from indexer.formats.pdf_paragraphs import Paragraphs
+from indexer.formats.pdf.lines import Line, lines_of, without_furniture
+from indexer.formats.pdf.paragraphs import Paragraphs
 from rag.errors import SourceUnreadable
 
 HEADING_SIZE = 1.15

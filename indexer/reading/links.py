@@ -1,20 +1,15 @@
-"""Links within a page's text: the address that each leads to, and where in the passages its words stand."""
+"""Links of a page to others of its folder: the address that each leads to."""
 
 import posixpath
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote, unquote, urlsplit
 
-from indexer.addresses import PAGE_EXTENSIONS, is_absolute, page_url
 from indexer.documents import PageLink
-from indexer.formats import markdown
+from indexer.formats.markdown import page
+from indexer.reading.addresses import PAGE_EXTENSIONS, is_absolute, page_url
 from rag.errors import SourceUnreadable
-from rag.types import Link, Passage
-
-LOOKED = 20
-"""Passages in which a link is looked for, from the one with the link before: a page of links alone takes no minutes."""
 
 
 def resolved(links: Sequence[PageLink], *, path: Path, source: str, url: str, site_url: str) -> Iterator[PageLink]:
@@ -54,23 +49,6 @@ def _stated(root: Path, source: str) -> str | None:
     try:
         if not path.resolve().is_relative_to(root.resolve()):
             return None
-        return markdown.address(path.read_bytes())
+        return page.address(path.read_bytes())
     except (OSError, ValueError, SourceUnreadable):
         return None
-
-
-def with_links(links: Sequence[PageLink], passages: Sequence[Passage]) -> list[Passage]:
-    """The passages with their `links`: each is looked for with what stands around it, in reading order."""
-    found: list[list[Link]] = [[] for _ in passages]
-    place = at = 0
-    for link in links:
-        around = f"{link.before}{link.text}{link.after}"
-        for number in range(place, min(place + LOOKED, len(passages))):
-            # What stands before it may be the link before.
-            begin = passages[number].text.find(around, max(0, at - len(link.before)) if number == place else 0)
-            if begin >= 0:
-                start = begin + len(link.before)
-                found[number].append(Link(start, start + len(link.text), link.target))
-                place, at = number, start + len(link.text)
-                break
-    return [replace(one, links=tuple(its)) if its else one for one, its in zip(passages, found, strict=True)]

@@ -13,12 +13,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.parse import unquote, urljoin, urlsplit
 
-from indexer import sources
 from indexer.documents import Document, Skipped
-from indexer.excluding import Exclusions
-from indexer.fetching import USER_AGENT, Fetcher, Page, PageUnavailable, cleaned, joined, unpacked
-from indexer.robots import Robots, is_noindex
-from indexer.sitemaps import looks_like_xml, read_links, read_sitemap
+from indexer.formats.robots_tag import is_noindex
+from indexer.reading.excluding import Exclusions
+from indexer.reading.files import read_all
+from indexer.sites.fetching import USER_AGENT, Fetcher, Page, PageUnavailable, cleaned, joined, unpacked
+from indexer.sites.robots import Robots
+from indexer.sites.sitemaps import looks_like_xml, read_links, read_sitemap
 from rag.errors import SourceUnreadable
 
 EXTENSIONS = {
@@ -101,7 +102,7 @@ class Site:
                     pages.append((replace(page, body=b""), path))
                     yield path, _source_of(page.url, extension)
 
-            for outcome in sources.read_all(files(), site_url=""):
+            for outcome in read_all(files(), site_url=""):
                 page, path = pages.popleft()
                 path.unlink()
                 if isinstance(outcome, Skipped):

@@ -32,7 +32,7 @@ class Limits:
         """How a reading process is started."""
         limits = map(str, (self.seconds, self.memory_bytes, self.file_bytes))
         # Without the site module a process starts in half the time; the path below has its directories already.
-        return [sys.executable, "-S", "-P", "-m", "indexer.formats.child", *limits]
+        return [sys.executable, "-S", "-P", "-m", "indexer.reading.child", *limits]
 
 
 class ReadingProcess:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from urllib.parse import urljoin
 from xml.parsers import expat
 
-from indexer.robots import is_nofollow, is_noindex
+from indexer.formats.robots_tag import is_nofollow, is_noindex
 from rag.errors import SourceUnreadable
 
 LINKS_WITHIN_BYTES = 4_000_000

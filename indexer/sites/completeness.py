@@ -7,7 +7,7 @@ a crawl that looks like pages that are gone. So what the live build has of the s
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-from indexer.site import Site, host_of
+from indexer.sites.site import Site, host_of
 from rag.errors import IndexUnavailable, RagError
 from rag.search.backends.protocol import Backend
 from rag.search.hybrid import Build

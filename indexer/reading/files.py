@@ -7,7 +7,7 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from indexer.documents import Document, Skipped
-from indexer.formats.processes import Limits, ReadingProcess
+from indexer.reading.processes import Limits, ReadingProcess
 
 WORKERS = 2
 AHEAD = 8

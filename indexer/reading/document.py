@@ -4,10 +4,10 @@ import re
 from pathlib import Path, PurePosixPath
 
 from indexer import formats
-from indexer.addresses import FOLDER_PAGES, page_url
 from indexer.documents import Document, Draft, Section
-from indexer.language import SAMPLE_CHARS, language_of
-from indexer.links import resolved
+from indexer.reading.addresses import FOLDER_PAGES, page_url
+from indexer.reading.language import SAMPLE_CHARS, language_of
+from indexer.reading.links import resolved
 from rag.errors import SourceUnreadable
 
 LANGUAGE_TAG = re.compile(r"([A-Za-z]{2,3})(?:[-_].*)?$")

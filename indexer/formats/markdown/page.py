@@ -5,10 +5,10 @@ import re
 from indexer.documents import Draft, Outline
 from indexer.formats import front_matter
 from indexer.formats.decoding import decoded
-from indexer.formats.inline import plain
-from indexer.formats.links import links
-from indexer.formats.markdown_blocks import Blocks, Heading
-from indexer.formats.markdown_lines import FENCE
+from indexer.formats.markdown.blocks import Blocks, Heading
+from indexer.formats.markdown.inline import plain
+from indexer.formats.markdown.lines import FENCE
+from indexer.formats.markdown.links import links
 from rag.text.anchors import anchor as github_anchor
 
 DEFINITION = re.compile(r"^ {0,3}\[([^\[\]^][^\[\]]*)\]:[ \t]+\S")

@@ -4,8 +4,8 @@ import re
 from collections.abc import Container, Iterable, Iterator
 
 from indexer.documents import PageLink
-from indexer.formats.inline import CODE, LINK, text_of
-from indexer.formats.markdown_lines import FENCE
+from indexer.formats.markdown.inline import CODE, LINK, text_of
+from indexer.formats.markdown.lines import FENCE
 
 BEFORE_CHARS = 24
 AFTER_CHARS = 16

@@ -1,0 +1,1 @@
+"""HTML: what is kept of a page, and its text as blocks."""

@@ -1,0 +1,1 @@
+"""Markdown and MDX, with what the generators of sites add to them."""

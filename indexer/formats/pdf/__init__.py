@@ -1,0 +1,1 @@
+"""PDF: words on a page to lines, lines to paragraphs and headings."""

@@ -1,0 +1,1 @@
+"""A document cut into passages, each with its sections' anchors, fragments and links."""
