@@ -1,5 +1,5 @@
 -- wrk's questions. arg[1] is a file of questions that lack their last word; here each gets one that nobody has asked
--- before, so that nothing comes out of a cache. At the end, one line of JSON.
+-- before, so that nothing comes out of a cache. arg[3], where there is one, is an API key. At the end, one line of JSON.
 local threads = 0
 
 function setup(thread)
@@ -10,6 +10,8 @@ end
 function init(args)
   questions = {}
   for line in io.lines(args[1]) do questions[#questions + 1] = line end
+  headers = {["Content-Type"] = "application/json"}
+  if args[3] then headers["Authorization"] = "Bearer " .. args[3] end
   math.randomseed(tonumber(args[2]) * 64 + number)
   math.random(); math.random()
 end
@@ -22,7 +24,7 @@ end
 
 function request()
   local question = questions[math.random(#questions)] .. " " .. new_word() .. "?"
-  return wrk.format("POST", "/chat", {["Content-Type"] = "application/json"}, '{"message":"' .. question .. '"}')
+  return wrk.format("POST", "/chat", headers, '{"message":"' .. question .. '"}')
 end
 
 function done(summary, latency, requests)

@@ -27,15 +27,15 @@ class Chats:
     """Answers other than 200, and connections that broke."""
 
 
-def ask_with_wrk(running: Running, *, questions: Path, clients: int, seconds: float) -> Chats:
-    """`clients` connections, each asks its next question when its answer has come.
+def ask_with_wrk(running: Running, *, questions: Path, clients: int, seconds: float, key: str = "") -> Chats:
+    """`clients` connections, each asks its next question when its answer has come, with `key` if there is one.
 
     `questions` is a file with one a line. RuntimeError where wrk fails.
     """
     command = [
         "wrk", "--threads", str(min(WRK_THREADS, clients)), "--connections", str(clients),
         "--duration", f"{seconds:.0f}s", "--timeout", "30s", "--script", str(SCRIPT), running.url,
-        "--", str(questions), str(time.time_ns() % 10**9),
+        "--", str(questions), str(time.time_ns() % 10**9), *filter(None, [key]),
     ]  # fmt: skip
     before = running.cpu_s()
     done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + PATIENCE_S, check=False)
