@@ -7,6 +7,7 @@ gunicorn runs this file at the start and again on SIGHUP.
 
 import atexit
 import contextlib
+import gc
 import math
 import os
 import shutil
@@ -32,10 +33,11 @@ from rag.telemetry import metric_files  # noqa: E402
 from rag.telemetry.logs import logging_config  # noqa: E402
 
 LIBRARIES = (
-    "anyio._backends._asyncio", "anyio.streams.tls", "encodings.idna", "fastapi.openapi.utils", "httpx_aiohttp",
-    "slowapi", "starlette.middleware.cors", "uvicorn",
+    "anyio._backends._asyncio", "anyio.streams.tls", "encodings.idna", "faiss", "fastapi.openapi.utils",
+    "httpx_aiohttp", "numpy", "slowapi", "starlette.middleware.cors", "uvicorn",
 )  # fmt: skip
 """Loaded before any request; the first three would load in the midst of one, and where files are short not at all."""
+BLAS_THREADS = "OPENBLAS_NUM_THREADS"
 COUNT_TOGETHER = "PROMETHEUS_MULTIPROC_DIR"
 """Where it names a folder, prometheus-client counts in files there; it looks once, when it is imported."""
 
@@ -101,7 +103,7 @@ graceful_timeout = math.ceil(DRAIN_S) + _stop_s + 5
 # idle connections earlier (deploy notes), else it may write into one that just closed.
 keepalive = 15
 
-# FAISS's threads do not survive a fork, and SIGHUP would reload no code.
+# SIGHUP would reload no code.
 preload_app = False
 
 # Recycling workers by count cuts off open streams; memory is watched instead.
@@ -132,6 +134,9 @@ def on_starting(server: Any) -> None:
     _import_libraries()
     _guard_reload(server)
     gunicorn_master.replace_gently(server)
+    # Workers inherit all this: they need not look through it for garbage, and the pages stay shared.
+    gc.collect()
+    gc.freeze()
 
 
 def child_exit(server: Any, worker: Any) -> None:
@@ -175,11 +180,16 @@ def _remove(folder: Path, master: int) -> None:
 def _import_libraries() -> None:
     """Once, for all workers: one that replaces a dead one serves sooner, and they share the memory.
 
-    Only what starts no thread, which a fork would lose (numpy and faiss do), and none of our own code, which a reload
-    has to take up anew.
+    Only what starts no thread, which a fork would lose, and none of our own code, which a reload has to take up anew.
     """
+    # numpy looks once, when it is loaded, how many threads it may start. Workers share the processors anyhow.
+    threads = os.environ.get(BLAS_THREADS)
+    os.environ[BLAS_THREADS] = "1"
     for library in LIBRARIES:
         import_module(library)
+    os.environ.pop(BLAS_THREADS)
+    if threads is not None:
+        os.environ[BLAS_THREADS] = threads
     for is_wanted, library, variable, kind in (
         (_settings.needs_identity, "azure.identity.aio", "AZURE_OPENAI_AUTH", "entra"),
         (_settings.otel_endpoint, "opentelemetry.exporter.otlp.proto.http.trace_exporter",

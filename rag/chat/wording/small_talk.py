@@ -30,10 +30,10 @@ class SmallTalk(NamedTuple):
 
 
 class _Language(NamedTuple):
-    whole: re.Pattern[str]
-    """A message of nothing but known phrases."""
-    phrase: re.Pattern[str]
-    """The next one; its group is the kind, or `filler`."""
+    phrases: dict[str, str]
+    """Each with its kind, or `filler`."""
+    longest: int
+    """Characters of the longest phrase."""
     speaking: frozenset[str]
     persons: frozenset[str]
     around: frozenset[str]
@@ -60,35 +60,43 @@ def _kind(text: str, known: _Language) -> Kind | None:
     words = set(text.split())
     if words & known.speaking and words & known.persons and words <= known.speaking | known.persons | known.around:
         return "person" if not known.askers or words & known.askers else None
-    if not known.whole.fullmatch(text):
-        return None
-    found = {match.lastgroup for match in known.phrase.finditer(text)}
+    found = _kinds(text, known)
     return next((kind for kind in KINDS if kind in found), None)
+
+
+def _kinds(text: str, known: _Language) -> set[str]:
+    """Of the phrases that `text` is made of, longest first; empty where there is anything else in it."""
+    found, at = set(), 0
+    while at < len(text):
+        ends = range(min(len(text), at + known.longest), at, -1)
+        end = next((end for end in ends if text[at:end] in known.phrases and _is_apart(text, at, end)), None)
+        if end is None:
+            return set()
+        found.add(known.phrases[text[at:end]])
+        at = end + text.startswith(" ", end)
+    return found
+
+
+def _is_apart(text: str, at: int, end: int) -> bool:
+    # Between scripts without spaces there is no edge of a word.
+    ends_words = text[at - 1 : at] in ("", " ") and text[end : end + 1] in ("", " ")
+    return ends_words or _SPACELESS.search(text, at, end) is not None
 
 
 @cache
 def _languages() -> dict[str, _Language]:
-    # Takes a tenth of a second; whoever answers visitors asks once before the first of them.
     listed = orjson.loads(files(__package__).joinpath("small_talk.json").read_bytes())
-    return {language: _compiled(phrases) for language, phrases in listed.items()}
+    return {language: _read(phrases) for language, phrases in listed.items()}
 
 
-def _compiled(listed: dict[str, Any]) -> _Language:
-    kinds = {kind: [_pattern(phrase) for phrase in listed[kind].split(", ")] for kind in (*KINDS, "filler")}
-    phrases = sorted(((phrase, kind) for kind, all_ in kinds.items() for phrase in all_), key=lambda one: -len(one[0]))
-    # Longest first and atomic, so that no text is read in two ways and time grows with its length.
-    any_ = "|".join(phrase for phrase, _ in phrases)
-    groups = "|".join(f"(?P<{kind}>{'|'.join(sorted(all_, key=len, reverse=True))})" for kind, all_ in kinds.items())
+def _read(listed: dict[str, Any]) -> _Language:
+    # Of a phrase that has two kinds the weightier one counts.
+    kinds = ("filler", *reversed(KINDS))
+    phrases = {_plain(phrase): kind for kind in kinds for phrase in listed[kind].split(", ")}
     words = (frozenset(_plain(listed[name]).split()) for name in ("speaking", "persons", "around", "askers"))
-    return _Language(re.compile(rf"(?>(?:{any_}) ?)++"), re.compile(groups), *words)
+    return _Language(phrases, max(map(len, phrases)), *words)
 
 
 def _plain(text: str) -> str:
     """Without case, accents and marks, for visitors leave them out."""
     return _NO_WORD.sub(" ", fold(text).casefold()).strip()
-
-
-def _pattern(phrase: str) -> str:
-    folded = _plain(phrase)
-    # Between scripts without spaces there is no edge of a word.
-    return re.escape(folded) if _SPACELESS.search(folded) else rf"(?<!\w){re.escape(folded)}(?!\w)"
