@@ -96,7 +96,9 @@ def _missing(manifest: dict[str, Any], settings: Settings) -> list[str]:
             "elsewhere, set STATE_DIR as it has it; with Docker Compose run this in the container (docs/recovery.md)"
         )
     if settings.database_url:
-        lines.append("conversations and feedback are in PostgreSQL: back that up too, with pg_dump (docs/recovery.md)")
+        lines.append(
+            "conversations, feedback and all else are in PostgreSQL: back that up too, with pg_dump (docs/recovery.md)"
+        )
     elif settings.redis_url:
         lines.append("conversations are in Redis: back that up too")
     if settings.vector_db_url:

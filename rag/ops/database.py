@@ -25,7 +25,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     command("status", "which migrations the database has; status 1 where this release cannot work with it")
     undoing = command("undo", "take the newest migration back")
     undoing.add_argument("--yes", action="store_true", help="also where that loses data")
-    bringing = command("import", "bring conversations, feedback and spending of SQLite files over")
+    bringing = command("import", "bring over what SQLite files hold, all but hits of limits and kept answers")
     bringing.add_argument("state_dir", type=Path, metavar="STATE_DIR", help="of a server that is stopped")
     return parser.parse_args(argv)
 

@@ -75,7 +75,9 @@ def main(argv: Sequence[str]) -> int:
 async def _found(settings: Settings, days: int) -> list[Gap]:
     async with AsyncExitStack() as stack:
         embedder, _ = await open_models(settings, observer=UNOBSERVED, meter=UNMETERED, stack=stack)
-        store = opening.stores(settings).questions()
+        stores = opening.stores(settings)
+        stack.push_async_callback(stores.close)
+        store = stores.questions()
         stack.push_async_callback(store.close)
         backend = stack.enter_context(contextlib.closing(backends.backend(settings)))
         retriever = Retriever(

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from rag.settings import Settings
+from rag.stores.outbox import Outbox
 from rag.stores.protocols import Answers, Conversations, FeedbackStore, QuestionStore, Spending
 from rag.stores.sqlite.conversations import SqliteConversations
 from rag.stores.sqlite.feedback import SqliteFeedback
 from rag.stores.sqlite.file import Clocks
 from rag.stores.sqlite.limits import sqlite_storage_uri
-from rag.stores.sqlite.outbox import Outbox
 
 # A client of a network's store is imported where it is wanted: Redis' costs each worker 6 MB and 0.15 s of its start.
 
@@ -50,8 +50,9 @@ class Stores:
         return SqliteQuestions(**self._file("questions"), days=self._settings.question_log_days)
 
     def outbox(self) -> Outbox:
-        """On each machine its own: what a server takes it delivers."""
-        return Outbox(**self._file("outbox"))
+        from rag.stores.sqlite.outbox import SqliteOutbox
+
+        return SqliteOutbox(**self._file("outbox"))
 
     def connections(self) -> Mapping[str, int]:
         """Of a pool that the stores share, by state, for the metrics; none where there is no pool."""
@@ -101,7 +102,7 @@ class _InRedis(Stores):
 
 
 class _InPostgres(Stores):
-    """Conversations, feedback, and what is counted, in the database of DATABASE_URL."""
+    """All of it in the database of DATABASE_URL."""
 
     def __init__(self, settings: Settings) -> None:
         from rag.stores.postgres.link import Database
@@ -129,6 +130,21 @@ class _InPostgres(Stores):
 
         return PostgresSpending(database=self._database)
 
+    def answers(self) -> Answers:
+        from rag.stores.postgres.answers import PostgresAnswers
+
+        return PostgresAnswers(database=self._database, **self._answer_bounds())
+
+    def questions(self) -> QuestionStore:
+        from rag.stores.postgres.questions import PostgresQuestions
+
+        return PostgresQuestions(database=self._database, days=self._settings.question_log_days)
+
+    def outbox(self) -> Outbox:
+        from rag.stores.postgres.outbox import PostgresOutbox
+
+        return PostgresOutbox(database=self._database)
+
     def connections(self) -> Mapping[str, int]:
         return self._database.connections()
 
@@ -141,6 +157,7 @@ class _InBoth(_InPostgres, _InRedis):
 
     limits_uri = _InRedis.limits_uri
     spending = _InRedis.spending
+    answers = _InRedis.answers
 
 
 def stores(settings: Settings) -> Stores:

@@ -261,6 +261,9 @@ class Day:
     degraded_minutes: int
 
 
+FIGURES_KEPT_DAYS: Final = 400
+
+
 class QuestionStore(Protocol):
     """What every store of questions does. Each method raises StateUnavailable when the store does not answer."""
 

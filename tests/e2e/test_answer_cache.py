@@ -1,4 +1,4 @@
-"""Answers kept for whoever asks the same again: by the letter, over two workers, in either store."""
+"""Answers kept for whoever asks the same again: by the letter, over two workers, in each store."""
 
 import json
 from collections import Counter
@@ -12,6 +12,7 @@ import pytest
 
 from tests.conftest import StartServer
 from tests.support.azure import AzureEmulator
+from tests.support.postgres_server import PostgresServer
 from tests.support.redis_server import RedisServer
 from tests.support.server import RagServer
 from tests.support.small_site import FACTS
@@ -20,10 +21,14 @@ from tests.support.waiting import wait_until
 QUESTION = "How long does the warranty last?"
 
 
-@pytest.fixture(params=["sqlite", "redis"])
+@pytest.fixture(params=["sqlite", "redis", "postgres"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, Any]]:
     if request.param == "sqlite":
         yield {}
+        return
+    if request.param == "postgres":
+        with PostgresServer() as postgres:
+            yield {"DATABASE_URL": postgres.database()}
         return
     with RedisServer(tmp_path) as redis:
         yield {"REDIS_URL": redis.url}

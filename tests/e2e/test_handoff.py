@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pytest
 from tests.conftest import StartServer
 from tests.support.azure import AzureEmulator
 from tests.support.month_of_questions import write_month
+from tests.support.postgres_server import PostgresServer
 from tests.support.receivers import mail_server, webhook
 from tests.support.server import RagServer
 from tests.support.small_site import FACTS, OFF_TOPIC
@@ -76,10 +78,14 @@ def test_a_message_arrives_by_mail_and_by_webhook_after_failures_and_leaves_noth
         assert VISITOR not in server.output
 
 
-def test_kills_during_delivery_lose_nothing_and_repeat_only_under_the_same_id(start_server: StartServer) -> None:
-    with webhook() as hook:
+@pytest.mark.parametrize("store", ["sqlite", *["postgres"] * ("SOAK_DELIVERY_KILLS" in os.environ)])
+def test_kills_during_delivery_lose_nothing_and_repeat_only_under_the_same_id(
+    start_server: StartServer, store: str
+) -> None:
+    with webhook() as hook, PostgresServer() if store == "postgres" else nullcontext() as postgres:
         server = start_server(
             workers=2,
+            DATABASE_URL=postgres.database() if postgres else "",
             ESCALATION_WEBHOOK_URL=hook.url,
             ESCALATION_WEBHOOK_SECRET=SECRET,
             ESCALATION_ALLOW_PRIVATE="true",
@@ -104,6 +110,10 @@ def test_kills_during_delivery_lose_nothing_and_repeat_only_under_the_same_id(st
             server.wait_ready()
 
         cut_off = set(references[::2])
+        if postgres:
+            with postgres.connect("test1") as connection:
+                empty = "SELECT NOT EXISTS (SELECT FROM rag.outbox)"
+                wait_until(lambda: connection.execute(empty).fetchone() == (True,), 90, "the outbox is empty")
         wait_until(lambda: VISITOR.encode() not in stored(server), 90, "the outbox is empty", interval_s=0.5)
         arrived = received()
         assert set(arrived) == set(references)

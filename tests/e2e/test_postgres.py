@@ -1,5 +1,8 @@
 """Two servers of two workers each on one real PostgreSQL: sound, killed, frozen and started again."""
 
+import asyncio
+import base64
+import json
 import os
 import secrets
 import signal
@@ -15,8 +18,11 @@ import httpx
 import pytest
 
 from tests.conftest import StartServer
+from tests.support.azure import AzureEmulator
+from tests.support.month_of_questions import write_month
 from tests.support.postgres_server import PgBouncer, PostgresServer
-from tests.support.server import RagServer
+from tests.support.receivers import webhook
+from tests.support.server import RagServer, run_module
 from tests.support.waiting import wait_until
 
 QUESTION = "How long does the warranty last?"
@@ -67,6 +73,69 @@ def test_two_servers_share_one_database_through_its_bad_hours(
         assert all("Traceback" not in server.output for server in servers)
         files = {path.name for server in servers for path in server.folder.glob("state/*.sqlite3")}
         assert not files & {"conversations.sqlite3", "rate_limits.sqlite3", "feedback.sqlite3"}
+
+
+def test_the_owner_of_two_servers_sees_one_site(
+    start_server: StartServer, postgres: PostgresServer, azure: AzureEmulator, site_build: Path, tmp_path: Path
+) -> None:
+    url = postgres.database()
+    asyncio.run(write_month(tmp_path / "before", until_s=time.time(), questions=600))
+    brought = run_module("rag.database", "import", str(tmp_path / "before"), env={"DATABASE_URL": url}, cwd=tmp_path)
+    assert "differ" not in brought.stdout
+    with PgBouncer(postgres, pool_size=8) as bouncer, webhook() as hook:
+        settings = {
+            "ADMIN_API_KEY": "k" * 32, "QUESTION_LOG": "all", "ENABLE_CACHING": "true", "WEEKLY_SUMMARY": "true",
+            "ESCALATION_WEBHOOK_URL": hook.url, "ESCALATION_ALLOW_PRIVATE": "true",
+            "ESCALATION_WEBHOOK_SECRET": "whsec_" + base64.b64encode(b"0" * 32).decode(),
+        }  # fmt: skip
+        one, other = (
+            start_server(workers=2, folder=tmp_path / name, DATABASE_URL=address, **settings)
+            for name, address in (("first", url), ("second", bouncer.url(url)))
+        )
+        # Kept for both, and void for both.
+        first = chat(one, session_id="a-visitor-of-the-first")
+        assert [answer.headers["x-answer-cache"] for answer in (first, chat(other), chat(one))] == [
+            "miss",
+            "miss",
+            "hit",
+        ]
+        thumb = {"session_id": "a-visitor-of-the-first", "rating": "down", "reason": "not for schools"}
+        httpx.post(f"{other.base_url}/feedback", json=thumb, timeout=10, trust_env=False).raise_for_status()
+        assert chat(one).headers["x-answer-cache"] == "miss"
+
+        def asked() -> dict[str, Any]:
+            return {row["question"]: row for row in owners(other, "questions?limit=200")["questions"]}
+
+        wait_until(lambda: asked().get(QUESTION, {}).get("disliked"), 10, "the questions of the first are at the other")
+        assert len(owners(other, "usage")["days"]) >= 30
+        told = run_module(
+            "rag.gaps", env={**azure.environment, "VECTOR_DB_PATH": str(site_build), "DATABASE_URL": url}, cwd=tmp_path
+        )
+        for first in (owners(one, "gaps")["gaps"][0]["question"], told.stdout.splitlines()[2]):
+            assert "scholarship" in first.lower()
+        before = asked()[QUESTION]["count"]
+        httpx.delete(
+            f"{other.base_url}/sessions/a-visitor-of-the-first", timeout=10, trust_env=False
+        ).raise_for_status()
+        assert (asked()[QUESTION]["count"], asked()[QUESTION]["disliked"]) == (before - 1, 0)
+
+        httpx.post(
+            f"{one.base_url}/handoff", json={"session_id": "a" * 16, "email": "ada@example.org", "message": "Call."},
+            timeout=10, trust_env=False,
+        ).raise_for_status()  # fmt: skip
+        wait_until(lambda: len(hook.got) == 2, 10, "the summary and the message have arrived")
+        kinds = sorted(json.loads(body)["type"] for _, body in hook.got)
+        assert kinds == ["handoff.requested", "summary.weekly"], "each once over both servers"
+        with postgres.connect(url.rpartition("/")[2]) as connection:
+            left = "SELECT count(*) FROM rag.outbox"
+            wait_until(lambda: connection.execute(left).fetchone() == (0,), 10, "nothing of it is left")
+        assert not [path for server in (one, other) for path in server.folder.glob("state/*.sqlite3")]
+        assert all("Traceback" not in server.output for server in (one, other))
+
+
+def owners(server: RagServer, path: str) -> Any:
+    headers = {"Authorization": "Bearer " + "k" * 32}
+    return httpx.get(f"{server.base_url}/admin/{path}", headers=headers, timeout=10, trust_env=False).json()
 
 
 def a_conversation_goes_on_at_the_other(servers: list[RagServer]) -> None:

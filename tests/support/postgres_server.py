@@ -138,6 +138,7 @@ class PostgresServer(_Program):
         self._options = options
         self._databases = 0
         self._template = False
+        self._shared = ""
         made = [
             self._program("initdb"), "-D", str(self._home / "data"), "-U", USER, "--auth=trust", "--no-sync",
             "--locale=C.UTF-8", "--encoding=UTF8", "--no-instructions",
@@ -175,6 +176,17 @@ class PostgresServer(_Program):
             Schema(self.url("migrated")).migrate(lambda migration: None)
             self._template = True
         return self._created("migrated")
+
+    def emptied_database(self) -> str:
+        """The address of one database with this release's schema and without any rows; in a tenth of the time."""
+        self._shared = self._shared or self.database()
+        with psycopg.connect(self._shared, autocommit=True) as connection:
+            tables = connection.execute(
+                "SELECT format('rag.%I', tablename) FROM pg_tables WHERE schemaname = 'rag' "
+                "AND tablename NOT IN ('schema_version', 'pruning')"
+            ).fetchall()
+            connection.execute(f"TRUNCATE {', '.join(name for (name,) in tables)}".encode())
+        return self._shared
 
     def _created(self, template: str) -> str:
         self._databases += 1

@@ -29,8 +29,8 @@ from rag.chat.turn import Turn
 from rag.errors import StateUnavailable, StorageFull
 from rag.public_addresses import NotPublic
 from rag.settings import Settings
+from rag.stores.outbox import Outbox, Waiting
 from rag.stores.protocols import FeedbackStore
-from rag.stores.sqlite.outbox import Outbox, Waiting
 from rag.types import Message
 
 log = logging.getLogger(__name__)

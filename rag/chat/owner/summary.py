@@ -21,8 +21,8 @@ from rag.chat.owner.handoff import SUMMARY, channels
 from rag.chat.retrieval import Retriever
 from rag.errors import RagError
 from rag.settings import Settings
+from rag.stores.outbox import Outbox
 from rag.stores.protocols import Day, QuestionStore
-from rag.stores.sqlite.outbox import Outbox
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import UTC
 from typing import Any, LiteralString
 
-from rag.stores.postgres.link import Database
+from rag.stores.postgres.link import Database, from_bytes, to_bytes
 from rag.stores.protocols import DELETION_KNOWN_S, ConversationStats
 from rag.types import Message
 
@@ -111,14 +111,14 @@ class PostgresConversations:
     ) -> list[tuple[Any, ...]]:
         newest = messages[-self._max_messages :]
         roles = [message.stored_role for message in newest]
-        contents = [message.content.encode("utf-8", "surrogatepass") for message in newest]
+        contents = [to_bytes(message.content) for message in newest]
         bounds = (float(asked_s_ago), float(self._timeout_s), self._max_messages, self._max_sessions)
         return await self._database.rows(_WRITE, (_hash(session_id), roles, contents, only_unknown, *bounds))
 
 
 def _hash(session_id: str) -> bytes:
-    return hashlib.sha256(session_id.encode("utf-8", "surrogatepass")).digest()
+    return hashlib.sha256(to_bytes(session_id)).digest()
 
 
 def _messages(rows: Sequence[tuple[Any, ...]]) -> list[Message]:
-    return [Message.stored(role, content.decode("utf-8", "surrogatepass")) for role, content in rows]
+    return [Message.stored(role, from_bytes(content)) for role, content in rows]

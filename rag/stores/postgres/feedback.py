@@ -3,7 +3,7 @@
 from datetime import UTC
 from typing import Final
 
-from rag.stores.postgres.link import Database
+from rag.stores.postgres.link import Database, from_bytes, to_bytes
 from rag.stores.protocols import FEEDBACK_KEPT, Feedback, feedback_hash
 
 _ADD: Final = """
@@ -28,7 +28,7 @@ class PostgresFeedback:
     async def add(self, feedback: Feedback, *, session_id: str) -> None:
         words = (feedback.reason, feedback.question, feedback.answer)
         about = feedback_hash(session_id, feedback.question, feedback.answer)
-        values = (feedback.rating, *map(_bytes, words), feedback_hash(session_id), about, FEEDBACK_KEPT)
+        values = (feedback.rating, *map(to_bytes, words), feedback_hash(session_id), about, FEEDBACK_KEPT)
         await self._database.rows(_ADD, values)
 
     async def forget(self, session_id: str) -> None:
@@ -41,7 +41,7 @@ class PostgresFeedback:
     async def newest(self, limit: int) -> list[Feedback]:
         return [
             Feedback(
-                rating=rating, reason=_text(reason), question=_text(question), answer=_text(answer),
+                rating=rating, reason=from_bytes(reason), question=from_bytes(question), answer=from_bytes(answer),
                 given_at=given_at.astimezone(UTC).isoformat(timespec="seconds"),
             )
             for rating, reason, question, answer, given_at in await self._database.rows(_NEWEST, (limit,))
@@ -49,12 +49,3 @@ class PostgresFeedback:
 
     async def close(self) -> None:
         """Nothing to do: the database is shared."""
-
-
-def _bytes(words: str) -> bytes:
-    # As bytes, because lone surrogates and NULs have to come back as they were.
-    return words.encode("utf-8", "surrogatepass")
-
-
-def _text(words: bytes) -> str:
-    return words.decode("utf-8", "surrogatepass")

@@ -8,13 +8,16 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, LiteralString
 
 import psycopg
 
-from rag.stores.postgres.link import connected
+from rag.stores.outbox import KEPT_ONCE_S, MOST_MESSAGES
+from rag.stores.postgres.link import connected, to_bytes
+from rag.stores.postgres.outbox import PUT
+from rag.stores.postgres.questions import hashed
 from rag.stores.protocols import feedback_hash
-from rag.stores.sqlite import conversations, feedback, spending
+from rag.stores.sqlite import conversations, feedback, outbox, questions, spending
 from rag.stores.sqlite.file import Clocks, StateFile
 
 _AT_ONCE: Final = 200
@@ -43,6 +46,43 @@ SELECT day, subject, sum(amount) FROM
 GROUP BY day, subject
 """
 
+_ASKED: Final = """
+SELECT at, question, words, outcome, language, page, similarity, seconds, tokens, build, rating, reason, about, number
+FROM questions ORDER BY number
+"""
+_COPY_ASKED: Final = """
+COPY asked (at, question, words, outcome, language, page, similarity, seconds, tokens, build, rating, reason, about)
+FROM STDIN
+"""
+_ADD_ASKED: Final = """
+INSERT INTO rag.questions
+    (at, question, words, outcome, language, page, similarity, seconds, tokens, build, rating, reason, about)
+SELECT at, question, words, outcome, language, page, similarity, seconds, tokens, build, rating, reason, about
+FROM asked WHERE NOT EXISTS (SELECT FROM rag.questions WHERE questions.about = asked.about)
+"""
+_SAME_ASKED: Final = """
+SELECT count(*) FROM asked
+WHERE EXISTS (SELECT FROM rag.questions WHERE questions.about = asked.about AND questions.words = asked.words)
+"""
+_BESIDE: Final[tuple[tuple[str, LiteralString, Callable[..., tuple[Any, ...]]], ...]] = (
+    (
+        "SELECT words, vector FROM vectors", "INSERT INTO rag.question_vectors VALUES (%s, %s) ON CONFLICT DO NOTHING",
+        lambda words, vector: (hashed(words), vector),
+    ),
+    (
+        "SELECT day, what, amount FROM figures", "INSERT INTO rag.figures VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
+        lambda *row: row,
+    ),
+    (
+        "SELECT day, url, times FROM cited", "INSERT INTO rag.cited VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
+        lambda day, url, times: (day, to_bytes(url), times),
+    ),
+    (
+        "SELECT minute FROM degraded", "INSERT INTO rag.degraded VALUES (%s) ON CONFLICT DO NOTHING",
+        lambda *row: row,
+    ),
+)  # fmt: skip
+
 Connection = psycopg.Connection[Any]
 
 
@@ -56,6 +96,8 @@ def bring_over(state_dir: Path, *, url: str, timeout_s: float) -> Iterator[tuple
             ("conversations", conversations, lambda file: _conversations(file, connection, timeout_s)),
             ("feedback", feedback, lambda file: _feedback(file, connection)),
             ("spending", spending, lambda file: _spending(file, connection)),
+            ("questions", questions, lambda file: _questions(file, connection)),
+            ("outbox", outbox, lambda file: _outbox(file, connection)),
         )
         for name, module, bring in kinds:
             path = state_dir / f"{name}.sqlite3"
@@ -132,6 +174,42 @@ def _spending(file: StateFile, connection: Connection) -> str:
         equal += _number(
             connection, "SELECT count(*) FROM rag.spending WHERE day = %s AND subject = %s AND spent = %s", row
         )
+    return _told(brought, equal, len(rows))
+
+
+def _questions(file: StateFile, connection: Connection) -> str:
+    with connection.transaction():
+        connection.execute("CREATE TEMP TABLE asked (LIKE rag.questions) ON COMMIT DROP")
+        connection.execute("ALTER TABLE asked DROP COLUMN number")
+        with connection.cursor().copy(_COPY_ASKED) as copied:
+            for at, question, words, *told, rating, reason, about, number in file.read(_ASKED):
+                outcome, language, page, *figures = told
+                # What has no name gets one of its row, by which another import knows it.
+                about = about or hashed(f"{number} {at} {question}")
+                given = (outcome, language, to_bytes(page), *figures, rating, to_bytes(reason), about)
+                copied.write_row((_moment(file, at), to_bytes(question), hashed(words), *given))
+        brought = connection.execute(_ADD_ASKED).rowcount
+        total = _number(connection, "SELECT count(*) FROM asked")
+        equal = _number(connection, _SAME_ASKED)
+        with connection.cursor() as cursor:
+            for select, insert, stored in _BESIDE:
+                cursor.executemany(insert, [stored(*row) for row in file.read(select)])
+    return _told(brought, equal, total)
+
+
+def _outbox(file: StateFile, connection: Connection) -> str:
+    """A message goes on as a new one, once, also where it was delivered before another import."""
+    rows = file.read("SELECT id, channel, payload FROM outbox ORDER BY put_at")
+    brought = equal = 0
+    for what, put_at in file.read("SELECT what, put_at FROM put_once"):
+        connection.execute(
+            "INSERT INTO rag.put_once VALUES (%s, %s) ON CONFLICT DO NOTHING", (what, _moment(file, put_at))
+        )
+    for identity, channel, payload in rows:
+        once = f"imported {identity}"
+        put = (PUT, ([identity], [channel], [payload], once, MOST_MESSAGES, KEPT_ONCE_S))
+        brought += _number(connection, *put)
+        equal += _number(connection, "SELECT count(*) FROM rag.put_once WHERE what = %s", (once,))
     return _told(brought, equal, len(rows))
 
 

@@ -7,7 +7,7 @@ prepared, nothing is set for a session, no lock outlives its transaction. It mus
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any, Final, LiteralString, TypeVar
 
 import psycopg
@@ -20,6 +20,7 @@ from rag.setting_parsers import shown_address
 log = logging.getLogger(__name__)
 
 _Result = TypeVar("_Result")
+Values = Sequence[Any] | Mapping[str, Any]
 
 ANSWER_TIMEOUT_S = 2.0
 """How long a statement may take, and how long one waits for a free connection."""
@@ -38,6 +39,15 @@ FAILURES: Final = (psycopg.Error, OSError, TimeoutError)
 _NOT_SERVING: Final = ("08", "25006", "53300", "57P", "F0000", "58")
 """Beginnings of the states that say that this server, for now, serves nobody: no connection, a replica, too many
 connections, shutting down or starting up, no files."""
+
+
+def to_bytes(words: str) -> bytes:
+    """What visitors write is stored as bytes: lone surrogates and NULs have to come back as they were."""
+    return words.encode("utf-8", "surrogatepass")
+
+
+def from_bytes(words: bytes) -> str:
+    return words.decode("utf-8", "surrogatepass")
 
 
 def unavailable(url: str, error: BaseException) -> StateUnavailable:
@@ -113,7 +123,7 @@ class Database:
         self._probe: asyncio.Task[None] | None = None
         self._closed = False
 
-    async def rows(self, statement: LiteralString, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    async def rows(self, statement: LiteralString, values: Values = ()) -> list[tuple[Any, ...]]:
         """The rows of one statement, which has happened as a whole or not at all, also where the caller is cancelled.
 
         Raises StateUnavailable.
@@ -152,7 +162,7 @@ class Database:
         if not call.cancelled():
             call.exception()  # seen, even where the caller is gone
 
-    async def _rows(self, statement: LiteralString, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+    async def _rows(self, statement: LiteralString, values: Values) -> list[tuple[Any, ...]]:
         try:
             async with self._connection() as connection:
                 self._busy += 1

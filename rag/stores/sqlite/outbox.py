@@ -6,15 +6,16 @@ What is delivered is removed at once, and what was deleted is overwritten in the
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from rag.stores.outbox import KEPT_ONCE_S, MOST_MESSAGES, Waiting
 from rag.stores.sqlite.file import Clocks, StateFile
 
 _Result = TypeVar("_Result")
 
-_MIGRATIONS = (
+NEWEST_SQL = "SELECT max(put_at) FROM outbox"
+MIGRATIONS = (
     """
     CREATE TABLE outbox (
         id TEXT PRIMARY KEY,
@@ -30,53 +31,31 @@ _MIGRATIONS = (
     CREATE TABLE put_once (what TEXT PRIMARY KEY, put_at REAL NOT NULL) WITHOUT ROWID;
     """,
 )
-KEPT_ONCE_S = 400 * 86_400.0
-"""How long it is known what was put once."""
-MOST_MESSAGES = 10_000
-"""Beyond them none is taken: nobody can fill the disk."""
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """A message that is due."""
-
-    id: str
-    channel: str
-    payload: bytes
-    age_s: float
-    tries: int
-    """How often it was tried before."""
-
-
-class Outbox:
-    """Every method raises `StateUnavailable` when the file does not answer; none blocks the event loop."""
+class SqliteOutbox:
+    """One thread of each process owns the connection; a call is one hop to it and one transaction."""
 
     def __init__(self, *, path: Path, clocks: Clocks) -> None:
         self._file = StateFile(
-            path=path, migrations=_MIGRATIONS, newest_sql="SELECT max(put_at) FROM outbox",
+            path=path, migrations=MIGRATIONS, newest_sql=NEWEST_SQL,
             synchronous="NORMAL", busy_timeout_ms=2_000, clocks=clocks, overwrites_deleted=True,
         )  # fmt: skip
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="outbox")
 
     async def put(self, messages: list[tuple[str, str, bytes]], *, once: str = "") -> bool:
-        """Takes all of these (id, channel, payload); False where there is no more room, or where some were put under
-        the name `once` before, by whichever process.
-        """
         return await self._in_thread(lambda: self._put(messages, once))
 
     async def was_put(self, once: str) -> bool:
-        """Whether messages were put under this name."""
         return await self._in_thread(lambda: bool(self._file.read("SELECT 1 FROM put_once WHERE what = ?", (once,))))
 
     async def next_due(self, *, lease_s: float) -> Waiting | None:
-        """One that is due, for this process alone for `lease_s`; None where none is."""
         return await self._in_thread(lambda: self._next_due(lease_s))
 
     async def remove(self, identity: str) -> None:
         await self._in_thread(lambda: self._remove(identity))
 
     async def later(self, identity: str, *, after_s: float) -> None:
-        """It was tried in vain, and is due again then."""
         await self._in_thread(lambda: self._later(identity, after_s))
 
     async def count(self) -> int:

@@ -15,13 +15,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rag.stores.protocols import DAY_S, Day, LoggedQuestion, QuestionFilter, QuestionGroup
+from rag.stores.protocols import DAY_S, FIGURES_KEPT_DAYS, Day, LoggedQuestion, QuestionFilter, QuestionGroup
 from rag.stores.sqlite.file import Clocks, StateFile
 
 _Result = TypeVar("_Result")
 
-FIGURES_KEPT_DAYS = 400
-_MIGRATIONS = (
+NEWEST_SQL = "SELECT max(at) FROM questions"
+MIGRATIONS = (
     """
     CREATE TABLE questions (
         number INTEGER PRIMARY KEY,
@@ -84,7 +84,7 @@ class SqliteQuestions:
 
     def __init__(self, *, path: Path, clocks: Clocks, days: float) -> None:
         self._file = StateFile(
-            path=path, migrations=_MIGRATIONS, newest_sql="SELECT max(at) FROM questions",
+            path=path, migrations=MIGRATIONS, newest_sql=NEWEST_SQL,
             synchronous="NORMAL", busy_timeout_ms=2_000, clocks=clocks, overwrites_deleted=True,
         )  # fmt: skip
         self._days = days

@@ -22,7 +22,7 @@ from rag.llm.http_client import posted
 from rag.public_addresses import NotPublic, is_public
 from rag.settings import Settings
 from rag.stores.sqlite.file import Clocks
-from rag.stores.sqlite.outbox import Outbox
+from rag.stores.sqlite.outbox import SqliteOutbox
 from tests.support.receivers import webhook
 
 NAME = "hooks.brinewell.example"
@@ -51,7 +51,7 @@ def delivered(url: str, folder: Path) -> int:
 
     async def run() -> int:
         settings = Settings(escalation_webhook_url=url)
-        outbox = Outbox(path=folder / "outbox.sqlite3", clocks=Clocks.system())
+        outbox = SqliteOutbox(path=folder / "outbox.sqlite3", clocks=Clocks.system())
         handoffs = Handoffs(outbox=outbox, settings=settings, post=partial(posted, timeout_s=1.0, allows=is_public))
         await handoffs.take(email="ada@example.org", message="Call.", conversation=None, page="")
         waiting = await outbox.next_due(lease_s=30)

@@ -1,8 +1,6 @@
-"""The week in a letter: which week it is, what it says, and that it is written once."""
+"""The week in a letter: which week it is, and what it says."""
 
-import asyncio
 from datetime import UTC, date, datetime
-from pathlib import Path
 
 import pytest
 
@@ -10,8 +8,6 @@ from rag.chat.owner.gaps import MEANING, Gap
 from rag.chat.owner.summary import last_monday, summary_of
 from rag.settings import Settings
 from rag.stores.protocols import Day
-from rag.stores.sqlite.file import Clocks
-from rag.stores.sqlite.outbox import MOST_MESSAGES, Outbox
 
 MONDAY = date(2026, 11, 16)
 
@@ -68,22 +64,3 @@ def test_the_letter_tells_a_week_and_the_one_before_and_nothing_of_other_days() 
     quiet = summary_of([], [], monday=MONDAY, settings=Settings())["text"]
     assert "Questions: 0 (0)\nAnswered with sources: – (–)\n" in quiet
     assert quiet.endswith("No question that was kept went without a good answer.")
-
-
-def test_what_is_put_once_is_put_once_by_whichever_process_and_later_if_there_was_no_room(tmp_path: Path) -> None:
-    async def story() -> None:
-        one, other = (Outbox(path=tmp_path / "outbox.sqlite3", clocks=Clocks.system()) for _ in range(2))
-        assert not await one.was_put("week 1")
-        put = await asyncio.gather(
-            *(box.put([(f"id{n}", "mail", b"")], once="week 1") for n, box in enumerate([one, other]))
-        )
-        assert sorted(put) == [False, True]
-        assert await other.was_put("week 1")
-        assert await one.count() == 1
-        await one.put([(f"m{number}", "mail", b"") for number in range(MOST_MESSAGES - 1)])
-        assert not await one.put([("late", "mail", b"")], once="week 2")
-        assert not await one.was_put("week 2")
-        await one.close()
-        await other.close()
-
-    asyncio.run(story())

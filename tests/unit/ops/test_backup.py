@@ -354,7 +354,7 @@ def test_a_backup_without_an_index_says_how_it_is_made(kept: tuple[Path, Path], 
         (
             ("conversations.sqlite3", "feedback.sqlite3"),
             {"DATABASE_URL": "postgresql://127.0.0.1/rag"},
-            "conversations and feedback are in PostgreSQL: back that up too, with pg_dump",
+            "conversations, feedback and all else are in PostgreSQL: back that up too, with pg_dump",
         ),
         ((), {"VECTOR_DB_URL": "postgresql://127.0.0.1/rag"}, "the index is in PostgreSQL: it can be built again"),
     ],

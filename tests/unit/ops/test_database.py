@@ -4,6 +4,7 @@ import asyncio
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -15,17 +16,25 @@ from rag.stores.postgres.conversations import PostgresConversations
 from rag.stores.postgres.feedback import PostgresFeedback
 from rag.stores.postgres.link import Database
 from rag.stores.postgres.migrating import Schema
+from rag.stores.postgres.outbox import PostgresOutbox
+from rag.stores.postgres.questions import PostgresQuestions
 from rag.stores.postgres.spending import PostgresSpending
-from rag.stores.protocols import Claim, Feedback, Settlement
+from rag.stores.protocols import Claim, Feedback, LoggedQuestion, QuestionFilter, Settlement
 from rag.stores.sqlite.conversations import SqliteConversations
 from rag.stores.sqlite.feedback import SqliteFeedback
 from rag.stores.sqlite.file import Clocks
+from rag.stores.sqlite.outbox import SqliteOutbox
+from rag.stores.sqlite.questions import SqliteQuestions
 from rag.stores.sqlite.spending import SqliteSpending
 from rag.types import Message
 from tests.support.postgres_server import PostgresServer
 from tests.support.server import run_module
 
 SAID = [Message("user", "When are \ud800 you open?"), Message("assistant", "From nine \0 to six.")]
+ASKED = LoggedQuestion(
+    question="When \0 open?", words="when open", outcome="answered", language="en", vector=b"12", about=b"a"
+)
+ALL = [one.name for one in schema.migrations()]
 LATER = """
 -- needs: {needs}
 ALTER TABLE rag.conversations ADD COLUMN later text;
@@ -49,15 +58,18 @@ def later_release(folder: Path, *, needs: int) -> tuple[schema.Migration, ...]:
 def test_a_database_is_migrated_shown_and_taken_back(postgres_server: PostgresServer, tmp_path: Path) -> None:
     url = postgres_server.empty_database()
     before = ran(url, tmp_path, "status")
-    assert (before.returncode, before.stdout) == (1, "0001_state  missing\n")
-    assert before.stderr.strip() == "schema version 0, this release needs 1; run: python -m rag.database migrate"
-    assert "applied 0001_state" in ran(url, tmp_path, "migrate").stdout
+    assert (before.returncode, before.stdout) == (1, "".join(f"{name}  missing\n" for name in ALL))
+    assert (
+        before.stderr.strip() == f"schema version 0, this release needs {len(ALL)}; run: python -m rag.database migrate"
+    )
+    assert ran(url, tmp_path, "migrate").stdout.count("applied 0") == len(ALL)
     again = ran(url, tmp_path, "migrate")
-    assert (again.returncode, again.stdout) == (0, "the schema has version 1\n")
+    assert (again.returncode, again.stdout) == (0, f"the schema has version {len(ALL)}\n")
     assert (ran(url, tmp_path, "status").returncode, ran(url, tmp_path, "status").stderr) == (0, "")
     refused = ran(url, tmp_path, "undo")
-    assert (refused.returncode, "every conversation" in refused.stderr, "--yes" in refused.stderr) == (1, True, True)
-    assert "took back 0001_state" in ran(url, tmp_path, "undo", "--yes").stdout
+    assert (refused.returncode, "loses the questions" in refused.stderr, "--yes" in refused.stderr) == (1, True, True)
+    for name in reversed(ALL):
+        assert f"took back {name}" in ran(url, tmp_path, "undo", "--yes").stdout
     assert "nothing to undo" in ran(url, tmp_path, "undo", "--yes").stdout
     with psycopg.connect(url) as connection:
         left = connection.execute(
@@ -73,7 +85,7 @@ def test_eight_that_migrate_at_once_apply_each_file_once(postgres_server: Postgr
     with ThreadPoolExecutor(8) as operators:
         for done in [operators.submit(Schema(url).migrate, lambda one: told.append(one.name)) for _ in range(8)]:
             done.result()
-    assert told == ["0001_state"]
+    assert told == ALL
 
 
 def refusal(url: str) -> str:
@@ -97,16 +109,16 @@ def test_a_server_works_on_a_newer_schema_that_says_so_and_refuses_all_others_wi
     postgres_server: PostgresServer, tmp_path: Path
 ) -> None:
     url = postgres_server.empty_database()
-    assert "this release needs 1; run: python -m rag.database migrate" in refusal(url)
+    assert f"this release needs {len(ALL)}; run: python -m rag.database migrate" in refusal(url)
     Schema(url).migrate(lambda migration: None)
     assert refusal(url) == ""
     newer = Schema(url, known=later_release(tmp_path, needs=1))
     newer.migrate(lambda migration: None)
     assert refusal(url) == "", "expanded: both releases work"
     assert newer.undo(may_lose=False) == newer.known[-1]
-    contracted = Schema(url, known=later_release(tmp_path, needs=2))
+    contracted = Schema(url, known=later_release(tmp_path, needs=len(ALL) + 1))
     contracted.migrate(lambda migration: None)
-    assert "schema version 2, this release knows 1; run the newer release" in refusal(url)
+    assert f"schema version {len(ALL) + 1}, this release knows {len(ALL)}; run the newer release" in refusal(url)
     with pytest.raises(StateUnavailable, match="not of this release"):
         Schema(url).undo(may_lose=True)
 
@@ -124,7 +136,9 @@ def test_a_file_that_was_changed_after_it_was_applied_is_noticed(
 def test_a_migration_that_fails_leaves_nothing_behind(postgres_server: PostgresServer, tmp_path: Path) -> None:
     url = postgres_server.database()
     known = later_release(tmp_path, needs=1)
-    (tmp_path / "0002_later.sql").write_text(LATER.format(needs=1).replace("-- undo", "SELECT 1 / 0;\n-- undo"))
+    (tmp_path / f"{len(ALL) + 1:04}_later.sql").write_text(
+        LATER.format(needs=1).replace("-- undo", "SELECT 1 / 0;\n-- undo")
+    )
     with pytest.raises(StateUnavailable, match="division by zero"):
         Schema(url, known=schema.migrations(tmp_path)).migrate(lambda migration: None)
     Schema(url, known=known).migrate(lambda migration: None)
@@ -151,6 +165,15 @@ def test_a_state_in_sqlite_is_brought_over_twice_without_doubling_and_compared(
         await spending.settle([Settlement("done", {"site": 20})])
         await spending.reserve("running", [Claim("site", 50, 100)], hold_s=60, settled=[])
         await spending.close()
+        questions = SqliteQuestions(path=state / "questions.sqlite3", clocks=clocks, days=30)
+        await questions.write(
+            [ASKED, ASKED, replace(ASKED, question="other", words="other", vector=None, about=None)],
+            figures={"questions": 3}, cited={"https://x.example/": 2}, degraded=True,
+        )  # fmt: skip
+        await questions.close()
+        outbox = SqliteOutbox(path=state / "outbox.sqlite3", clocks=clocks)
+        await outbox.put([("m1", "mail", b"one"), ("m2", "mail", b"two")], once="summary")
+        await outbox.close()
 
     asyncio.run(filled())
     first = ran(database_url, tmp_path, "import", str(state))
@@ -159,6 +182,8 @@ def test_a_state_in_sqlite_is_brought_over_twice_without_doubling_and_compared(
         "conversations: 450 in the file, 450 brought over now; compared: 450 equal",
         "feedback: 5 in the file, 5 brought over now; compared: 5 equal",
         "spending: 1 in the file, 1 brought over now; compared: 1 equal",
+        "questions: 3 in the file, 3 brought over now; compared: 3 equal",
+        "outbox: 2 in the file, 2 brought over now; compared: 2 equal",
     ]
 
     async def goes_on() -> None:
@@ -173,12 +198,28 @@ def test_a_state_in_sqlite_is_brought_over_twice_without_doubling_and_compared(
         assert [one.question for one in thumbs] == ["q4", "q3", "q2", "q1", "q0"]
         assert await PostgresSpending(database=database).spent("site") == 70
         await conversations.delete("session 7")
+        questions = PostgresQuestions(database=database, days=30)
+        asked, other = await questions.groups(QuestionFilter(days=1), limit=9)
+        assert (asked.question, asked.count, asked.vector) == (ASKED.question, 2, ASKED.vector)
+        assert (other.question, other.count, other.vector) == ("other", 1, None)
+        [today] = await questions.days(1)
+        assert (dict(today.figures), today.degraded_minutes) == ({"questions": 3}, 1)
+        assert await questions.cited(1) == {"https://x.example/": 2}
+        outbox = PostgresOutbox(database=database)
+        assert await outbox.was_put("summary")
+        waiting = await outbox.next_due(lease_s=60)
+        assert waiting is not None
+        await outbox.remove(waiting.id)
         await database.close()
 
     asyncio.run(goes_on())
     again = ran(database_url, tmp_path, "import", str(state))
     assert "450 in the file, 0 brought over now; compared: 448 equal, 2 differ from the file" in again.stdout
     assert "5 in the file, 0 brought over now; compared: 5 equal" in again.stdout
+    assert "3 in the file, 0 brought over now; compared: 3 equal" in again.stdout
+    assert "2 in the file, 0 brought over now; compared: 2 equal" in again.stdout
+    with psycopg.connect(database_url) as connection:
+        assert connection.execute("SELECT count(*) FROM rag.outbox").fetchone() == (1,), "what was delivered stays so"
 
 
 def test_what_cannot_be_done_is_one_clear_sentence(tmp_path: Path, database_url: str) -> None:
@@ -187,7 +228,7 @@ def test_what_cannot_be_done_is_one_clear_sentence(tmp_path: Path, database_url:
     away = ran("postgresql://rag:hidden@127.0.0.1:1/rag", tmp_path, "migrate")
     assert (away.returncode, "check DATABASE_URL" in away.stderr, "hidden" in away.stderr) == (1, True, False)
     nothing = ran(database_url, tmp_path, "import", str(tmp_path / "nowhere"))
-    assert (nothing.returncode, nothing.stdout.count("there is no ")) == (0, 3)
+    assert (nothing.returncode, nothing.stdout.count("there is no ")) == (0, 5)
     assert not (tmp_path / "nowhere").exists()
     code = "import sys; sys.modules['psycopg'] = None; import rag.ops.database"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0, "loaded only where it is used"

@@ -17,3 +17,9 @@ def postgres_server() -> Iterator[PostgresServer]:
 def database_url(postgres_server: PostgresServer) -> str:
     """An empty database with this release's schema."""
     return postgres_server.database()
+
+
+@pytest.fixture
+def emptied_database_url(postgres_server: PostgresServer) -> str:
+    """One database for all tests that leave its schema as it is, without any rows."""
+    return postgres_server.emptied_database()

@@ -8,17 +8,18 @@ from rag.settings import Settings
 from rag.stores import opening
 
 REDIS, POSTGRES = "redis://127.0.0.1:1/0", "postgresql://127.0.0.1:1/rag"
-ALL_LOCAL = {"conversations": "Sqlite", "feedback": "Sqlite", "spending": "Sqlite", "answers": "Sqlite"}
-ALL_REDIS = {"conversations": "Redis", "feedback": "Sqlite", "spending": "Redis", "answers": "Redis"}
+KINDS = ("conversations", "feedback", "spending", "answers", "questions", "outbox")
+ALL_LOCAL, ALL_POSTGRES = dict.fromkeys(KINDS, "Sqlite"), dict.fromkeys(KINDS, "Postgres")
+IN_REDIS = {"spending": "Redis", "answers": "Redis"}
 
 
 @pytest.mark.parametrize(
     ("redis_url", "database_url", "kept_by", "counted_at"),
     [
         ("", "", ALL_LOCAL, "rag-sqlite:"),
-        (REDIS, "", ALL_REDIS, "rag-redis:"),
-        ("", POSTGRES, {**dict.fromkeys(ALL_LOCAL, "Postgres"), "answers": "Sqlite"}, "rag-postgresql:"),
-        (REDIS, POSTGRES, {**ALL_REDIS, "conversations": "Postgres", "feedback": "Postgres"}, "rag-redis:"),
+        (REDIS, "", {**ALL_LOCAL, **IN_REDIS, "conversations": "Redis"}, "rag-redis:"),
+        ("", POSTGRES, ALL_POSTGRES, "rag-postgresql:"),
+        (REDIS, POSTGRES, {**ALL_POSTGRES, **IN_REDIS}, "rag-redis:"),
     ],
 )
 def test_what_lasts_is_in_postgresql_and_what_is_counted_in_redis_where_there_are_both(
@@ -28,5 +29,4 @@ def test_what_lasts_is_in_postgresql_and_what_is_counted_in_redis_where_there_ar
     opened = {name: type(getattr(stores, name)()).__name__ for name in kept_by}
     assert {name: kind.removesuffix(name.capitalize()) for name, kind in opened.items()} == kept_by
     assert stores.limits_uri().startswith(counted_at)
-    assert {type(store).__name__ for store in (stores.questions(), stores.outbox())} == {"SqliteQuestions", "Outbox"}
     assert bool(stores.connections()) is bool(database_url)

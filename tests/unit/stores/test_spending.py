@@ -32,7 +32,7 @@ def told(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Story], No
             await store.close()
             return
         if request.param == "postgres":
-            database = Database(url=request.getfixturevalue("database_url"), pool_size=5)
+            database = Database(url=request.getfixturevalue("emptied_database_url"), pool_size=5)
             yield PostgresSpending(database=database)
             await database.close()
             return
