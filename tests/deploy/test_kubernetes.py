@@ -1,6 +1,7 @@
 """deploy/kubernetes against Kubernetes' own schemas, the Pod Security Standards, and the server's settings."""
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
@@ -8,6 +9,9 @@ import pytest
 import yaml
 
 from rag.settings import Settings
+from rag.stores.postgres.migrating import Schema
+from tests.support.postgres_server import PostgresServer
+from tests.support.server import run_module
 from tests.support.waiting import REPOSITORY
 
 FOLDER = REPOSITORY / "deploy" / "kubernetes"
@@ -108,6 +112,27 @@ def test_the_settings_are_ones_that_the_server_takes_and_all_that_it_needs() -> 
     settings = Settings.from_environment(given)
     assert settings.missing("CHAT", "EMBEDDINGS") == []
     assert settings.redis_url, "several pods share what they remember and count"
+
+
+def test_with_postgresql_the_container_that_stands_as_a_comment_makes_the_schema(tmp_path: Path) -> None:
+    lines, given = (FOLDER / "deployment.yaml").read_text(encoding="utf-8").splitlines(), the("Secret")["stringData"]
+    begins, ends = lines.index("      # initContainers:"), lines.index("      containers:")
+    lines[begins:ends] = [line.replace("# ", "", 1) for line in lines[begins:ends]]
+    deployment = yaml.safe_load("\n".join(lines))
+    for version in VERSIONS:
+        kubernetes_validate.validate(deployment, version, strict=True)
+    pod = deployment["spec"]["template"]["spec"]
+    [migrate], [server] = pod["initContainers"], pod["containers"]
+    assert (migrate["image"], migrate["securityContext"]) == (server["image"], server["securityContext"])
+    shown = (FOLDER / "secret.yaml").read_text(encoding="utf-8").partition("# DATABASE_URL: ")[2].splitlines()[0]
+    assert Settings.from_environment({**given, "DATABASE_URL": shown}).database_url == shown
+    with PostgresServer() as postgres:
+        url = postgres.empty_database()
+        python, option, module, *arguments = migrate["command"]
+        assert (python, option) == ("python", "-m")
+        done = run_module(module, *arguments, env={**given, "DATABASE_URL": url}, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert Schema(url).applied()
 
 
 def test_the_probes_ask_what_they_are_for() -> None:

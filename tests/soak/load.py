@@ -4,9 +4,11 @@ import secrets
 import threading
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 import httpx
 
+from tests.support.nginx import Proxy
 from tests.support.server import RagServer
 from tests.support.small_site import FACTS
 from tests.support.waiting import wait_until
@@ -15,6 +17,9 @@ TURNS = 8
 """Turns of a conversation: the server keeps 20 messages, and what it forgot on purpose must not look lost."""
 GONE_AFTER_S = 1.0
 """How long after a worker's end a visitor may still learn that the request in its hands is lost."""
+
+BAD_GATEWAY = 502
+"""What nginx says where the connection to the server ended."""
 
 
 @dataclass
@@ -43,11 +48,14 @@ class Visitors:
     Every question goes over a new connection, so that any worker may get it and a dead one keeps none.
     """
 
-    def __init__(self, server: RagServer, *, count: int = 4, pause_s: float = 0.02) -> None:
+    def __init__(self, server: RagServer | Proxy, *, count: int = 4, pause_s: float = 0.02) -> None:
         self.conversations: list[Conversation] = []
         self.failures: list[Failure] = []
         self.answered = 0
-        self._server = server
+        self._way: dict[str, Any] = {
+            "base_url": server.base_url, "verify": server.trust if isinstance(server, Proxy) else True,
+            "timeout": 30, "trust_env": False, "limits": httpx.Limits(max_keepalive_connections=0),
+        }  # fmt: skip
         self._pause_s = pause_s
         self._stop = threading.Event()
         self._lock = threading.Lock()
@@ -64,11 +72,15 @@ class Visitors:
         for thread in self._threads:
             thread.join()
 
-    def failures_not_of(self, killed_at_s: list[float]) -> list[Failure]:
-        """Those that no kill explains: not lost, or not in a worker's hands when one was killed."""
+    def failures_not_of(self, killed_at_s: list[float], *, noticed_s: float = 0.0) -> list[Failure]:
+        """Those that no kill explains: not lost, or not in a worker's hands when one was killed.
+
+        A proxy needs `noticed_s` to see that a connection that it keeps has ended.
+        """
         return [
             one for one in self.failures
-            if not one.lost or not any(one.began_s <= at <= one.ended_s <= at + GONE_AFTER_S for at in killed_at_s)
+            if not one.lost
+            or not any(one.began_s - noticed_s <= at <= one.ended_s <= at + GONE_AFTER_S for at in killed_at_s)
         ]  # fmt: skip
 
     def forgotten(self) -> list[str]:
@@ -77,7 +89,7 @@ class Visitors:
         A question whose answer got lost on the way may be remembered, with its answer.
         """
         wrong = []
-        with httpx.Client(base_url=self._server.base_url, timeout=20, trust_env=False) as client:
+        with httpx.Client(**self._way) as client:
             for one in self.conversations:
                 history = client.get(f"/sessions/{one.session_id}/history").json()["history"]
                 said = [turn["content"] for turn in history]
@@ -88,8 +100,7 @@ class Visitors:
         return wrong
 
     def _visit(self) -> None:
-        fresh = httpx.Limits(max_keepalive_connections=0)
-        with httpx.Client(base_url=self._server.base_url, timeout=30, trust_env=False, limits=fresh) as client:
+        with httpx.Client(**self._way) as client:
             while not self._stop.is_set():
                 one = Conversation()
                 with self._lock:
@@ -104,6 +115,7 @@ class Visitors:
         try:
             answer = client.post("/chat", json={"message": question, "session_id": one.session_id})
             reason = "" if answer.status_code == 200 and not answer.json()["degraded"] else answer.text[:500]
+            lost = answer.status_code == BAD_GATEWAY
         except httpx.TransportError as error:
             reason, lost = repr(error), True
         with self._lock:

@@ -4,6 +4,8 @@ The short forms stand in `tests/e2e/test_processes.py`, the long ones beside thi
 """
 
 import asyncio
+import hashlib
+import json
 import os
 import random
 import signal
@@ -56,11 +58,11 @@ def reloads(server: RagServer, times: int, workers: int) -> str:
     """SIGHUP, again and again, each when all workers of the one before are gone."""
     with Visitors(server) as visitors:
         for _ in range(times):
-            _reload(server, visitors, workers)
+            reload(server, visitors, workers)
     return _nothing_lost(visitors, f"{times} reloads")
 
 
-def _reload(server: RagServer, visitors: Visitors, workers: int) -> None:
+def reload(server: RagServer, visitors: Visitors, workers: int) -> None:
     before, answered = set(server.worker_pids()), visitors.answered
     server.reload()
     wait_until(lambda: not set(server.worker_pids()) & before, 60, "the old workers are gone")
@@ -99,6 +101,33 @@ def chats_for_memory(server: RagServer, warm_up: int, chats: int, workers: int) 
     print(measured)
     assert growth < MOST_GROWTH
     return measured
+
+
+def guesses(client: httpx.Client, attempts: int) -> str:
+    """Of ids of a conversation, near ones first: none reads, deletes or rates it, and all are told the same."""
+    victim = client.post("/chat", json={"message": "How long does the warranty last?"}).json()["session_id"]
+    mine = f"/sessions/{victim}/history"
+    said = client.get(mine).json()["history"]
+    assert len(said) == 2
+    digest = hashlib.sha256(victim.encode()).hexdigest()
+    near = [victim[:-1] + ("A" if victim[-1] != "A" else "B"), victim.swapcase(), victim[::-1], victim + "0", digest,
+            digest[:32], victim[1:], "0" * 32]  # fmt: skip
+    forms: dict[str, set[tuple[int, str, str]]] = {"history": set(), "delete": set(), "feedback": set()}
+    for attempt in range(attempts):
+        guess = (
+            near[attempt] if attempt < len(near) else hashlib.sha256(b"%d" % attempt).hexdigest()[: 16 + attempt % 48]
+        )
+        answers = {"history": client.get(f"/sessions/{guess}/history")}
+        if attempt % 5 == 0:
+            answers["delete"] = client.delete(f"/sessions/{guess}")
+            answers["feedback"] = client.post("/feedback", json={"session_id": guess, "rating": "down"})
+        for kind, answer in answers.items():
+            headers = {k: v for k, v in answer.headers.items() if k not in ("x-request-id", "date", "content-length")}
+            forms[kind].add((answer.status_code, answer.text.replace(guess, "ID"), json.dumps(headers, sort_keys=True)))
+    assert [len(forms[kind]) for kind in forms] == [1, 1, 1]
+    assert json.loads(next(iter(forms["history"]))[1]) == {"session_id": "ID", "history": []}
+    assert client.get(mine).json()["history"] == said
+    return f"{attempts} guesses at ids, each fifth also to delete and to rate: one and the same answer"
 
 
 async def _chats(server: RagServer, number: int) -> None:

@@ -131,9 +131,12 @@ class _Program(ABC):
 
 
 class PostgresServer(_Program):
-    """One PostgreSQL; `database()` gives a fresh database with the whole schema."""
+    """One PostgreSQL; `database()` gives a fresh database with the whole schema.
 
-    def __init__(self, *options: str) -> None:
+    A `replica_of` another has what that one has, and takes writes once it is promoted.
+    """
+
+    def __init__(self, *options: str, replica_of: "PostgresServer | None" = None) -> None:
         super().__init__()
         self._options = options
         self._databases = 0
@@ -142,6 +145,9 @@ class PostgresServer(_Program):
         made = [
             self._program("initdb"), "-D", str(self._home / "data"), "-U", USER, "--auth=trust", "--no-sync",
             "--locale=C.UTF-8", "--encoding=UTF8", "--no-instructions",
+        ] if replica_of is None else [
+            self._program("pg_basebackup"), "-D", str(self._home / "data"), "-d", replica_of.url("postgres"), "-R",
+            "--checkpoint=fast", "--no-sync",
         ]  # fmt: skip
         subprocess.run(made, check=True, stdout=subprocess.DEVNULL, cwd=self._home, **_somebody())
 
@@ -160,6 +166,17 @@ class PostgresServer(_Program):
         self._process.send_signal(signal.SIGINT)
         self._process.wait(20)
         self._process = None
+
+    def set(self, name: str, value: str) -> None:
+        """Of the running server."""
+        with self.connect() as connection:
+            connection.execute(f"ALTER SYSTEM SET {name} = '{value}'".encode())
+            connection.execute("SELECT pg_reload_conf()")
+
+    def promote(self) -> None:
+        """A replica takes writes from now on."""
+        with self.connect() as connection:
+            connection.execute("SELECT pg_promote()")
 
     def url(self, name: str) -> str:
         return f"postgresql://{USER}@127.0.0.1:{self.port}/{name}"
@@ -216,6 +233,16 @@ class PgBouncer(_Program):
         self._pool_size = pool_size
 
     def start(self) -> None:
+        self._run(self._program("pgbouncer"), str(self._configured()))
+
+    def lead_to(self, server: PostgresServer) -> None:
+        """From now on, as whoever looks after it does by hand: another address in the file, and a signal."""
+        self._server = server
+        self._configured()
+        assert self._process is not None
+        self._process.send_signal(signal.SIGHUP)
+
+    def _configured(self) -> Path:
         users = self._home / "users.txt"
         users.write_text(f'"{USER}" ""\n')
         lines: Sequence[str] = (
@@ -226,7 +253,7 @@ class PgBouncer(_Program):
         )  # fmt: skip
         config = self._home / "pgbouncer.ini"
         config.write_text("\n".join(lines))
-        self._run(self._program("pgbouncer"), str(config))
+        return config
 
     def url(self, url: str) -> str:
         """The address through it of a database of its server."""
