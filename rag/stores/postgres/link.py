@@ -25,6 +25,9 @@ Values = Sequence[Any] | Mapping[str, Any]
 ANSWER_TIMEOUT_S = 2.0
 """How long a statement may take, and how long one waits for a free connection."""
 
+OWNERS_TIMEOUT_S = 30.0
+"""How long one may take that the owner asks for, which reads much. That it is late says nothing of the database."""
+
 PROBE_INTERVAL_S = 1.0
 """How often a database that fell silent is asked whether it is back, by each worker and by nobody else."""
 
@@ -90,6 +93,9 @@ def connected(url: str) -> Iterator[psycopg.Connection[Any]]:
 class _Bounded(psycopg.AsyncConnection[Any]):
     """Waits `ANSWER_TIMEOUT_S` for an answer, also of a server that is frozen. What has arrived is never late."""
 
+    own_timeout_s: float | None = None
+    """Another one, for the statement that runs."""
+
     async def wait(
         self,
         gen: PQGen[_Result],
@@ -97,7 +103,7 @@ class _Bounded(psycopg.AsyncConnection[Any]):
         timeout: float | None = None,  # noqa: ASYNC109  as the base does
     ) -> _Result:
         try:
-            return await super().wait(gen, interval, timeout or ANSWER_TIMEOUT_S)
+            return await super().wait(gen, interval, timeout or self.own_timeout_s or ANSWER_TIMEOUT_S)
         except psycopg.OperationalError:
             if self.pgconn.transaction_status == psycopg.pq.TransactionStatus.ACTIVE:
                 await self.close()  # its answer may still come, and is not that of the next question
@@ -123,15 +129,17 @@ class Database:
         self._probe: asyncio.Task[None] | None = None
         self._closed = False
 
-    async def rows(self, statement: LiteralString, values: Values = ()) -> list[tuple[Any, ...]]:
+    async def rows(
+        self, statement: LiteralString, values: Values = (), *, timeout_s: float | None = None
+    ) -> list[tuple[Any, ...]]:
         """The rows of one statement, which has happened as a whole or not at all, also where the caller is cancelled.
 
-        Raises StateUnavailable.
+        One with a `timeout_s` of its own says nothing of the others when it is late. Raises StateUnavailable.
         """
         if self._closed:  # a stream that outlives the shutdown still wants to remember its answer
             raise StateUnavailable("the database is closed, because the server is stopping")
         # Not the caller's to cancel: psycopg would open another connection to have the statement stopped.
-        call = asyncio.ensure_future(self._rows(statement, values))
+        call = asyncio.ensure_future(self._rows(statement, values, timeout_s))
         self._running.add(call)
         call.add_done_callback(self._ended)
         return await asyncio.shield(call)
@@ -162,20 +170,22 @@ class Database:
         if not call.cancelled():
             call.exception()  # seen, even where the caller is gone
 
-    async def _rows(self, statement: LiteralString, values: Values) -> list[tuple[Any, ...]]:
+    async def _rows(self, statement: LiteralString, values: Values, timeout_s: float | None) -> list[tuple[Any, ...]]:
         try:
             async with self._connection() as connection:
                 self._busy += 1
                 self._busiest = max(self._busiest, self._busy)
+                connection.own_timeout_s = timeout_s
                 try:
                     cursor = await connection.execute(statement, values or None)
                     return await cursor.fetchall() if cursor.description else []
                 finally:
                     self._busy -= 1
+                    connection.own_timeout_s = None
         except FAILURES as error:
             # A pool whose connections are all at work is overloaded, and no sign that the database is gone.
             is_overload = isinstance(error, PoolTimeout) and self._busy >= self._pool_size
-            if is_silence(error) and not is_overload:
+            if is_silence(error) and not is_overload and timeout_s is None:
                 self._fall_silent()
             raise unavailable(self._url, error) from error
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from rag.stores.postgres.link import Database, from_bytes, to_bytes
+from rag.stores.postgres.link import OWNERS_TIMEOUT_S, Database, from_bytes, to_bytes
 from rag.stores.protocols import DAY_S, FIGURES_KEPT_DAYS, Day, LoggedQuestion, QuestionFilter, QuestionGroup
 
 _LOG: Final = """
@@ -99,7 +99,7 @@ class PostgresQuestions:
                 outcome=outcome, build=build, reason=from_bytes(reason or b""), vector=vector,
             )
             for question, count, last_at, unanswered, disliked, language, page, similarity, outcome, build, reason,
-            vector in await self._database.rows(_GROUPS, given)
+            vector in await self._database.rows(_GROUPS, given, timeout_s=OWNERS_TIMEOUT_S)
         ]  # fmt: skip
 
     async def days(self, count: int) -> list[Day]:
@@ -113,7 +113,10 @@ class PostgresQuestions:
         ]
 
     async def cited(self, count: int) -> dict[str, int]:
-        return {from_bytes(url): times for url, times in await self._database.rows(_CITED, (count,))}
+        return {
+            from_bytes(url): times
+            for url, times in await self._database.rows(_CITED, (count,), timeout_s=OWNERS_TIMEOUT_S)
+        }
 
     async def close(self) -> None:
         """Nothing to do: the database is shared."""

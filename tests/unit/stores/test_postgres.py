@@ -18,6 +18,7 @@ from rag.access.limits import LimitExceeded, RateLimits
 from rag.errors import ConfigError, StateUnavailable
 from rag.ops import preflight
 from rag.settings import Settings
+from rag.stores.postgres import link
 from rag.stores.postgres.conversations import PostgresConversations
 from rag.stores.postgres.feedback import PostgresFeedback
 from rag.stores.postgres.limits import PostgresStorage, postgres_storage_uri
@@ -415,6 +416,26 @@ def test_a_primary_that_became_a_replica_is_left_and_found_again_when_it_takes_w
         return False
 
     told(story, database_url)
+
+
+def test_what_the_owner_asks_for_may_take_longer_and_keeps_nobody_else_waiting(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link, "ANSWER_TIMEOUT_S", 0.3)
+
+    async def story() -> None:
+        database = Database(url=database_url, pool_size=2)
+        assert await database.rows("SELECT 1 FROM pg_sleep(0.6)", timeout_s=10) == [(1,)]
+        with pytest.raises(StateUnavailable):
+            await database.rows("SELECT pg_sleep(5)", timeout_s=0.6)
+        assert await database.rows("SELECT 1") == [(1,)]
+        with pytest.raises(StateUnavailable):
+            await database.rows("SELECT pg_sleep(5)")
+        with pytest.raises(StateUnavailable, match="silent"):
+            await database.rows("SELECT 1")
+        await database.close()
+
+    asyncio.run(story())
 
 
 def test_who_holds_a_lock_delays_one_conversation_for_a_second_and_the_others_not_at_all(database_url: str) -> None:
