@@ -6,7 +6,7 @@ limits are not brought over: they begin anew.
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, Final, LiteralString
 
@@ -47,8 +47,8 @@ GROUP BY day, subject
 """
 
 _ASKED: Final = """
-SELECT at, question, words, outcome, language, page, similarity, seconds, tokens, build, rating, reason, about, number
-FROM questions ORDER BY number
+SELECT number, at, question, words, outcome, language, page, similarity, seconds, tokens, build, rating, reason, about
+FROM questions WHERE number > ? ORDER BY number LIMIT ?
 """
 _COPY_ASKED: Final = """
 COPY asked (at, question, words, outcome, language, page, similarity, seconds, tokens, build, rating, reason, about)
@@ -64,11 +64,9 @@ _SAME_ASKED: Final = """
 SELECT count(*) FROM asked
 WHERE EXISTS (SELECT FROM rag.questions WHERE questions.about = asked.about AND questions.words = asked.words)
 """
+_VECTORS: Final = "SELECT rowid, words, vector FROM vectors WHERE rowid > ? ORDER BY rowid LIMIT ?"
+_ADD_VECTOR: Final = "INSERT INTO rag.question_vectors VALUES (%s, %s) ON CONFLICT DO NOTHING"
 _BESIDE: Final[tuple[tuple[str, LiteralString, Callable[..., tuple[Any, ...]]], ...]] = (
-    (
-        "SELECT words, vector FROM vectors", "INSERT INTO rag.question_vectors VALUES (%s, %s) ON CONFLICT DO NOTHING",
-        lambda words, vector: (hashed(words), vector),
-    ),
     (
         "SELECT day, what, amount FROM figures", "INSERT INTO rag.figures VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
         lambda *row: row,
@@ -114,16 +112,18 @@ def bring_over(state_dir: Path, *, url: str, timeout_s: float) -> Iterator[tuple
                 file.close()
 
 
-def _batches(file: StateFile, timeout_s: float) -> Iterator[list[tuple[Any, ...]]]:
-    earliest, last = file.now_s() - timeout_s, -1
-    while rows := file.read(_SESSIONS, (last, earliest, _AT_ONCE)):
+def _batches(file: StateFile, select: str, *values: float) -> Iterator[list[tuple[Any, ...]]]:
+    """What does not fit into memory at once; the first column is a row's number."""
+    last = -1
+    while rows := file.read(select, (last, *values, _AT_ONCE)):
         yield rows
         last = rows[-1][0]
 
 
 def _conversations(file: StateFile, connection: Connection, timeout_s: float) -> str:
     brought = equal = total = 0
-    for rows in _batches(file, timeout_s):
+    earliest = file.now_s() - timeout_s
+    for rows in _batches(file, _SESSIONS, earliest):
         ids = [id_hash for _, id_hash, *_ in rows]
         began, used = [[_moment(file, row[place]) for row in rows] for place in (2, 3)]
         with connection.transaction():
@@ -137,7 +137,7 @@ def _conversations(file: StateFile, connection: Connection, timeout_s: float) ->
             if said:
                 connection.execute(_ADD_MESSAGES, [list(column) for column in zip(*said, strict=True)])
         brought += len(added)
-    for rows in _batches(file, timeout_s):
+    for rows in _batches(file, _SESSIONS, earliest):
         for number, id_hash, *_ in rows:
             there = connection.execute(_COMPARED, (id_hash,)).fetchall()
             equal += there == [(role, content) for _, role, content in file.read(_SAID, (number,))]
@@ -182,7 +182,9 @@ def _questions(file: StateFile, connection: Connection) -> str:
         connection.execute("CREATE TEMP TABLE asked (LIKE rag.questions) ON COMMIT DROP")
         connection.execute("ALTER TABLE asked DROP COLUMN number")
         with connection.cursor().copy(_COPY_ASKED) as copied:
-            for at, question, words, *told, rating, reason, about, number in file.read(_ASKED):
+            for number, at, question, words, *told, rating, reason, about in chain.from_iterable(
+                _batches(file, _ASKED)
+            ):
                 outcome, language, page, *figures = told
                 # What has no name gets one of its row, by which another import knows it.
                 about = about or hashed(f"{number} {at} {question}")
@@ -192,6 +194,8 @@ def _questions(file: StateFile, connection: Connection) -> str:
         total = _number(connection, "SELECT count(*) FROM asked")
         equal = _number(connection, _SAME_ASKED)
         with connection.cursor() as cursor:
+            for batch in _batches(file, _VECTORS):
+                cursor.executemany(_ADD_VECTOR, [(hashed(words), vector) for _, words, vector in batch])
             for select, insert, stored in _BESIDE:
                 cursor.executemany(insert, [stored(*row) for row in file.read(select)])
     return _told(brought, equal, total)
