@@ -87,12 +87,15 @@ class Handoffs:
         return reference
 
     async def deliver_forever(self) -> None:
+        told = ""
         while True:
             try:
                 while waiting := await self._outbox.next_due(lease_s=LEASE_S):
                     await self._deliver(waiting)
+                told = ""
             except StateUnavailable as error:
-                log.warning("outbox not read", extra={"reason": str(error)})
+                if str(error) != told:  # not every second of an outage
+                    log.warning("outbox not read", extra={"reason": (told := str(error))})
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def close(self) -> None:

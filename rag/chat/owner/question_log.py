@@ -91,12 +91,15 @@ class QuestionLog:
             await self.store.forget(sorted(gone))
 
     async def write_forever(self) -> None:
+        told = ""
         while True:
             await asyncio.sleep(WRITTEN_EVERY_S)
             try:
                 await self.write()
+                told = ""
             except StateUnavailable as error:
-                log.warning("questions not written", extra={"reason": str(error)})
+                if str(error) != told:  # not every second of an outage
+                    log.warning("questions not written", extra={"reason": (told := str(error))})
 
     async def write(self) -> None:
         """Raises `StateUnavailable`, and keeps what could not be written."""
