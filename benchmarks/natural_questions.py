@@ -24,6 +24,7 @@ from indexer.reading import finding  # noqa: E402
 from indexer.reading.files import read_all  # noqa: E402
 from rag.llm.embedded import LocalEmbedder  # noqa: E402
 from rag.llm.local.sentences import SentenceEmbedder, missing_packages  # noqa: E402
+from rag.search.backends.files import FileBackend  # noqa: E402
 from rag.search.hybrid import Build, open_build  # noqa: E402
 
 SITES = {
@@ -40,7 +41,8 @@ Embedder = LocalEmbedder | SentenceEmbedder
 async def indexed(paths: Sequence[Path], root: Path, embedder: Embedder) -> Build:
     found = finding.find(paths, with_unpublished=False)
     await build(
-        read_all(found.files, site_url=""), root=root, embedder=embedder, clean=True, progress=lambda *_: None
+        read_all(found.files, site_url=""), backend=FileBackend(root), embedder=embedder, clean=True,
+        progress=lambda *_: None,
     )  # fmt: skip
     return open_build(root)
 
