@@ -100,6 +100,11 @@ def test_links_side_by_side_are_all_found(site: Path) -> None:
     ]  # fmt: skip
 
 
+def test_a_link_goes_over_a_line_and_a_definition_says_where_to(site: Path) -> None:
+    text = "See [the\nlong page](https://x.example/1) and [its part][part].\n\n[part]: https://x.example/2"
+    assert linked(site, text) == [("the long page", "https://x.example/1"), ("its part", "https://x.example/2")]
+
+
 def test_a_link_never_changes_what_is_indexed(site: Path) -> None:
     page = site / "guide" / "care.md"
     page.write_text("See [prices](../prices.md).")

@@ -93,11 +93,14 @@ def test_colours_in_a_console_listing_are_no_words(tmp_path: Path) -> None:
         ("**Bold**, *it*, __b__, _i_, ~~gone~~, ***both***", "Bold, it, b, i, gone, both"),
         ("snake_case_name and 2 * 3 * 4 and *args", "snake_case_name and 2 * 3 * 4 and *args"),
         ("这是**重点**内容", "这是重点内容"),
+        ("这是**重点：**内容", "这是重点：内容"),
         ("`**kept** <b> [x](y)` and ``a ` b``", "`**kept** <b> [x](y)` and ``a ` b``"),
         (r"\*not\* \[it\] C:\temp", "*not* [it] C:\\temp"),
         ("a <span class='x'>b</span> List<T> <your-name> &amp; c", "a b List<T> <your-name> & c"),
         ("one<!-- two\n three --> four", "one four"),
+        ("![A cat][pic] runs\n\n[pic]: cat.png", "A cat runs"),
         ("note[^1] end", "note end"),
+        ("[^1]: word", "word"),
         ("one  \ntwo\\\nthree\nfour", "one\ntwo\nthree four"),
         ("中文\n换行", "中文换行"),
         ("text {{ variable }} more {% macro %} end", "text more end"),
@@ -111,7 +114,8 @@ def test_inline_markup_becomes_what_a_reader_sees(tmp_path: Path, source: str, s
 def test_lists_keep_their_shape_and_their_numbers(tmp_path: Path) -> None:
     source = "* one\n  goes on\n    * **inner**\n\n* two\n\n3. three\n3. four\n\n   more of four\n"
     assert [block.text for block in _blocks(tmp_path, source)] == [
-        "- one goes on\n  - inner\n- two\n3. three\n4. four\n  more of four"
+        "- one goes on\n  - inner\n- two",
+        "3. three\n4. four\n  more of four",
     ]
 
 

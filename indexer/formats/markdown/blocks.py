@@ -1,236 +1,135 @@
-"""Lines of Markdown -> headings and blocks, containers opened recursively. Knows no file, anchor rule or front matter.
+"""Markdown -> headings, blocks and links, in reading order. Knows no file, anchor rule or front matter.
 
 Containers that only decorate (quotes, admonitions, tabs, details) become their inner text; their titles stay.
 """
 
+import html
 import re
-from collections.abc import Container
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from indexer.documents import Block, fenced, piped
-from indexer.formats.markdown import lines as shape
-from indexer.formats.markdown.inline import text_of
-from indexer.formats.markdown.lines import after, cells_of, container_title, indent_of
+from markdown_it.common.html_blocks import block_names
+from markdown_it.token import Token
 
-HTML_HEADING = re.compile(r"<h([1-6])\b([^<>]*)>(.*?)</h\1\s*>", re.I | re.S)
+from indexer.documents import Block, PageLink, fenced, piped
+from indexer.formats.markdown.syntax import DROPPED, TEMPLATE, WHOLE, syntax
+
+HTML_HEADING = re.compile(r"<h([1-6])\b([^<>]*)>(.{0,1000}?)</h\1\s*>", re.I | re.S)
 HTML_ID = re.compile(r"\bid\s*=\s*[\"']?([^\s\"'>]+)", re.I)
-INFO = re.compile(r"^\{?[ \t]*\.?([A-Za-z0-9_+#.-]+)")
+HEADING_ANCHOR = re.compile(r"\{:?[ \t]*#([^\s{}]+)[^{}]*\}[ \t]*$")
+HEADING_ATTRIBUTES = re.compile(r"[ \t]*\{:?[ \t]*[.#][^{}]*\}[ \t]*$")
+ALERT = re.compile(r"^\[!\w+\][+-]?[ \t]*")
+INFO = re.compile(r"\{?[ \t]*\.?([A-Za-z0-9_+#.-]+)(?!\S*=)")
 COLOURS = re.compile(r"</?(?:font|span|u|b|i|em|strong)(?:\s[^<>]*)?>")
-WHOLE = frozenset({"style", "script", "pre", "table", "svg", "iframe", "noscript", "template"})
-"""HTML elements that are taken or dropped through their end, blank lines included."""
-STARTS_BLOCK = re.compile(
-    r"address|article|aside|blockquote|body|center|dd|details|dialog|dir|div|dl|dt|fieldset|"
-    r"figcaption|figure|footer|form|h1|h2|h3|h4|h5|h6|head|header|hr|html|legend|li|link|main|"
-    r"menu|meta|nav|ol|p|section|summary|ul"
-    r"|" + "|".join(sorted(WHOLE))
+TAG = re.compile(r"</?([a-z][a-z0-9-]*)(?=[\s/>])", re.I)
+ALT = re.compile(r"\balt\s*=\s*(?:\"([^\"]*)\"|'([^']*)')", re.I)
+INLINE_TAG = re.compile(
+    "a|abbr|acronym|audio|b|bdi|bdo|big|button|canvas|cite|code|data|datalist|del|dfn|em|embed|font|i|img|input|ins|"
+    "kbd|label|map|mark|meter|object|output|picture|progress|q|rp|rt|ruby|s|samp|script|select|slot|small|span|strike|"
+    "strong|style|sub|sup|svg|template|textarea|time|tt|u|var|video|wbr"
 )
-"""HTML elements that end a paragraph and hold raw HTML until the next blank line; others are part of the text."""
-DEPTH_LIMIT = 24
-"""Containers deeper than this are shown as they stand; nobody writes them, and recursion must end."""
+"""Only these and `block_names` are HTML in Markdown: `List<T>` and `<your-name>` are what the author meant to show."""
+MARKED = re.compile(r"[`\\<>\[\]*_~&{!\n]")
+CODE_PIPE = re.compile(r"(?<!`)(`+)(?!`)[^\n]+?(?<!`)\1(?!`)")
+WIDE = "\u3000-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uff00-\uffef"
+SOFT_WIDE = re.compile(rf"(?<=[{WIDE}])\n[ \t]*(?=[{WIDE}])")
+WIDE_STRONG = re.compile(rf"(?<=[{WIDE}])\*\*|\*\*(?=[{WIDE}])")
+"""CommonMark does not take `**` for emphasis between a wide letter and wide punctuation; who writes it means it."""
+BREAK, PIPE, BEGIN, END = "\ue000\ue001\ue002\ue003"
+LINKED = re.compile(f"{BEGIN}([^{BEGIN}{END}]*){END}")
+UNMARKED = str.maketrans(PIPE, "|", BEGIN + END)
+BEFORE_CHARS = 24
+AFTER_CHARS = 16
 
 
 class Heading(NamedTuple):
     level: int
-    source: str
-    """The heading's Markdown, with its attribute list."""
-    anchor: str = ""
+    text: str
+    anchor: str
+    """The anchor that the page states, or empty."""
 
 
-Item = Heading | Block
+class Page:
+    """One page's blocks, and the `links` of those that were read."""
 
+    def __init__(self, source: str, *, indented_code: bool) -> None:
+        self.links: list[PageLink] = []
+        self._syntax = syntax(indented_code=indented_code)
+        self._env: dict[str, object] = {}
+        # In tables of CommonMark a pipe divides even code; generators of sites, and authors, know it better.
+        source = source.translate(dict.fromkeys(map(ord, (BREAK, PIPE, BEGIN, END))))
+        self._source = CODE_PIPE.sub(lambda code: code[0].replace("|", PIPE), source)
 
-class Blocks:
-    """The block structure of one page."""
+    def items(self) -> Iterator[Heading | Block]:
+        """Headings and blocks."""
+        return self._items(iter(self._syntax.parse(self._source, self._env)), "")
 
-    def __init__(self, references: Container[str], *, indented_code: bool) -> None:
-        self._references = references
-        self._indented_code = indented_code
+    def plain(self, source: str) -> str:
+        """Inline Markdown as a heading or title shows it: one line, without backticks."""
+        return " ".join(self._text(source).replace("`", "").split())
 
-    def parse(self, lines: list[str], depth: int = 0) -> list[Item]:
-        """Headings and blocks of `lines`, in order."""
-        items: list[Item] = []
-        paragraph: list[str] = []
-        at = 0
+    def _items(self, tokens: Iterator[Token], end: str) -> Iterator[Heading | Block]:
+        for token in tokens:
+            if token.type == end:
+                return
+            if token.type == "heading_open":
+                yield self._heading(int(token.tag[1]), next(tokens).content)
+                next(tokens)
+            elif token.type == "inline":
+                yield from self._paragraph(ALERT.sub("", token.content))
+            elif token.type in {"fence", "code_block"}:
+                yield from self._code(token.info, token.content)
+            elif token.type in {"bullet_list_open", "ordered_list_open"}:
+                yield from self._list(tokens, token)
+            elif token.type == "table_open":
+                yield from self._table(tokens)
+            elif token.type == "html_block":
+                yield from self._html(token)
 
-        def flush() -> None:
-            text = self._text("\n".join(paragraph))
-            if text:
-                items.append(Block("paragraph", text))
-            paragraph.clear()
+    def _heading(self, level: int, source: str, anchor: str = "") -> Heading:
+        stated = HEADING_ANCHOR.search(source)
+        return Heading(level, self.plain(HEADING_ATTRIBUTES.sub("", source)), anchor or (stated[1] if stated else ""))
 
-        while at < len(lines):
-            line = lines[at]
-            if not line.strip():
-                flush()
-                at += 1
-                continue
-            if paragraph and shape.SETEXT.match(line):
-                level = 1 if line.strip()[0] == "=" else 2
-                items.append(Heading(level, " ".join(part.strip() for part in paragraph)))
-                paragraph.clear()
-                at += 1
-                continue
-            taken = self._container(lines, at, depth, in_paragraph=bool(paragraph))
-            if taken is None:
-                paragraph.append(line)
-                at += 1
-            else:
-                flush()
-                at = taken[0]
-                items.extend(taken[1])
-        flush()
-        return items
+    def _paragraph(self, source: str) -> Iterator[Block]:
+        if text := self._text(source):
+            yield Block("paragraph", text)
 
-    def _text(self, source: str) -> str:
-        return text_of(source, self._references)
-
-    def _container(self, lines: list[str], at: int, depth: int, *, in_paragraph: bool) -> tuple[int, list[Item]] | None:
-        """What starts at `at`, other than a paragraph: the line after it, and its items."""
-        line = lines[at]
-        if indent_of(line) >= 4 and self._indented_code:
-            return None if in_paragraph else self._indented(lines, at)
-        if match := shape.FENCE.match(line):
-            return self._fence(lines, at, match)
-        if match := shape.ATX.match(line):
-            return at + 1, [Heading(len(match[1]), match[2] or "")]
-        if shape.RULE.match(line) or shape.DROPPED.match(line) or shape.CONTAINER_END.match(line):
-            return at + 1, []
-        if match := shape.AUTODOC.match(line):
-            return self._autodoc(lines, at, match[1])
-        if depth < DEPTH_LIMIT:
-            if shape.QUOTE.match(line):
-                return self._quote(lines, at, depth)
-            if match := shape.ADMONITION.match(line):
-                return self._admonition(lines, at, depth, match[1] or match[2] or "")
-            if shape.starts_item(line, in_paragraph=in_paragraph):
-                return self._list(lines, at, depth)
-        if match := shape.CONTAINER.match(line):
-            return after(lines, at + 1, shape.OPTION), self._paragraph(container_title(match))
-        if "|" in line and at + 1 < len(lines) and "-" in lines[at + 1] and shape.DELIMITERS.match(lines[at + 1]):
-            return self._table(lines, at)
-        if line.lstrip().startswith("<!--"):
-            return self._comment(lines, at)
-        if (match := shape.HTML_OPEN.match(line)) and STARTS_BLOCK.fullmatch(match[1].lower()):
-            return self._html(lines, at, match[1].lower(), depth)
-        return None
-
-    def _paragraph(self, source: str) -> list[Item]:
-        text = self._text(source)
-        return [Block("paragraph", text)] if text else []
-
-    def _autodoc(self, lines: list[str], at: int, name: str) -> tuple[int, list[Item]]:
-        """The name whose documentation a build would put here, and the members that are asked for."""
-        end = after(lines, at + 1, shape.INDENTED)
-        members = [f"`{line.strip()[2:]}`" for line in lines[at + 1 : end] if line.strip().startswith("- ")]
-        return end, [Block("paragraph", f"`{name}`" + (f": {', '.join(members)}" if members else ""))]
-
-    def _indented(self, lines: list[str], at: int) -> tuple[int, list[Item]]:
-        end = at
-        while end < len(lines) and (not lines[end].strip() or lines[end].startswith("    ")):
-            end += 1
-        code = fenced("\n".join(line[4:] for line in lines[at:end]))
-        return end, [Block("code", code)] if code else []
-
-    def _fence(self, lines: list[str], at: int, match: re.Match[str]) -> tuple[int, list[Item]]:
-        indent, fence = len(match[1]), match[2]
-        end = at + 1
-        while end < len(lines):
-            bare = lines[end].strip()
-            if bare.startswith(fence) and not bare.strip(fence[0]):
-                break
-            end += 1
-        body = [line[min(indent, indent_of(line)) :] for line in lines[at + 1 : end]]
-        info = INFO.match(match[3].strip())
-        language = info[1] if info and "=" not in info[1] else ""
-        if all(shape.DROPPED.match(line) for line in body if line.strip()):
-            body = []
+    def _code(self, info: str, code: str) -> Iterator[Block]:
+        found = INFO.match(info.strip())
+        language = found[1] if found else ""
         if language in {"console", "termynal"}:
-            body = [COLOURS.sub("", line) for line in body]
-        code = fenced("\n".join(body), language)
-        return end + 1, [Block("code", code)] if code else []
+            code = COLOURS.sub("", code)
+        if any(line.strip() and not DROPPED.match(line) for line in code.split("\n")):
+            yield Block("code", fenced(code.replace(PIPE, "|"), language))
 
-    def _quote(self, lines: list[str], at: int, depth: int) -> tuple[int, list[Item]]:
-        inner: list[str] = []
-        end = at
-        while end < len(lines) and lines[end].strip():
-            line = lines[end]
-            if shape.QUOTE.match(line):
-                inner.append(shape.QUOTE.sub("", line, count=1))
-            elif inner[-1].strip() and not shape.starts_block(line):
-                inner.append(line.strip())
-            else:
+    def _table(self, tokens: Iterator[Token]) -> Iterator[Block]:
+        rows: list[list[str]] = []
+        for token in tokens:
+            if token.type == "table_close":
                 break
-            end += 1
-        inner[0] = shape.ALERT.sub("", inner[0])
-        return end, self.parse(inner, depth + 1)
+            if token.type == "tr_open":
+                rows.append([])
+            elif token.type == "inline":
+                rows[-1].append(self._text(token.content).replace("\n", " "))
+        if any(map(any, rows)):
+            yield Block("table", piped(rows))
 
-    def _admonition(self, lines: list[str], at: int, depth: int, title: str) -> tuple[int, list[Item]]:
-        body = indent_of(lines[at]) + 4
-        end = at + 1
-        while end < len(lines) and (not lines[end].strip() or lines[end].startswith(" " * body)):
-            end += 1
-        return end, self._paragraph(title) + self.parse([line[body:] for line in lines[at + 1 : end]], depth + 1)
-
-    def _table(self, lines: list[str], at: int) -> tuple[int, list[Item]]:
-        end = at + 2
-        while end < len(lines) and lines[end].strip() and "|" in lines[end] and not shape.FENCE.match(lines[end]):
-            end += 1
-        shown = (lines[at], *lines[at + 2 : end])
-        rows = [[self._text(cell).replace("\n", " ") for cell in cells_of(line)] for line in shown]
-        return end, [Block("table", piped(rows))] if any(map(any, rows)) else []
-
-    def _comment(self, lines: list[str], at: int) -> tuple[int, list[Item]]:
-        end = at
-        while end < len(lines) and "-->" not in lines[end]:
-            end += 1
-        if end == len(lines):
-            return at + 1, []  # never closed: losing one line is better than losing the page
-        rest = lines[end].split("-->", 1)[1]
-        return end + 1, self._paragraph(rest)
-
-    def _html(self, lines: list[str], at: int, tag: str, depth: int) -> tuple[int, list[Item]]:
-        if tag in WHOLE:
-            end = at
-            closing = f"</{tag}"
-            while end < len(lines) and closing not in lines[end].lower():
-                end += 1
-            if end < len(lines):
-                return end + 1, self._whole(tag, "\n".join(lines[at : end + 1]))
-        end = at + 1
-        while end < len(lines) and lines[end].strip() and not shape.FENCE.match(lines[end]):
-            end += 1
-        source = "\n".join(line.strip() for line in lines[at:end])
-        items: list[Item] = []
-        start = 0
-        for match in HTML_HEADING.finditer(source):
-            items += self._paragraph(source[start : match.start()])
-            identifier = HTML_ID.search(match[2])
-            items.append(Heading(int(match[1]), " ".join(match[3].split()), identifier[1] if identifier else ""))
-            start = match.end()
-        return end, items + self._paragraph(source[start:])
-
-    def _whole(self, tag: str, source: str) -> list[Item]:
-        if tag not in {"pre", "table"}:
-            return []
-        # Only a page that holds raw tables or <pre> pays for an HTML parser.
-        from indexer.formats.html.page import read_text
-
-        return [block for section in read_text(source).sections for block in section.blocks]
-
-    def _list(self, lines: list[str], at: int, depth: int) -> tuple[int, list[Item]]:
-        items: list[Item] = []
+    def _list(self, tokens: Iterator[Token], opening: Token) -> Iterator[Block]:
         shown: list[str] = []
-        end = at
-        for marker, body, following in shape.list_items(lines, at):
-            end = following
+        number = int(opening.attrs.get("start", 1))
+        for token in tokens:
+            if token.type != "list_item_open":
+                break
+            marker = f"{number}." if opening.type == "ordered_list_open" else "-"
+            number += 1
             first = True
-            for item in self.parse(body, depth + 1) or [Block("paragraph", "")]:
-                kind, text = ("paragraph", self._text(item.source)) if isinstance(item, Heading) else item
+            for item in self._items(tokens, "list_item_close"):
+                kind, text = Block("paragraph", item.text) if isinstance(item, Heading) else item
                 if kind in {"code", "table"}:
-                    if first:
-                        shown.append(marker)
-                    items += [Block("list", "\n".join(shown))] if any(line.strip("- ") for line in shown) else []
-                    items.append(Block("code" if kind == "code" else "table", text))
+                    shown += [marker] if first else []
+                    if any(line.strip("- ") for line in shown):
+                        yield Block("list", "\n".join(shown))
+                    yield Block(kind, text)
                     shown = []
                 else:
                     inner = text.split("\n")
@@ -239,5 +138,81 @@ class Blocks:
                     shown += [f"  {line}" for line in inner]
                 first = False
         if shown:
-            items.append(Block("list", "\n".join(shown)))
-        return end, items
+            yield Block("list", "\n".join(shown))
+
+    def _html(self, token: Token) -> Iterator[Heading | Block]:
+        source = token.content
+        if not token.tag:
+            yield from self._paragraph(source.partition("-->")[2])
+        elif token.tag in WHOLE and token.hidden:
+            if token.tag in {"pre", "table"}:
+                # Only a page that holds raw tables or <pre> pays for an HTML parser.
+                from indexer.formats.html.page import read_text
+
+                for section in read_text(source.translate(UNMARKED)).sections:
+                    yield from section.blocks
+        else:
+            source = "\n".join(line.strip() for line in source.split("\n"))
+            start = 0
+            for heading in HTML_HEADING.finditer(source):
+                yield from self._paragraph(source[start : heading.start()])
+                identifier = HTML_ID.search(heading[2])
+                yield self._heading(int(heading[1]), " ".join(heading[3].split()), identifier[1] if identifier else "")
+                start = heading.end()
+            yield from self._paragraph(source[start:])
+
+    def _text(self, source: str) -> str:
+        """Inline Markdown as its reader sees it: the words of links and images; code stays in its backticks.
+
+        A hard line break stays one, a soft one becomes a space, or nothing between Chinese or Japanese characters.
+        """
+        if not MARKED.search(source):
+            return " ".join(source.split()).translate(UNMARKED)
+        tokens: list[Token] = []
+        self._syntax.inline.parse(source, self._syntax, self._env, tokens)
+        text = SOFT_WIDE.sub("", _shown(tokens))
+        text = re.sub(rf"\s+{END}", f"{END} ", re.sub(rf"{BEGIN}\s+", f" {BEGIN}", text))
+        lines = [" ".join(line.split()) for line in text.split(BREAK)]
+        text = "\n".join(line for line in lines if line.translate(UNMARKED).strip())
+        targets = [str(token.attrs["href"]) for token in tokens if token.type == "link_open" and not token.markup]
+        for link, target in zip(LINKED.finditer(text), targets, strict=True):
+            around = text[max(0, link.start() - 99) : link.start()], link[1], text[link.end() : link.end() + 99]
+            before, words, after = (part.translate(UNMARKED) for part in around)
+            if words.strip():
+                before, after = before.rpartition("\n")[2], after.partition("\n")[0]
+                self.links.append(PageLink(before[-BEFORE_CHARS:], words, after[:AFTER_CHARS], target))
+        return text.translate(UNMARKED)
+
+
+def _shown(tokens: Sequence[Token]) -> str:
+    shown = ""
+    for token in tokens:
+        if token.type == "code_inline":
+            shown += f"{token.markup}{' '.join(token.content.split())}{token.markup}"
+        elif token.type == "image":
+            shown += _shown(token.children or ()).replace(BEGIN, "").replace(END, "")
+        elif token.type == "html_inline":
+            shown += _shown_tag(token.content)
+        elif token.type == "link_open":
+            shown += "" if token.markup else BEGIN
+        elif token.type == "link_close":
+            shown += "" if token.markup else END
+        else:
+            text = WIDE_STRONG.sub("", token.content) if token.type == "text" else token.content
+            shown += {"softbreak": "\n", "hardbreak": BREAK}.get(token.type, text)
+    return shown
+
+
+def _shown_tag(source: str) -> str:
+    tag = TAG.match(source)
+    if not tag:
+        return ""  # a comment
+    name = tag[1].lower()
+    if name in {"br", "hr"}:
+        return BREAK
+    if name == "img":
+        alt = ALT.search(source)
+        return TEMPLATE.sub("", html.unescape(alt[1] or alt[2] or "")) if alt else ""
+    if name in block_names:
+        return " "  # words around it never touch
+    return "" if INLINE_TAG.fullmatch(name) else source

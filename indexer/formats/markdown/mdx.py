@@ -6,17 +6,18 @@ from indexer.documents import Draft
 from indexer.formats import front_matter
 from indexer.formats.decoding import decoded
 from indexer.formats.markdown import page
-from indexer.formats.markdown.lines import FENCE
 
-MODULE = re.compile(
-    r"^(?:import\s+(?:[{*\"']|type\s+[\w{]|[\w$]+\s*,\s*(?:[{*]|$)|[\w$]+\s+from\s+[\"'])"
-    r"|export\s+(?:const|let|var|default|function|async|class|type|interface|[{*]))"
+NEXT = re.compile(
+    r"\\[\s\S]|^[ >]*(?P<fence>`{3,}(?=[^`\n]*$)|~{3,}).*(?:\n(?![ >]*(?P=fence)).*)*(?:\n.*)?"
+    r"|(?P<ticks>`+)(?!`)[\s\S]+?(?<!`)(?P=ticks)(?!`)|\{\s*#[\w.:-]+\s*\}"
+    r"|(?P<module>^import\s+(?:[{*\"']|type\s+[\w{]|[\w$]+\s*,\s*(?:[{*]|$)|[\w$]+\s+from\s+[\"'])"
+    r"|^export\s+(?:const|let|var|default|function|async|class|type|interface|[{*]))"
+    r"|\{|</?(?:[A-Z][\w.]*|[a-z][a-z0-9-]*)(?=[\s/>{])|</?>",
+    re.M,
 )
+"""What is no plain text: escapes, code and anchors, which stay; modules, expressions and tags."""
 UNFINISHED = re.compile(r"(?:[=,(\[{+:?|&]|=>|\bfrom|\bdefault)\s*$")
 QUOTED = re.compile(r"\"(?:[^\"\\\n]|\\.)*\"|'(?:[^'\\\n]|\\.)*'|`(?:[^`\\]|\\.)*`|//.*", re.S)
-HEADING_ANCHOR = re.compile(r"\{\s*#[\w.:-]+\s*\}")
-CODE_SPAN = re.compile(r"(`+)(?!`)(?:.+?)(?<!`)\1(?!`)", re.S)
-COMPONENT = re.compile(r"</?(?:[A-Z][\w.]*|[a-z][a-z0-9-]*)(?=[\s/>{])|</?>")
 SHOWN = re.compile(r"\b(?:title|label|heading|summary)\s*=\s*(?:\"([^\"]*)\"|'([^']*)'|\{\s*[\"']([^\"']*)[\"']\s*\})")
 SCAN_LIMIT_CHARS = 4_000
 """No tag or expression is longer; looking further for the end of each would take minutes on a hostile file."""
@@ -30,73 +31,39 @@ def read(data: bytes) -> Draft:
 
 
 def _markdown(text: str) -> str:
-    """The Markdown that is left of MDX; fenced code is untouched."""
+    """The Markdown that is left of MDX; code is untouched."""
     out: list[str] = []
-    prose: list[str] = []
-    lines = text.split("\n")
     at = 0
-    while at < len(lines):
-        match = FENCE.match(lines[at])
-        if match:
-            end = at + 1
-            while end < len(lines):
-                bare = lines[end].strip()
-                if bare.startswith(match[2]) and not bare.strip(match[2][0]):
-                    break
-                end += 1
-            out += [_prose("\n".join(prose)), *lines[at : end + 1]]
-            prose = []
-            at = end + 1
-        elif MODULE.match(lines[at]):
-            at = _module_end(lines, at)
-            prose.append("")
+    while found := NEXT.search(text, at):
+        out.append(text[at : found.start()])
+        at = found.end()
+        if found["module"]:
+            at = _module_end(text, found.start())
+        elif found[0] == "{":
+            at = _closing(text, found.start())
+            string = STRING.match(text[found.start() : at])
+            out.append((string[1] or string[2] or "") if string else "")
+        elif found[0].startswith("<"):
+            at = _tag_end(text, found.start())
+            out.append(_left_of_tag(text[found.start() : at]))
         else:
-            prose.append(lines[at])
-            at += 1
-    return "\n".join([*out, _prose("\n".join(prose))])
+            out.append(found[0])
+    return "".join([*out, text[at:]])
 
 
-def _module_end(lines: list[str], at: int) -> int:
-    """The line after an import or export: where its brackets are closed, or the next blank line if they never are."""
-    source = ""
-    for end in range(at, min(len(lines), at + 500)):
-        source += lines[end] + "\n"
-        bare = QUOTED.sub('""', source)
+def _module_end(text: str, start: int) -> int:
+    """The end of an import or export: where its brackets are closed, or the next blank line if they never are."""
+    end = start
+    for _ in range(500):
+        end = text.find("\n", end + 1)
+        if end < 0:
+            break
+        bare = QUOTED.sub('""', text[start:end])
         opened = sum(bare.count(bracket) for bracket in "([{") - sum(bare.count(bracket) for bracket in ")]}")
         if opened <= 0 and not UNFINISHED.search(bare) and bare.count("`") % 2 == 0:
-            return end + 1
-    end = at + 1
-    while end < len(lines) and lines[end].strip():
-        end += 1
-    return end
-
-
-def _prose(text: str) -> str:
-    """Text outside code blocks, without expressions and tags."""
-    out: list[str] = []
-    at = 0
-    while at < len(text):
-        character = text[at]
-        if character == "\\" and at + 1 < len(text):
-            out.append(text[at : at + 2])
-            at += 2
-        elif character == "`" and (span := CODE_SPAN.match(text, at)):
-            out.append(span[0])
-            at = span.end()
-        elif character == "{":
-            anchor = HEADING_ANCHOR.match(text, at)
-            end = anchor.end() if anchor else _closing(text, at)
-            string = STRING.match(text[at:end])
-            out.append(anchor[0] if anchor else (string[1] or string[2] or "") if string else "")
-            at = end
-        elif character == "<" and COMPONENT.match(text, at):
-            end = _tag_end(text, at)
-            out.append(_left_of_tag(text[at:end]))
-            at = end
-        else:
-            out.append(character)
-            at += 1
-    return "".join(out)
+            return end
+    blank = text.find("\n\n", start)
+    return len(text) if blank < 0 else blank
 
 
 def _left_of_tag(tag: str) -> str:
