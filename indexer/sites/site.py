@@ -82,7 +82,7 @@ class Site:
         self._exclusions = exclusions
         self._progress = progress
         self._sleep = sleep
-        self._robots = Robots()
+        self._robots = Robots(agent=USER_AGENT)
         self._fetched_before = False
         self._follows = False
         self._waiting: deque[str] = deque()
@@ -168,9 +168,9 @@ class Site:
             page = self._fetcher.fetch(address, may_visit=self._leaves)
         except PageUnavailable as error:
             if 400 <= error.status < 500 and error.status != 429:
-                return Robots()
+                return Robots(agent=USER_AGENT)
             raise SourceUnreadable(f"{address}: {error}; without it nothing may be fetched") from None
-        return Robots.parse(page.body.decode("utf-8", "replace"), agent=USER_AGENT)
+        return Robots(page.body.decode("utf-8", "replace"), agent=USER_AGENT)
 
     def _fetch(self, url: str) -> Page:
         delay_s = max(self._limits.delay_s, min(self._robots.delay_s, LONGEST_WAIT_S))

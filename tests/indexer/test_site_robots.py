@@ -13,7 +13,7 @@ AGENT = "rag-server-indexer"
 
 
 def allows(rules: str, path: str) -> bool:
-    return Robots.parse(rules, agent=AGENT).allows(f"https://x.example{path}")
+    return Robots(rules, agent=AGENT).allows(f"https://x.example{path}")
 
 
 @pytest.mark.parametrize(
@@ -47,8 +47,8 @@ def test_the_longest_rule_of_the_right_group_decides(rules: str, path: str, expe
 
 
 def test_a_delay_is_read_and_nonsense_is_not() -> None:
-    assert Robots.parse("User-agent: *\nCrawl-delay: 2.5", agent=AGENT).delay_s == 2.5
-    assert Robots.parse("User-agent: *\nCrawl-delay: soon", agent=AGENT).delay_s == 0
+    assert Robots("User-agent: *\nCrawl-delay: 2.5", agent=AGENT).delay_s == 2.5
+    assert Robots("User-agent: *\nCrawl-delay: soon", agent=AGENT).delay_s == 0
 
 
 def test_a_rule_of_many_stars_takes_no_time() -> None:
