@@ -4,11 +4,14 @@ A quote must read as its page does, so nothing is glued: prose is cut between se
 between rows under their header, code between lines with its fence closed. Knows nothing of answers, links or models.
 """
 
+import itertools
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
+
+from markdown_it import MarkdownIt
 
 from rag.text.terms import GRAM_MARK, likely_language, query_terms, terms
 from rag.types import Passage
@@ -21,8 +24,8 @@ LEAST_ROOM_CHARS = 160
 """Less than that is not worth beginning another block for."""
 LEFT_OUT = "…"
 
-_HEADING = re.compile(r" {0,3}#{1,6}(?:\s+(.*?))?(?:\s+#+)?\s*$")
-_FENCE = re.compile(r"\s*(`{3,}|~{3,})")
+_MARKDOWN = MarkdownIt("zero").enable(["fence", "heading", "list", "table"]).disable("inline")
+
 _ITEM = re.compile(r"(\s*)(?:[-*+]|(\d{1,9})[.)])\s+")
 _SEPARATOR = re.compile(r"\s*\|?\s*:?-+:?\s*(?:\|\s*:?-+:?\s*)*\|?\s*$")
 _SENTENCE_END = re.compile(r"[.!?…][\"”’')*_`]*\s+(?=[^a-zß-ÿ\s])|[。！？]+(?=.)", re.DOTALL)
@@ -92,7 +95,8 @@ def excerpt(passage: Passage, question: str) -> list[str]:
 
 def is_table(block: str) -> bool:
     """Whether a block of an excerpt is a table, or the part of one."""
-    return _begins_table(block.split("\n"), 0)
+    first, _, others = block.partition("\n")
+    return "|" in first and bool(_SEPARATOR.match(others.partition("\n")[0]))
 
 
 def is_list(block: str) -> bool:
@@ -200,7 +204,7 @@ def _shortened(piece: str, kind: Kind) -> str:
 
 def _sections(text: str) -> Iterator[_Section]:
     heading, blocks = "", []
-    for block in _blocks(text.split("\n")):
+    for block in _blocks(text):
         if isinstance(block, _Block):
             blocks.append(block)
             continue
@@ -211,80 +215,35 @@ def _sections(text: str) -> Iterator[_Section]:
         yield _Section(heading, tuple(blocks))
 
 
-def _blocks(lines: Sequence[str]) -> Iterator[_Block | str]:
+def _blocks(text: str) -> Iterator[_Block | str]:
     """The blocks in order; a heading is its words."""
-    at = 0
-    while at < len(lines):
-        line, begins = lines[at], at
-        if not line.strip():
-            at += 1
-        elif fence := _FENCE.match(line):
-            at = _after_fence(lines, at)
-            closed = at - begins > 1 and lines[at - 1].strip().startswith(fence[1])
-            inside = tuple(lines[begins + 1 : at - closed])
-            if any(map(str.strip, inside)):
-                yield _Block("code", inside, head=line, tail=lines[at - 1] if closed else fence[1])
-        elif heading := _HEADING.match(line):
-            at += 1
-            yield heading[1] or ""
-        elif item := _ITEM.match(line):
-            at = _after_list(lines, at)
-            kept = "\n".join(lines[begins:at]).rstrip().split("\n")
-            yield _Block("steps" if item[2] else "list", tuple(_items(kept, indent=len(item[1]))))
-        elif _begins_table(lines, at):
-            at = next((row for row in range(at + 2, len(lines)) if "|" not in lines[row]), len(lines))
-            if rows := tuple(lines[begins + 2 : at]):
-                yield _Block("table", rows, head="\n".join(lines[begins : begins + 2]))
+    lines = text.split("\n")
+    tokens = _MARKDOWN.parse(text)
+    for at, token in enumerate(tokens):
+        if token.level or token.map is None:
+            continue
+        begins, ends = token.map
+        kept = "\n".join(lines[begins:ends]).rstrip().split("\n")
+        if token.type == "heading_open":
+            yield tokens[at + 1].content
+        elif token.type == "fence":
+            closed = len(kept) > 1 and kept[-1].strip().startswith(token.markup)
+            if token.content.strip():
+                inside = tuple(lines[begins + 1 : ends - closed])
+                yield _Block("code", inside, head=kept[0], tail=kept[-1] if closed else token.markup)
+        elif token.type == "table_open":
+            if len(kept) > 2:
+                yield _Block("table", tuple(kept[2:]), head="\n".join(kept[:2]))
+        elif token.type in ("bullet_list_open", "ordered_list_open"):
+            starts = [
+                one.map[0] - begins
+                for one in tokens[at:]
+                if one.map and one.map[0] < ends and (one.type, one.level) == ("list_item_open", 1)
+            ]
+            items = ["\n".join(kept[first:after]).rstrip() for first, after in itertools.pairwise([*starts, len(kept)])]
+            yield _Block("steps" if token.type.startswith("ordered") else "list", tuple(items))
         else:
-            at = next((other for other in range(at + 1, len(lines)) if _ends_paragraph(lines, other)), len(lines))
-            yield _Block("paragraph", tuple(sentences("\n".join(lines[begins:at]).strip())))
-
-
-def _after_fence(lines: Sequence[str], at: int) -> int:
-    fence = _FENCE.match(lines[at])
-    mark = fence[1] if fence else ""
-    return next(
-        (end + 1 for end in range(at + 1, len(lines)) if (line := lines[end].strip()).startswith(mark)
-         and not line.strip(mark[0])), len(lines),
-    )  # fmt: skip
-
-
-def _after_list(lines: Sequence[str], at: int) -> int:
-    """An indented line belongs to the list, and so does one that follows without an empty line between."""
-    while at < len(lines):
-        line = lines[at]
-        if not line.strip():
-            rest = next((other for other in lines[at:] if other.strip()), "")
-            if not (rest.startswith((" ", "\t")) or _ITEM.match(rest)):
-                return at
-        elif _HEADING.match(line) or (_FENCE.match(line) and not line.startswith((" ", "\t"))):
-            return at
-        at = _after_fence(lines, at) if _FENCE.match(line) else at + 1
-    return at
-
-
-def _items(lines: Sequence[str], *, indent: int) -> Iterator[str]:
-    at = begins = 0
-    while at < len(lines):
-        item = _ITEM.match(lines[at])
-        if at > begins and item and len(item[1]) <= indent + 1:
-            yield "\n".join(lines[begins:at]).rstrip()
-            begins = at
-        at = _after_fence(lines, at) if _FENCE.match(lines[at]) else at + 1
-    yield "\n".join(lines[begins:])
-
-
-def _begins_table(lines: Sequence[str], at: int) -> bool:
-    return "|" in lines[at] and at + 1 < len(lines) and "|" in lines[at + 1] and bool(_SEPARATOR.match(lines[at + 1]))
-
-
-def _ends_paragraph(lines: Sequence[str], at: int) -> bool:
-    line = lines[at]
-    item = _ITEM.match(line)
-    return (
-        not line.strip() or bool(_FENCE.match(line) or _HEADING.match(line)) or _begins_table(lines, at)
-        or bool(item and item[2] in (None, "1"))
-    )  # fmt: skip
+            yield _Block("paragraph", tuple(sentences("\n".join(kept).strip())))
 
 
 def sentences(text: str) -> list[str]:
