@@ -34,7 +34,7 @@ from rag.telemetry.logs import logging_config  # noqa: E402
 
 LIBRARIES = (
     "anyio._backends._asyncio", "anyio.streams.tls", "encodings.idna", "faiss", "fastapi.openapi.utils",
-    "httpx_aiohttp", "numpy", "slowapi", "starlette.middleware.cors", "uvicorn",
+    "httpx_aiohttp", "markdown_it", "numpy", "slowapi", "starlette.middleware.cors", "uvicorn",
 )  # fmt: skip
 """Loaded before any request; the first three would load in the midst of one, and where files are short not at all."""
 BLAS_THREADS = "OPENBLAS_NUM_THREADS"
