@@ -20,12 +20,13 @@ import pytest
 
 from rag.deadline import STREAM_LENGTH_S
 from rag.errors import StateUnavailable
-from rag.stores.protocols import DELETION_KNOWN_S, Conversations
+from rag.stores.protocols import DELETION_KNOWN_S
 from rag.stores.sqlite import conversations as sqlite_conversations
 from rag.stores.sqlite.conversations import SqliteConversations
 from rag.stores.sqlite.file import Clocks
 from rag.types import Message
 from tests.support.waiting import REPOSITORY
+from tests.unit.stores.stories import all_pairs, turn
 
 DAY_S = 86_400.0
 
@@ -45,10 +46,6 @@ class Hands:
         self.monotonic += seconds
 
 
-def turn(text: str) -> list[Message]:
-    return [Message("user", f"question {text}"), Message("assistant", f"answer {text}")]
-
-
 def contents(messages: list[Message]) -> list[str]:
     return [message.content for message in messages]
 
@@ -60,49 +57,6 @@ def opened(path: Path, clocks: Clocks | None = None, **options: Any) -> SqliteCo
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "conversations.sqlite3"
-
-
-def test_what_was_said_comes_back_in_order_and_exactly_as_it_was(path: Path) -> None:
-    odd = [Message("user", "a lone surrogate \ud800, a NUL \0, 你好, \r\n"), Message("assistant", "")]
-
-    async def story() -> None:
-        conversations: Conversations = opened(path)
-        assert await conversations.history("unknown") == []
-        await conversations.append("one", turn("1"))
-        await conversations.append("one", odd)
-        await conversations.append("other", turn("x"))
-        assert await conversations.history("one") == [*turn("1"), *odd]
-        assert await conversations.history("other") == turn("x")
-        await conversations.close()
-
-    asyncio.run(story())
-
-
-def test_only_the_newest_messages_of_a_conversation_stay(path: Path) -> None:
-    async def story() -> None:
-        conversations = opened(path, max_messages=4)
-        for number in range(5):
-            await conversations.append("one", turn(str(number)))
-        await conversations.append("long", [message for number in range(9) for message in turn(str(number))])
-        assert await conversations.history("one") == [*turn("3"), *turn("4")]
-        assert await conversations.history("long") == [*turn("7"), *turn("8")]
-
-    asyncio.run(story())
-
-
-def test_the_idlest_conversations_go_first_when_there_are_too_many(path: Path) -> None:
-    hands = Hands()
-
-    async def story() -> None:
-        conversations = opened(path, hands.clocks(), max_sessions=2)
-        for name in ("first", "second", "first", "third"):
-            hands.pass_time(1)
-            await conversations.append(name, turn(name))
-        assert await conversations.history("second") == []
-        assert await conversations.history("first") == [*turn("first"), *turn("first")]
-        assert await conversations.history("third") == turn("third")
-
-    asyncio.run(story())
 
 
 def test_the_idlest_conversations_go_first_when_they_are_too_large(path: Path) -> None:
@@ -196,33 +150,6 @@ def test_a_reboot_ends_no_conversation_early(path: Path) -> None:
         assert await after.history("one") == turn("1")
         hands.pass_time(11)
         assert await after.history("one") == []
-
-    asyncio.run(story())
-
-
-def test_restoring_is_for_the_unknown_and_what_the_server_remembers_wins(path: Path) -> None:
-    async def story() -> None:
-        conversations = opened(path, max_messages=4)
-        claimed = [*turn("1"), *turn("2"), *turn("3")]
-        assert await conversations.restore("one", []) == []
-        assert (await conversations.stats())["sessions"] == 0
-        assert await conversations.restore("one", claimed) == [*turn("2"), *turn("3")]
-        assert await conversations.restore("one", turn("a lie")) == [*turn("2"), *turn("3")]
-        assert await conversations.history("one") == [*turn("2"), *turn("3")]
-
-    asyncio.run(story())
-
-
-def test_deleting_forgets_and_does_not_mind_the_unknown(path: Path) -> None:
-    async def story() -> None:
-        conversations = opened(path)
-        await conversations.append("one", turn("1"))
-        await conversations.append("two", turn("2"))
-        await conversations.delete("one")
-        await conversations.delete("one")
-        assert await conversations.history("one") == []
-        assert await conversations.history("two") == turn("2")
-        assert (await conversations.stats())["messages"] == 2
 
     asyncio.run(story())
 
@@ -523,12 +450,6 @@ def test_a_full_disk_is_unavailable_and_space_that_returns_heals_it(path: Path) 
     assert told["turns_while_full"] == told["turns_before"]
     assert told["check_while_full"] == "StateUnavailable"
     assert told["turns_after"] == told["turns_before"] + 1
-
-
-def all_pairs(said: list[str]) -> bool:
-    """Whether each question is followed by its own answer, and by nothing twice."""
-    questions, answers = said[::2], said[1::2]
-    return [text.replace("question", "answer") for text in questions] == answers and len(set(said)) == len(said)
 
 
 @contextmanager

@@ -2,24 +2,19 @@
 
 import asyncio
 import hashlib
-import json
-import os
 import random
 import subprocess
-import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import psycopg
 import pytest
 
-from rag.access.limits import LimitExceeded, RateLimits
 from rag.errors import ConfigError, StateUnavailable
 from rag.ops import preflight
 from rag.settings import Settings
 from rag.stores.postgres import link
-from rag.stores.postgres.conversations import PostgresConversations
 from rag.stores.postgres.feedback import PostgresFeedback
 from rag.stores.postgres.limits import PostgresStorage, postgres_storage_uri
 from rag.stores.postgres.link import ANSWER_TIMEOUT_S, Database
@@ -27,17 +22,11 @@ from rag.stores.protocols import DELETION_KNOWN_S, Conversations, Feedback
 from rag.stores.sqlite.file import Clocks
 from rag.types import Message
 from tests.support.postgres_server import PgBouncer, PostgresServer
-from tests.support.waiting import REPOSITORY
+from tests.unit.stores.stories import all_pairs, limited, passes, seconds_to_fail, told, turn, until
 
 DAY_S = 86_400.0
 RECOVERY_S = 5.0
 """How long a database that is back may go unused, at most."""
-
-
-@pytest.fixture(scope="module")
-def bouncer(postgres_server: PostgresServer) -> Iterator[PgBouncer]:
-    with PgBouncer(postgres_server) as running:
-        yield running
 
 
 @pytest.fixture(params=["direct", "pgbouncer"])
@@ -50,23 +39,6 @@ def own_server() -> Iterator[PostgresServer]:
     """For a test that takes it away."""
     with PostgresServer() as running:
         yield running
-
-
-def turn(text: str) -> list[Message]:
-    return [Message("user", f"question {text}"), Message("assistant", f"answer {text}")]
-
-
-def told(story: Callable[[Conversations], Awaitable[None]], url: str, *, pool_size: int = 5, **options: Any) -> None:
-    """Runs a story on a store that is closed afterwards."""
-
-    async def run() -> None:
-        database = Database(url=url, pool_size=pool_size)
-        try:
-            await story(PostgresConversations(database=database, **options))
-        finally:
-            await database.close()
-
-    asyncio.run(run())
 
 
 def looked_up(url: str, statement: str) -> list[Any]:
@@ -83,67 +55,7 @@ def pass_time(url: str, seconds: float) -> None:
         looked_up(url, f"UPDATE rag.{table} SET {changed}")
 
 
-async def until(condition: Callable[[], Awaitable[Any]], timeout_s: float = 10.0) -> float:
-    """The seconds until the condition held; a store that does not answer counts as not yet."""
-    began = time.monotonic()
-    while True:
-        try:
-            if await condition():
-                return time.monotonic() - began
-        except StateUnavailable:
-            pass
-        assert time.monotonic() - began < timeout_s, "not in time"
-        await asyncio.sleep(0.01)
-
-
-async def seconds_to_fail(call: Awaitable[Any]) -> float:
-    began = time.monotonic()
-    with pytest.raises(StateUnavailable):
-        await call
-    return time.monotonic() - began
-
-
 # --- Conversations ---------------------------------------------------------------------------------------------------
-
-
-def test_what_was_said_comes_back_in_order_and_exactly_as_it_was(url: str) -> None:
-    odd = [Message("user", "lone \ud800, a pair \ud83d\ude00 of them, a NUL \0, 你好, \r\n"), Message("assistant", "")]
-
-    async def story(conversations: Conversations) -> None:
-        assert await conversations.history("unknown") == []
-        await conversations.append("one", turn("1"))
-        await conversations.append("one", odd)
-        await conversations.append("other", turn("x"))
-        assert await conversations.history("one") == [*turn("1"), *odd]
-        assert await conversations.history("other") == turn("x")
-
-    told(story, url)
-
-
-def test_only_the_newest_messages_of_a_conversation_stay(database_url: str) -> None:
-    async def story(conversations: Conversations) -> None:
-        for number in range(5):
-            await conversations.append("one", turn(str(number)))
-        await conversations.append("long", [message for number in range(9) for message in turn(str(number))])
-        assert await conversations.history("one") == [*turn("3"), *turn("4")]
-        assert await conversations.history("long") == [*turn("7"), *turn("8")]
-        assert (await conversations.stats())["messages"] == 8
-
-    told(story, database_url, max_messages=4)
-
-
-def test_the_idlest_conversations_go_first_when_there_are_too_many(url: str) -> None:
-    async def story(conversations: Conversations) -> None:
-        for name in ("first", "second", "first", "third"):
-            await conversations.append(name, turn(name))
-        assert await conversations.history("second") == []
-        assert await conversations.history("first") == [*turn("first"), *turn("first")]
-        assert await conversations.history("third") == turn("third")
-        await asyncio.gather(*(conversations.append(f"many {number}", turn("x")) for number in range(40)))
-        await conversations.append("last", turn("x"))
-        assert (await conversations.stats())["sessions"] == 2
-
-    told(story, url, max_sessions=2)
 
 
 def test_pruning_removes_the_idlest_of_what_is_too_large_and_a_claim_stays_one(url: str) -> None:
@@ -176,21 +88,6 @@ def test_a_conversation_expires_after_its_last_answer_even_where_nothing_prunes(
         assert await conversations.history("one") == turn("anew")
 
     told(story, database_url)
-
-
-def test_restoring_is_for_the_unknown_and_what_the_server_remembers_wins(url: str) -> None:
-    async def story(conversations: Conversations) -> None:
-        claimed = [*turn("1"), *turn("2"), *turn("3")]
-        assert await conversations.restore("one", []) == []
-        assert (await conversations.stats())["sessions"] == 0
-        assert await conversations.restore("one", claimed) == [*turn("2"), *turn("3")]
-        assert await conversations.restore("one", turn("a lie")) == [*turn("2"), *turn("3")]
-        assert await conversations.restore("one", []) == [*turn("2"), *turn("3")]
-        found = await asyncio.gather(*(conversations.restore("two", turn(str(n))) for n in range(8)))
-        assert found == [await conversations.history("two")] * 8
-        assert len(found[0]) == 2
-
-    told(story, url, max_messages=4)
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -256,24 +153,6 @@ def test_one_server_prunes_per_interval(database_url: str) -> None:
     told(story, database_url)
 
 
-@pytest.mark.parametrize("max_messages", [20, 1_000])
-def test_four_processes_that_append_to_one_conversation_lose_and_mix_up_nothing(
-    database_url: str, bouncer: PgBouncer, max_messages: int
-) -> None:
-    url = database_url if max_messages == 20 else bouncer.url(database_url)
-    assert run_workers("append_many", url, max_messages, 60) == [["done"]] * 4
-
-    async def story(conversations: Conversations) -> None:
-        said = [message.content for message in await conversations.history("shared")]
-        assert len(said) == min(max_messages, 480)
-        assert all_pairs(said)
-        for worker in range(4):
-            own = [int(text.split()[-1]) for text in said if text.startswith(f"answer {worker} ")]
-            assert own == list(range(60 - len(own), 60))
-
-    told(story, url, max_messages=max_messages)
-
-
 def test_callers_that_are_cancelled_leave_whole_turns_and_take_no_foreign_answer_with_them(database_url: str) -> None:
     async def story(conversations: Conversations) -> None:
         for number in range(20):
@@ -307,19 +186,6 @@ def test_four_hundred_visitors_at_once_are_all_remembered_by_two_connections(dat
         assert await conversations.count() == 400
 
     told(story, database_url, pool_size=2)
-
-
-def test_a_closed_store_says_so(database_url: str) -> None:
-    async def story() -> None:
-        database = Database(url=database_url, pool_size=2)
-        conversations = PostgresConversations(database=database)
-        await conversations.append("one", turn("1"))
-        await database.close()
-        await database.close()
-        with pytest.raises(StateUnavailable, match="closed"):
-            await conversations.append("one", turn("2"))
-
-    asyncio.run(story())
 
 
 def test_a_thumb_that_is_given_again_replaces_the_one_before_and_goes_with_its_conversation(url: str) -> None:
@@ -473,44 +339,6 @@ def test_a_wrong_password_is_unavailable_and_is_not_told(database_url: str) -> N
 # --- Limits ----------------------------------------------------------------------------------------------------------
 
 
-def limited(url: str, wall_s: Callable[[], float] = time.time, **limits: str) -> RateLimits:
-    clocks = Clocks(wall_s=wall_s, monotonic_s=time.monotonic, boot_id="any")
-    uri = postgres_storage_uri(url)
-    return RateLimits(limits=limits or {"chat": "20/minute"}, storage_uri=uri, enabled=True, clocks=clocks)
-
-
-async def passes(limits: RateLimits, bucket: str = "192.0.2.1") -> bool:
-    try:
-        await limits.check("chat", bucket)
-    except LimitExceeded:
-        return False
-    return True
-
-
-def test_two_hundred_hits_at_once_over_four_processes_pass_exactly_twenty(url: str) -> None:
-    answers = [answer for answers in run_workers("hit_fifty_times", url) for answer in answers]
-    assert len(answers) == 200
-    assert sum(answers) == 20
-
-
-def test_servers_whose_clocks_disagree_by_days_count_alike_and_a_jump_gains_nothing(database_url: str) -> None:
-    async def story() -> None:
-        walls = [1_800_000_000.0, 1_800_000_000.0 + 3 * DAY_S, 1_600_000_000.0]
-        servers = [limited(database_url, lambda n=n: walls[n]) for n in range(3)]
-        passed = [await passes(servers[n % 3]) for n in range(30)]
-        assert passed == [True] * 20 + [False] * 10
-        for jump_s in (DAY_S, -2 * DAY_S):
-            walls[0] += jump_s
-            with pytest.raises(LimitExceeded) as refusal:
-                await servers[0].check("chat", "192.0.2.1")
-            assert 50 <= refusal.value.retry_after_s <= 60
-            assert walls[0] + 45 < float(refusal.value.headers["X-RateLimit-Reset"]) <= walls[0] + 61
-        for server in servers:
-            await server.close()
-
-    asyncio.run(story())
-
-
 def test_a_fixed_window_begins_with_its_first_hit(database_url: str) -> None:
     storage = PostgresStorage(postgres_storage_uri(database_url), clocks=Clocks.system())
     try:
@@ -632,59 +460,3 @@ def test_the_check_before_the_start_knows_the_database_and_stops_only_where_some
     monkeypatch.setattr("rag.ops.store_checks.find_spec", lambda name: None)
     [missing] = findings(database_url)
     assert (missing.state, "requirements-postgres.lock" in missing.remedy) == ("fault", True)
-
-
-# --- Processes -------------------------------------------------------------------------------------------------------
-
-
-def all_pairs(said: list[str]) -> bool:
-    """Whether each question is followed by its own answer, and by nothing twice."""
-    questions, answers = said[::2], said[1::2]
-    return [text.replace("question", "answer") for text in questions] == answers and len(set(said)) == len(said)
-
-
-def run_workers(role: str, *arguments: object, count: int = 4) -> list[list[Any]]:
-    """What each of the processes printed that run a role of this file; all begin at once."""
-    workers = [
-        subprocess.Popen(
-            [sys.executable, __file__, role, str(number), *map(str, arguments)],
-            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )
-        for number in range(count)
-    ]  # fmt: skip
-    try:
-        for worker in workers:
-            assert worker.stdout is not None
-            assert worker.stdout.readline() == "ready\n"
-        for worker in workers:
-            assert worker.stdin is not None
-            worker.stdin.write("go\n")
-            worker.stdin.flush()
-        return [json.loads(worker.communicate(timeout=60)[0]) for worker in workers]
-    finally:
-        for worker in workers:
-            worker.kill()
-
-
-async def append_many(worker: str, url: str, max_messages: str, count: str) -> list[str]:
-    database = Database(url=url, pool_size=2)
-    conversations = PostgresConversations(database=database, max_messages=int(max_messages))
-    for number in range(int(count)):
-        await conversations.append("shared", turn(f"{worker} {number}"))
-    await database.close()
-    return ["done"]
-
-
-async def hit_fifty_times(worker: str, url: str) -> list[bool]:
-    limits = limited(url)
-    answers = await asyncio.gather(*(passes(limits) for _ in range(50)))
-    await limits.close()
-    return answers
-
-
-if __name__ == "__main__":
-    roles = {each.__name__: each for each in (append_many, hit_fifty_times)}
-    print("ready", flush=True)
-    sys.stdin.readline()
-    print(json.dumps(asyncio.run(roles[sys.argv[1]](*sys.argv[2:]))), flush=True)  # type: ignore[operator]

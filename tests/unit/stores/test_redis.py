@@ -2,29 +2,22 @@
 
 import asyncio
 import hashlib
-import json
-import os
 import socket
-import subprocess
-import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rag.access.limits import LimitExceeded, RateLimits
 from rag.errors import ConfigError, StateUnavailable
 from rag.ops import preflight
 from rag.settings import Settings
 from rag.stores.protocols import DELETION_KNOWN_S, Conversations
 from rag.stores.redis.conversations import RedisConversations
-from rag.stores.redis.limits import redis_storage_uri
-from rag.stores.sqlite.file import Clocks
 from rag.types import Message
 from tests.support.redis_server import RedisServer
-from tests.support.waiting import REPOSITORY
+from tests.unit.stores.stories import all_pairs, limited, passes, seconds_to_fail, told, turn, until
 
 DAY_S = 86_400.0
 RECOVERY_S = 5.0
@@ -37,58 +30,7 @@ def redis(tmp_path: Path) -> Iterator[RedisServer]:
         yield running
 
 
-def turn(text: str) -> list[Message]:
-    return [Message("user", f"question {text}"), Message("assistant", f"answer {text}")]
-
-
-def told(story: Callable[[RedisConversations], Awaitable[None]], url: str, **options: Any) -> None:
-    """Runs a story on a store that is closed afterwards."""
-
-    async def run() -> None:
-        conversations = RedisConversations(url=url, **options)
-        try:
-            await story(conversations)
-        finally:
-            await conversations.close()
-
-    asyncio.run(run())
-
-
-async def until(condition: Callable[[], Awaitable[Any]], timeout_s: float = 10.0) -> float:
-    """The seconds until the condition held; a store that does not answer counts as not yet."""
-    began = time.monotonic()
-    while True:
-        try:
-            if await condition():
-                return time.monotonic() - began
-        except StateUnavailable:
-            pass
-        assert time.monotonic() - began < timeout_s, "not in time"
-        await asyncio.sleep(0.01)
-
-
-async def seconds_to_fail(call: Awaitable[Any]) -> float:
-    began = time.monotonic()
-    with pytest.raises(StateUnavailable):
-        await call
-    return time.monotonic() - began
-
-
 # --- Conversations ---------------------------------------------------------------------------------------------------
-
-
-def test_what_was_said_comes_back_in_order_and_exactly_as_it_was(redis: RedisServer) -> None:
-    odd = [Message("user", "lone \ud800, a pair \ud83d\ude00 of them, a NUL \0, 你好, \r\n"), Message("assistant", "")]
-
-    async def story(conversations: Conversations) -> None:
-        assert await conversations.history("unknown") == []
-        await conversations.append("one", turn("1"))
-        await conversations.append("one", odd)
-        await conversations.append("other", turn("x"))
-        assert await conversations.history("one") == [*turn("1"), *odd]
-        assert await conversations.history("other") == turn("x")
-
-    told(story, redis.url)
 
 
 def test_a_unix_socket_is_an_address_too(redis: RedisServer) -> None:
@@ -99,31 +41,6 @@ def test_a_unix_socket_is_an_address_too(redis: RedisServer) -> None:
         assert redis.client.execute_command("SELECT", 3)
 
     told(story, f"{redis.socket_url}?db=3")
-
-
-def test_only_the_newest_messages_of_a_conversation_stay(redis: RedisServer) -> None:
-    async def story(conversations: Conversations) -> None:
-        for number in range(5):
-            await conversations.append("one", turn(str(number)))
-        await conversations.append("long", [message for number in range(9) for message in turn(str(number))])
-        assert await conversations.history("one") == [*turn("3"), *turn("4")]
-        assert await conversations.history("long") == [*turn("7"), *turn("8")]
-        assert (await conversations.stats())["messages"] == 8
-
-    told(story, redis.url, max_messages=4)
-
-
-def test_the_idlest_conversations_go_first_when_there_are_too_many(redis: RedisServer) -> None:
-    async def story(conversations: Conversations) -> None:
-        for name in ("first", "second", "first", "third"):
-            await conversations.append(name, turn(name))
-        assert await conversations.history("second") == []
-        assert await conversations.history("first") == [*turn("first"), *turn("first")]
-        assert await conversations.history("third") == turn("third")
-        counts = await conversations.stats()
-        assert (counts["sessions"], counts["messages"]) == (2, 6)
-
-    told(story, redis.url, max_sessions=2)
 
 
 def test_the_idlest_conversations_go_first_when_they_are_too_large(redis: RedisServer) -> None:
@@ -174,43 +91,6 @@ def test_each_answer_gives_a_conversation_its_whole_time_again_and_reading_gives
         assert redis.client.ttl(key) <= 100
         await conversations.append("one", turn("2"))
         assert redis.client.ttl(key) > 0.99 * DAY_S
-
-    told(story, redis.url)
-
-
-def test_restoring_is_for_the_unknown_and_what_the_server_remembers_wins(redis: RedisServer) -> None:
-    async def story(conversations: Conversations) -> None:
-        claimed = [*turn("1"), *turn("2"), *turn("3")]
-        assert await conversations.restore("one", []) == []
-        assert (await conversations.stats())["sessions"] == 0
-        assert await conversations.restore("one", claimed) == [*turn("2"), *turn("3")]
-        assert await conversations.restore("one", turn("a lie")) == [*turn("2"), *turn("3")]
-        assert await conversations.restore("one", []) == [*turn("2"), *turn("3")]
-        assert await conversations.history("one") == [*turn("2"), *turn("3")]
-
-    told(story, redis.url, max_messages=4)
-
-
-def test_servers_that_restore_one_conversation_at_once_store_it_once(redis: RedisServer) -> None:
-    async def story(conversations: Conversations) -> None:
-        servers = [RedisConversations(url=redis.url) for _ in range(8)]
-        found = await asyncio.gather(*(server.restore("one", turn(str(n))) for n, server in enumerate(servers)))
-        assert found == [await conversations.history("one")] * 8
-        assert len(found[0]) == 2
-        await asyncio.gather(*(server.close() for server in servers))
-
-    told(story, redis.url)
-
-
-def test_deleting_forgets_and_does_not_mind_the_unknown(redis: RedisServer) -> None:
-    async def story(conversations: Conversations) -> None:
-        await conversations.append("one", turn("1"))
-        await conversations.append("two", turn("2"))
-        await conversations.delete("one")
-        await conversations.delete("one")
-        assert await conversations.history("one") == []
-        assert await conversations.history("two") == turn("2")
-        assert (await conversations.stats())["messages"] == 2
 
     told(story, redis.url)
 
@@ -337,24 +217,6 @@ def test_counts_recover_when_redis_itself_evicts_a_conversation(redis: RedisServ
     told(story, redis.url)
 
 
-@pytest.mark.parametrize("max_messages", [20, 1_000])
-def test_four_processes_that_append_to_one_conversation_lose_and_mix_up_nothing(
-    redis: RedisServer, max_messages: int
-) -> None:
-    outputs = run_workers("append_many", redis.url, max_messages, 200)
-    assert outputs == [["done"]] * 4
-
-    async def story(conversations: Conversations) -> None:
-        said = [message.content for message in await conversations.history("shared")]
-        assert len(said) == max_messages
-        assert all_pairs(said)
-        for worker in range(4):
-            own = [int(text.split()[-1]) for text in said if text.startswith(f"answer {worker} ")]
-            assert own == list(range(200 - len(own), 200))
-
-    told(story, redis.url, max_messages=max_messages)
-
-
 def test_callers_that_are_cancelled_leave_whole_turns_and_take_no_connection_or_foreign_answer_with_them(
     redis: RedisServer,
 ) -> None:
@@ -375,17 +237,6 @@ def test_callers_that_are_cancelled_leave_whole_turns_and_take_no_connection_or_
         assert redis.client.info("clients")["connected_clients"] <= 6
 
     told(story, redis.url, max_messages=1_000)
-
-
-def test_a_closed_store_says_so(redis: RedisServer) -> None:
-    async def story(conversations: Conversations) -> None:
-        await conversations.append("one", turn("1"))
-        await conversations.close()
-        await conversations.close()
-        with pytest.raises(StateUnavailable, match="closed"):
-            await conversations.append("one", turn("2"))
-
-    told(story, redis.url)
 
 
 # --- When Redis is away ----------------------------------------------------------------------------------------------
@@ -495,44 +346,6 @@ def test_a_wrong_password_is_unavailable_and_is_not_told(tmp_path: Path) -> None
 
 
 # --- Limits ----------------------------------------------------------------------------------------------------------
-
-
-def limited(url: str, wall_s: Callable[[], float] = time.time, **limits: str) -> RateLimits:
-    clocks = Clocks(wall_s=wall_s, monotonic_s=time.monotonic, boot_id="any")
-    uri = redis_storage_uri(url)
-    return RateLimits(limits=limits or {"chat": "20/minute"}, storage_uri=uri, enabled=True, clocks=clocks)
-
-
-async def passes(limits: RateLimits, bucket: str = "192.0.2.1") -> bool:
-    try:
-        await limits.check("chat", bucket)
-    except LimitExceeded:
-        return False
-    return True
-
-
-def test_two_hundred_hits_at_once_over_four_processes_pass_exactly_twenty(redis: RedisServer) -> None:
-    answers = [answer for answers in run_workers("hit_fifty_times", redis.url) for answer in answers]
-    assert len(answers) == 200
-    assert sum(answers) == 20
-
-
-def test_servers_whose_clocks_disagree_by_days_count_alike_and_a_jump_gains_nothing(redis: RedisServer) -> None:
-    async def story() -> None:
-        walls = [1_800_000_000.0, 1_800_000_000.0 + 3 * DAY_S, 1_600_000_000.0]
-        servers = [limited(redis.url, lambda n=n: walls[n]) for n in range(3)]
-        passed = [await passes(servers[n % 3]) for n in range(30)]
-        assert passed == [True] * 20 + [False] * 10
-        for jump_s in (DAY_S, -2 * DAY_S):
-            walls[0] += jump_s
-            with pytest.raises(LimitExceeded) as refusal:
-                await servers[0].check("chat", "192.0.2.1")
-            assert 55 <= refusal.value.retry_after_s <= 60
-            assert walls[0] + 50 < float(refusal.value.headers["X-RateLimit-Reset"]) <= walls[0] + 61
-        for server in servers:
-            await server.close()
-
-    asyncio.run(story())
 
 
 def test_the_headers_count_down_and_the_window_moves(redis: RedisServer) -> None:
@@ -673,58 +486,3 @@ def test_the_check_before_the_start_names_redis_and_only_warns_where_it_is_away(
     assert "REDIS_URL" in away.remedy
     assert "hidden" not in f"{found} {away}"
     assert finding(running=True) is None
-
-
-# --- Processes -------------------------------------------------------------------------------------------------------
-
-
-def all_pairs(said: list[str]) -> bool:
-    """Whether each question is followed by its own answer, and by nothing twice."""
-    questions, answers = said[::2], said[1::2]
-    return [text.replace("question", "answer") for text in questions] == answers and len(set(said)) == len(said)
-
-
-def run_workers(role: str, *arguments: object, count: int = 4) -> list[list[Any]]:
-    """What each of the processes printed that run a role of this file; all begin at once."""
-    workers = [
-        subprocess.Popen(
-            [sys.executable, __file__, role, str(number), *map(str, arguments)],
-            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )
-        for number in range(count)
-    ]  # fmt: skip
-    try:
-        for worker in workers:
-            assert worker.stdout is not None
-            assert worker.stdout.readline() == "ready\n"
-        for worker in workers:
-            assert worker.stdin is not None
-            worker.stdin.write("go\n")
-            worker.stdin.flush()
-        return [json.loads(worker.communicate(timeout=60)[0]) for worker in workers]
-    finally:
-        for worker in workers:
-            worker.kill()
-
-
-async def append_many(worker: str, url: str, max_messages: str, count: str) -> list[str]:
-    conversations = RedisConversations(url=url, max_messages=int(max_messages))
-    for number in range(int(count)):
-        await conversations.append("shared", turn(f"{worker} {number}"))
-    await conversations.close()
-    return ["done"]
-
-
-async def hit_fifty_times(worker: str, url: str) -> list[bool]:
-    limits = limited(url)
-    answers = await asyncio.gather(*(passes(limits) for _ in range(50)))
-    await limits.close()
-    return answers
-
-
-if __name__ == "__main__":
-    roles = {each.__name__: each for each in (append_many, hit_fifty_times)}
-    print("ready", flush=True)
-    sys.stdin.readline()
-    print(json.dumps(asyncio.run(roles[sys.argv[1]](*sys.argv[2:]))), flush=True)  # type: ignore[operator]
