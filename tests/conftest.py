@@ -150,6 +150,16 @@ def server(
         yield running
 
 
+def _split(given: dict[str, Any], usual: dict[str, str]) -> tuple[dict[str, str], dict[str, Any]]:
+    """Settings, which are in capitals, on top of the usual ones, and what goes to `RagServer.start`."""
+    usual = {**usual, "RATE_LIMIT_ENABLED": "false"}
+    if any(name.startswith("RATE_LIMIT_") for name in given):
+        usual.pop("RATE_LIMIT_ENABLED")
+    settings = {**usual, **{name: value for name, value in given.items() if name.isupper()}}
+    options = {name: value for name, value in given.items() if not name.isupper()}
+    return {name: str(value) for name, value in settings.items() if value is not None}, {"workers": 2, **options}
+
+
 @pytest.fixture
 def start_server(site_build: Path, azure: AzureEmulator, tmp_path: Path) -> Iterator[StartServer]:
     """`start_server(workers=2, RATE_LIMIT_CHAT="2/minute")`: a server of the test's own on the small site.
@@ -160,20 +170,40 @@ def start_server(site_build: Path, azure: AzureEmulator, tmp_path: Path) -> Iter
     started: list[RagServer] = []
 
     def start(**given: Any) -> RagServer:
-        usual = {**azure.environment, "VECTOR_DB_PATH": str(site_build), "RATE_LIMIT_ENABLED": "false"}
-        if any(name.startswith("RATE_LIMIT_") for name in given):
-            usual.pop("RATE_LIMIT_ENABLED")
-        settings = {**usual, **{name: value for name, value in given.items() if name.isupper()}}
-        options = {name: value for name, value in given.items() if not name.isupper()}
+        settings, options = _split(given, {**azure.environment, "VECTOR_DB_PATH": str(site_build)})
         folder = options.pop("folder", tmp_path / "server")
-        running = RagServer.start(
-            {name: str(value) for name, value in settings.items() if value is not None},
-            folder,
-            **{"workers": 2, **options},
-        )
-        started.append(running)
-        return running
+        started.append(RagServer.start(settings, folder, **options))
+        return started[-1]
 
     yield start
     for running in started:
         running.stop()
+
+
+@pytest.fixture(scope="session")
+def servers_that_run() -> Iterator[dict[str, RagServer]]:
+    running: dict[str, RagServer] = {}
+    yield running
+    for server in running.values():
+        server.stop()
+
+
+@pytest.fixture
+def shared_server(
+    servers_that_run: dict[str, RagServer], site_build: Path, azure: AzureEmulator,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> StartServer:  # fmt: skip
+    """`start_server` for a test that leaves its server sound: tests that ask for the same settings share one.
+
+    Counters, conversations and the like are those of all tests before.
+    """
+
+    def start(**given: Any) -> RagServer:
+        key = repr(sorted(given.items()))
+        if key not in servers_that_run:
+            settings, options = _split(given, {**azure.environment, "VECTOR_DB_PATH": str(site_build)})
+            servers_that_run[key] = RagServer.start(settings, tmp_path_factory.mktemp("shared"), **options)
+            azure.clear()
+        return servers_that_run[key]
+
+    return start

@@ -31,11 +31,11 @@ def search(visitor: httpx.Client, **headers: str) -> int:
 
 
 def test_a_stream_arrives_through_nginx_while_the_model_still_writes(
-    start_server: StartServer, in_front: Callable[[int], Proxy], azure: AzureEmulator
+    shared_server: StartServer, in_front: Callable[[int], Proxy], azure: AzureEmulator
 ) -> None:
     words = [f"word{number} " for number in range(40)]
     azure.behave(token_delay_ms=50, tokens=words)
-    proxy = in_front(start_server(workers=1).port)
+    proxy = in_front(shared_server(workers=1).port)
     writing_at_first_delta, text = None, ""
     body = {"message": FACTS[0].question}
     with proxy.visitor(ONE).stream("POST", "/chat/stream", json=body) as response:
@@ -75,9 +75,9 @@ def test_a_proxy_that_is_not_named_makes_all_visitors_share_one_limit(
 
 
 def test_plain_http_leads_to_https_and_metrics_stay_inside(
-    start_server: StartServer, in_front: Callable[[int], Proxy]
+    shared_server: StartServer, in_front: Callable[[int], Proxy]
 ) -> None:
-    server = start_server(workers=1)
+    server = shared_server(workers=1)
     proxy = in_front(server.port)
     moved = httpx.get(f"{proxy.http}/demo?x=1", headers={"Host": "chat.example.com"}, trust_env=False)
     assert (moved.status_code, moved.headers["location"]) == (301, "https://chat.example.com/demo?x=1")
@@ -100,9 +100,9 @@ def test_plain_http_leads_to_https_and_metrics_stay_inside(
 
 
 def test_the_log_of_nginx_has_the_visitors_address_and_no_id_of_a_session(
-    start_server: StartServer, in_front: Callable[[int], Proxy], tmp_path: Path
+    shared_server: StartServer, in_front: Callable[[int], Proxy], tmp_path: Path
 ) -> None:
-    server = start_server(workers=1)
+    server = shared_server(workers=1)
     proxy = in_front(server.port)
     answer = proxy.visitor(ONE).get("/sessions/some-session-0001/history")
     assert answer.status_code == 200
@@ -129,9 +129,9 @@ def test_the_error_log_of_nginx_has_no_id_of_a_session(in_front: Callable[[int],
 
 
 def test_nginx_refuses_what_the_server_would_refuse(
-    start_server: StartServer, in_front: Callable[[int], Proxy]
+    shared_server: StartServer, in_front: Callable[[int], Proxy]
 ) -> None:
-    proxy = in_front(start_server(workers=1).port)
+    proxy = in_front(shared_server(workers=1).port)
     assert proxy.visitor(ONE).post("/chat", content=b"x" * 70_000).status_code == 413
 
 

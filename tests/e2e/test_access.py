@@ -204,7 +204,7 @@ def test_a_proof_of_work_is_asked_for_and_counts_once_over_all_workers(
 def test_with_everything_off_there_is_no_route_and_no_file(
     start_server: StartServer, client_of: Callable[..., httpx.Client]
 ) -> None:
-    server = start_server()
+    server = start_server(workers=1)
     client = client_of(server)
     assert client.post("/visit", json={}, headers={"Origin": SITE}).status_code == 404
     assert client.get("/sessions/stats").status_code == 404
@@ -218,7 +218,7 @@ def test_with_everything_off_there_is_no_route_and_no_file(
 def test_what_a_caller_is_stands_in_the_line_of_its_request(
     start_server: StartServer, client_of: Callable[..., httpx.Client], tmp_path: Path
 ) -> None:
-    server = start_server(ADMIN_API_KEY=ADMIN_API_KEY)
+    server = start_server(ADMIN_API_KEY=ADMIN_API_KEY, workers=1)
     client_of(server).get("/sessions/stats", headers={"X-API-Key": ADMIN_API_KEY})
     deadline = time.monotonic() + 5
     while '"caller": "key admin"' not in server.output.replace('":"', '": "'):

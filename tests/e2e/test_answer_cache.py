@@ -78,8 +78,8 @@ def test_the_third_to_ask_is_answered_without_any_call(
     "other",
     ["How long does the warranty not last?", "How long does the warranty last for 2 years?", "last the warranty does"],
 )
-def test_other_words_are_another_question(start_server: StartServer, azure: AzureEmulator, other: str) -> None:
-    server = start_server(ENABLE_CACHING="true")
+def test_other_words_are_another_question(shared_server: StartServer, other: str) -> None:
+    server = shared_server(ENABLE_CACHING="true")
     for _ in range(3):
         ask(server)
     assert (result(ask(server)), result(ask(server, other))) == ("hit", "miss")

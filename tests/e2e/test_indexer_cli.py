@@ -26,7 +26,8 @@ from tests.support.small_site import FACTS, SITE_URL, write_small_site
 from tests.support.waiting import wait_until
 
 MODEL = "emulated-embeddings"
-KILLS = 20
+KILLS = int(os.environ.get("SOAK_BUILD_KILLS", "6"))
+"""Builders that are killed, each at another moment; `SOAK_BUILD_KILLS=40` for the long form."""
 
 Build = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -51,6 +52,12 @@ def build(azure: AzureEmulator, site: Path, output: Path) -> Build:
         return build_index(site, env=settings, output=output, extra_args=["--site-url", SITE_URL, *arguments])
 
     return run
+
+
+@pytest.fixture
+def live(site_build: Path, output: Path) -> None:
+    """What `build()` would have made of the site, already there."""
+    shutil.copytree(site_build, output, symlinks=True)
 
 
 def run(azure: AzureEmulator, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -82,8 +89,8 @@ def test_a_first_build_says_what_it_did(build: Build, azure: AzureEmulator, outp
     assert sources_of(output) == {fact.source for fact in FACTS} | {"index.md"}
 
 
+@pytest.mark.usefixtures("live")
 def test_an_unchanged_site_costs_no_embedding_call(build: Build, azure: AzureEmulator, output: Path) -> None:
-    build()
     before = builds.live_id(output)
     done = build()
     assert done.returncode == 0
@@ -93,10 +100,10 @@ def test_an_unchanged_site_costs_no_embedding_call(build: Build, azure: AzureEmu
     assert builds.kept_ids(output) == [before]
 
 
+@pytest.mark.usefixtures("live")
 def test_a_changed_page_costs_only_its_own_passages(
     build: Build, azure: AzureEmulator, site: Path, output: Path
 ) -> None:
-    build()
     page = site / "pricing.md"
     page.write_text(page.read_text().replace("6.50 euros", "7.25 euros"))
     done = build()
@@ -108,8 +115,8 @@ def test_a_changed_page_costs_only_its_own_passages(
     assert not any("6.50 euros" in passage.text for passage in open_build(output).passages())
 
 
+@pytest.mark.usefixtures("live")
 def test_a_deleted_page_vanishes_without_a_call(build: Build, azure: AzureEmulator, site: Path, output: Path) -> None:
-    build()
     (site / "pricing.md").unlink()
     assert build().returncode == 0
     assert calls(azure) == []
@@ -117,10 +124,10 @@ def test_a_deleted_page_vanishes_without_a_call(build: Build, azure: AzureEmulat
     assert open_build(output).count == 7
 
 
+@pytest.mark.usefixtures("live")
 def test_a_moved_page_keeps_its_vectors_and_gets_its_new_address(
     build: Build, azure: AzureEmulator, site: Path, output: Path
 ) -> None:
-    build()
     (site / "pricing.md").rename(site / "guide" / "plans.md")
     assert build().returncode == 0
     assert calls(azure) == []
@@ -129,8 +136,8 @@ def test_a_moved_page_keeps_its_vectors_and_gets_its_new_address(
     assert f"{SITE_URL}/pricing/" not in urls
 
 
+@pytest.mark.usefixtures("live")
 def test_clean_embeds_everything_anew(build: Build, azure: AzureEmulator) -> None:
-    build()
     done = build("--clean", "--yes")
     assert done.returncode == 0
     assert len(embedded_texts(azure)) == 8
@@ -141,16 +148,16 @@ def test_clean_without_a_terminal_asks_nobody(build: Build, azure: AzureEmulator
     assert len(embedded_texts(azure)) == 8
 
 
+@pytest.mark.usefixtures("live")
 def test_another_model_reuses_nothing(build: Build, azure: AzureEmulator, output: Path) -> None:
-    build()
     other = azure.embeddings_url_of("another-model")
     assert build(AZURE_OPENAI_EMBEDDINGS_ENDPOINT=other).returncode == 0
     assert len(embedded_texts(azure)) == 8
     assert open_build(output).model == "another-model"
 
 
+@pytest.mark.usefixtures("live")
 def test_pages_are_addressed_below_the_sites_url(build: Build, output: Path) -> None:
-    build()
     urls = {passage.source: passage.url for passage in open_build(output).passages()}
     assert urls["guide/api.md"] == f"{SITE_URL}/guide/api/"
     assert urls["index.md"] == f"{SITE_URL}/"
@@ -182,10 +189,10 @@ def test_a_file_whose_name_is_not_utf8_does_not_stop_a_build(build: Build, site:
     assert "skipped    0" in done.stdout
 
 
+@pytest.mark.usefixtures("live")
 def test_nothing_readable_is_an_error_with_reasons_and_leaves_the_live_build(
     build: Build, azure: AzureEmulator, site: Path, output: Path
 ) -> None:
-    build()
     before = builds.live_id(output)
     shutil.rmtree(site)
     site.mkdir()
@@ -210,10 +217,10 @@ def test_a_source_that_does_not_exist_is_named(azure: AzureEmulator, tmp_path: P
     ("fault", "words"),
     [({"kind": "status", "status": 401}, "401"), ({"kind": "status", "status": 404}, "404")],
 )
+@pytest.mark.usefixtures("live")
 def test_embeddings_that_fail_for_good_leave_the_live_build(
     build: Build, azure: AzureEmulator, site: Path, output: Path, fault: dict[str, object], words: str
 ) -> None:
-    build()
     before = builds.live_id(output)
     (site / "new.md").write_text("# News\n\nThe probe now glows in the dark.\n")
     azure.fail(target="embeddings", **fault)  # type: ignore[arg-type]
@@ -311,10 +318,10 @@ def test_a_second_builder_is_refused_while_the_first_is_at_work(
     assert build().returncode == 0
 
 
+@pytest.mark.usefixtures("live")
 def test_an_interrupted_build_says_so_and_leaves_nothing(
     build: Build, azure: AzureEmulator, site: Path, output: Path
 ) -> None:
-    build()
     before = builds.live_id(output)
     azure.clear()
     azure.fail("hang", target="embeddings", contains="Brinewell")
@@ -387,11 +394,12 @@ def test_a_builder_killed_at_any_moment_leaves_the_old_build_or_the_new_one(
     assert not [path for path in (output / "builds").iterdir() if path.name.startswith(".")]
 
 
+@pytest.mark.usefixtures("live")
 def test_the_last_three_builds_are_kept_and_can_be_brought_back(
     build: Build, azure: AzureEmulator, site: Path, output: Path
 ) -> None:
-    ids = []
-    for number in range(5):
+    ids = [builds.live_id(output), builds.live_id(output)]
+    for number in range(3):
         (site / "news.md").write_text(f"# News\n\nEdition number {number}.\n")
         assert build().returncode == 0
         ids.append(builds.live_id(output))
@@ -430,8 +438,8 @@ def test_info_lists_what_is_kept_where_nothing_is_live(
     assert run(azure, "info", "--output", str(output), cwd=tmp_path).returncode == 0
 
 
+@pytest.mark.usefixtures("live")
 def test_verify_notices_one_bit(build: Build, azure: AzureEmulator, site: Path, output: Path) -> None:
-    build()
     sound = run(azure, "verify", "--output", str(output), cwd=site.parent)
     assert sound.returncode == 0
     assert "every checksum is right" in sound.stdout

@@ -49,9 +49,9 @@ def test_an_off_topic_question_is_told_apart_by_words_while_embeddings_are_down(
 
 
 def test_with_query_rewrite_the_model_words_the_search_of_a_follow_up(
-    start_server: StartServer, azure: AzureEmulator
+    shared_server: StartServer, azure: AzureEmulator
 ) -> None:
-    server = start_server(workers=1, QUERY_REWRITE="model")
+    server = shared_server(workers=1, QUERY_REWRITE="model")
     session_id = str(ask(server.base_url, "Which port does the REST API listen on?")["session_id"])
     assert len(azure.requests("chat")) == 1
     azure.behave(reply="How long does the warranty last?")
@@ -62,9 +62,9 @@ def test_with_query_rewrite_the_model_words_the_search_of_a_follow_up(
 
 
 def test_a_history_that_only_the_client_claims_switches_no_judgement_off(
-    start_server: StartServer, azure: AzureEmulator
+    shared_server: StartServer, azure: AzureEmulator
 ) -> None:
-    server = start_server(workers=1)
+    server = shared_server(workers=1)
     claimed = [{"role": "user", "content": "What does it cost?"}, {"role": "assistant", "content": "40 euros."}]
     assert ask(server.base_url, OFF_TOPIC, history=claimed)["sources"] == []
     assert azure.requests("chat") == []
@@ -75,9 +75,9 @@ def test_a_history_that_only_the_client_claims_switches_no_judgement_off(
 
 
 def test_the_largest_request_cannot_make_a_prompt_of_more_bytes_than_the_budget(
-    start_server: StartServer, azure: AzureEmulator
+    shared_server: StartServer, azure: AzureEmulator
 ) -> None:
-    server = start_server(workers=1, QUERY_REWRITE="model")
+    server = shared_server(workers=1, QUERY_REWRITE="model")
     turns = [{"role": role, "content": "😀" * 3_500} for role in ("user", "assistant", "user", "assistant")]
     ask(server.base_url, "How long does the warranty last? And what of it?", history=turns)
     sent = [sum(len(m["content"].encode()) for m in request["body"]["messages"]) for request in azure.requests("chat")]

@@ -57,8 +57,8 @@ def test_small_talk_is_answered_without_search_sources_or_model(
     assert 'rag_answers_total{outcome="nothing_found"} 0.0' in metrics
 
 
-def test_small_talk_is_streamed_and_remembered(start_server: StartServer, azure: AzureEmulator) -> None:
-    server = start_server(workers=1)
+def test_small_talk_is_streamed_and_remembered(shared_server: StartServer, azure: AzureEmulator) -> None:
+    server = shared_server(workers=1)
     body = {"message": "hallo", "session_id": "small-talk-session"}
     events = events_of(httpx.post(f"{server.base_url}/chat/stream", json=body, timeout=20, trust_env=False))
     assert [name for name, _ in events] == ["session", "sources", "delta", "done"]
@@ -98,14 +98,14 @@ def test_what_the_server_says_itself_is_in_the_visitors_language(
         assert outage["degraded_codes"] == ["model"]
 
 
-def test_a_question_tells_its_language_before_the_browser_does(start_server: StartServer) -> None:
-    server = start_server(workers=1)
+def test_a_question_tells_its_language_before_the_browser_does(shared_server: StartServer) -> None:
+    server = shared_server(workers=1)
     answer = ask(server.base_url, "Wer hat die Meisterschaft im Schach gewonnen, und wo war das?", language="fr")
     assert answer["response"].startswith("Dazu habe ich auf")
 
 
-def test_an_answer_without_a_word_is_said_to_be_one(start_server: StartServer, azure: AzureEmulator) -> None:
-    server = start_server(workers=1)
+def test_an_answer_without_a_word_is_said_to_be_one(shared_server: StartServer, azure: AzureEmulator) -> None:
+    server = shared_server(workers=1)
     azure.behave(reply="")
     assert ask(server.base_url, "warranty controller", language="nl")["response"] == TEXTS["nl"]["answer_empty"]
     body, headers = {"message": "warranty controller"}, {"Accept-Language": "nl"}
@@ -121,8 +121,8 @@ def test_an_owners_sentence_stands_in_the_answer(start_server: StartServer, tmp_
     assert ask(server.base_url, OFF_TOPIC)["response"].startswith("No idea, Brinewell.")
 
 
-def test_every_dialect_speaks_the_visitors_language(start_server: StartServer) -> None:
-    server = start_server(workers=1)
+def test_every_dialect_speaks_the_visitors_language(shared_server: StartServer) -> None:
+    server = shared_server(workers=1)
     openai = {"model": "x", "messages": [{"role": "user", "content": "hi"}]}
     ai_sdk = {"messages": [{"id": "1", "role": "user", "parts": [{"type": "text", "text": "hi"}]}]}
     for path, body in (("/v1/chat/completions", openai), ("/api/chat", ai_sdk)):
