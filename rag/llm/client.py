@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 import aiohttp
@@ -84,6 +85,12 @@ class Upstream:
         self._clock = clock
         self._sleep = sleep
         self._jitter = jitter
+        for target in self.targets:
+            target.token_changed = partial(self._tell_of, target)
+
+    def _tell_of(self, target: Target) -> None:
+        closed = target.breaker.state == "closed" and not target.barred
+        self._observer.breaker_changed(self.kind, target.endpoint.name, closed=closed)
 
     def health(self) -> dict[str, Any]:
         """For `/ready`: each endpoint's name and state; `ok` while one of them may be called."""
@@ -162,8 +169,7 @@ class Upstream:
                 raise
             finally:
                 if settle(generation):
-                    closed = breaker.state == "closed"
-                    self._observer.breaker_changed(self.kind, target.endpoint.name, closed=closed)
+                    self._tell_of(target)
                     log.warning("endpoint's breaker changed", extra={
                         "upstream": self.kind, "endpoint": target.endpoint.name, "breaker": breaker.state})  # fmt: skip
 

@@ -1,5 +1,6 @@
 """An endpoint as it is called: its headers, how it wants its requests, and how it has been doing."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import httpx
@@ -21,6 +22,8 @@ class Target:
     barred: str = ""
     """Why it cannot be called at all; empty while it can."""
     options: model_quirks.RequestOptions = field(default_factory=model_quirks.RequestOptions)
+    token_changed: Callable[[], None] = lambda: None
+    """Called whenever a token comes or is given up."""
 
     def __post_init__(self) -> None:
         self.url = httpx.URL(self.endpoint.url)
@@ -36,8 +39,10 @@ class Target:
         """Send this token from now on; calls that are under way keep theirs."""
         self.headers["Authorization"] = f"Bearer {token}"
         self.barred = ""
+        self.token_changed()
 
     def bar(self, reason: str) -> None:
         """Call it no more, and forget its token, until the next one comes."""
         self.headers.pop("Authorization", None)
         self.barred = reason
+        self.token_changed()

@@ -70,7 +70,7 @@ class Metrics:
         )  # fmt: skip
         self._retries = self._counter("rag_upstream_retries", "Calls that were tried again", "upstream")
         self._breakers = self._gauge(
-            "rag_upstream_breaker_open", "Workers that leave an endpoint alone, because it keeps failing",
+            "rag_upstream_breaker_open", "Workers that leave an endpoint alone: it keeps failing, or has no token",
             "upstream", "endpoint",
         )  # fmt: skip
         self._limited = self._counter("rag_rate_limited", "Requests refused by a rate limit", "limit")

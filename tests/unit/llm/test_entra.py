@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from rag.calls import Unobserved
 from rag.deadline import Deadline
 from rag.errors import UpstreamError
 from rag.llm.azure import AzureEmbedder
@@ -128,10 +129,17 @@ def test_a_token_that_says_it_ends_at_once_is_not_fetched_in_a_circle() -> None:
 def test_a_token_is_in_no_repr_and_a_target_without_one_is_called_by_nobody() -> None:
     assert "secret" not in repr(Token("secret", 1.0, 1.0))
 
+    class Heard(Unobserved):
+        def __init__(self) -> None:
+            self.changes: list[tuple[str, bool]] = []
+
+        def breaker_changed(self, upstream: str, endpoint: str, *, closed: bool) -> None:
+            self.changes.append((upstream, closed))
+
     async def run() -> None:
         async with http_client(connections=1) as client:
-            endpoint = Endpoint(URL, "", "", bearer=True, identity=True)
-            upstream = Upstream(kind="chat", endpoints=[endpoint], client=client, budget=RetryBudget())
+            endpoint, heard = Endpoint(URL, "", "", bearer=True, identity=True), Heard()
+            upstream = Upstream(kind="chat", endpoints=[endpoint], client=client, budget=RetryBudget(), observer=heard)
 
             async def read(_: Any) -> None:
                 raise AssertionError
@@ -142,6 +150,9 @@ def test_a_token_is_in_no_repr_and_a_target_without_one_is_called_by_nobody() ->
             upstream.targets[0].authorise("a")
             health = upstream.health()
             assert (health["status"], health["endpoints"][0]["token"]) == ("ok", True)
+            upstream.targets[0].bar("no token: the login is down")
+            # The owner's alert hangs on it.
+            assert heard.changes == [("chat", True), ("chat", False)]
 
     asyncio.run(run())
 
