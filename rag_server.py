@@ -4,7 +4,7 @@ The only place of the server where adapters are constructed.
 """
 
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
-from starlette.middleware.cors import CORSMiddleware
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
@@ -34,18 +33,8 @@ from rag.chat.prompt import PromptWriter
 from rag.chat.retrieval import Retriever
 from rag.chat.wording.voice import Voice
 from rag.documents.leading import ingest_of
-from rag.http import (  # fmt: skip
-    answers,
-    bodies,
-    feedback,
-    handoff,
-    middleware,
-    problems,
-    reference,
-    sessions,
-    site,
-)
-from rag.http.dialects import ai_sdk, openai, shared  # fmt: skip
+from rag.http import answers, bodies, feedback, handoff, middleware, problems, reference, sessions, site
+from rag.http.dialects import ai_sdk, openai, shared
 from rag.http.owner import admin, metrics
 from rag.http.services import Services
 from rag.llm.http_client import fetched, posted
@@ -58,7 +47,7 @@ from rag.stores import opening
 from rag.stores.pruning import prune_forever
 from rag.stores.sqlite.file import Clocks
 from rag.telemetry.metrics import Metrics
-from rag.telemetry.opening import tracing_of
+from rag.telemetry.opening import metrics_of, tracing_of
 
 if TYPE_CHECKING:
     from rag.telemetry.tracing import Tracing
@@ -74,15 +63,8 @@ def create_app(settings: Settings, *, metrics_folder: Path | None = None) -> Fas
 
     `metrics_folder` is where all workers of a server count together; None counts for this process alone.
     """
-    counts = Metrics(folder=metrics_folder)
     limits = limits_of(settings)
-    counts.expect(
-        endpoints=[] if settings.demo else [
-            *(("chat", one.name) for one in settings.chat_endpoints),
-            *(("embeddings", one.name) for one in settings.embeddings_endpoints),
-        ],
-        limits=sorted(limits),
-    )  # fmt: skip
+    counts = metrics_of(settings, folder=metrics_folder, limits=sorted(limits))
     stores = opening.stores(settings)
     rate_limits = RateLimits(
         limits=limits, storage_uri=stores.limits_uri(), enabled=settings.rate_limit_enabled, clocks=Clocks.system()
@@ -139,24 +121,13 @@ def create_app(settings: Settings, *, metrics_folder: Path | None = None) -> Fas
     problems.install(app, document=describe)
     # The last one added is the outermost. A fault of ours passes these by on its way out; its answer goes through them.
     apology: ASGIApp = problems.apology
-    for kind, options in _around(settings):
+    rewording = (shared.ProblemsReworded, {"prefix": openai.PREFIX, "reword": openai.reworded})
+    for kind, options in (*middleware.cors(settings.allowed_origins), rewording):
         app.add_middleware(kind, **options)
         apology = kind(apology, **options)
     app.add_middleware(middleware.RefusedOrigins, allowed=settings.allowed_origins, clock_s=monotonic)
     app.add_middleware(middleware.RequestContext, metrics=counts, tracer=tracing, apology=apology)
     return app
-
-
-def _around(settings: Settings) -> Iterator[tuple[Callable[..., ASGIApp], dict[str, Any]]]:
-    """What an answer passes on its way out, from the inside: who may read it, and in which form."""
-    if settings.allowed_origins:
-        told = ["X-Request-ID", "Retry-After", "X-Answer-Cache"]
-        told += (f"X-{kind}-{name}" for kind in ("RateLimit", "Budget") for name in ("Limit", "Remaining", "Reset"))
-        yield CORSMiddleware, {
-            "allow_origins": settings.allowed_origins, "allow_methods": ["GET", "POST", "DELETE"],
-            "allow_headers": ["*"], "expose_headers": told, "max_age": 3600,
-        }  # fmt: skip
-    yield shared.ProblemsReworded, {"prefix": openai.PREFIX, "reword": openai.reworded}
 
 
 async def open_services(

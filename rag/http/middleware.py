@@ -7,11 +7,12 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rag.access import callers
@@ -143,3 +144,14 @@ class RefusedOrigins:
         self._silent_until_s = self._clock_s() + TELL_EVERY_S
         refused = {"origin": origin, "remedy": "if the site is yours, add it to ALLOWED_ORIGINS"}
         log.warning("origin refused", extra=refused)
+
+
+def cors(allowed: Sequence[str]) -> Iterator[tuple[Callable[..., ASGIApp], dict[str, Any]]]:
+    """Starlette's middleware and its options, where pages of other origins may read answers."""
+    if allowed:
+        told = ["X-Request-ID", "Retry-After", "X-Answer-Cache"]
+        told += (f"X-{kind}-{name}" for kind in ("RateLimit", "Budget") for name in ("Limit", "Remaining", "Reset"))
+        yield CORSMiddleware, {
+            "allow_origins": allowed, "allow_methods": ["GET", "POST", "DELETE"],
+            "allow_headers": ["*"], "expose_headers": told, "max_age": 3600,
+        }  # fmt: skip
