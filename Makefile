@@ -58,12 +58,13 @@ fuzz: $(VENV)/dev ## 20,000 made-up requests against the API's own description (
 # Long forms that stand beside their short ones.
 LEAVERS := tests/e2e/test_upstream_faults.py::test_visitors_who_leave_cancel_their_upstream_calls_within_a_second_and_no_connection_is_lost
 INTRUDERS := tests/e2e/test_open_internet.py::test_a_foreign_session_can_be_neither_read_nor_told_from_a_missing_one
+KILLED_INGEST := tests/e2e/test_uploads.py::test_killed_anywhere_each_document_is_live_once_or_queued_again
 DELIVERIES := tests/e2e/test_handoff.py::test_kills_during_delivery_lose_nothing_and_repeat_only_under_the_same_id
 BUILDERS := tests/e2e/test_indexer_cli.py::test_a_builder_killed_at_any_moment_leaves_the_old_build_or_the_new_one
 soak: $(VENV)/dev ## What has to survive, in the numbers of docs/reliability.md (about a quarter of an hour)
-	@SOAK_DISCONNECTS=1000 CROSS_SESSION_ATTEMPTS=100000 SOAK_DELIVERY_KILLS=50 SOAK_BUILD_KILLS=40 \
+	@SOAK_DISCONNECTS=1000 CROSS_SESSION_ATTEMPTS=100000 SOAK_DELIVERY_KILLS=50 SOAK_BUILD_KILLS=40 KILLS=200 \
 	  exec $(BIN)/python -m pytest -q -s \
-	  tests/soak/soak_*.py $(LEAVERS) $(INTRUDERS) $(DELIVERIES) $(BUILDERS)
+	  tests/soak/soak_*.py $(LEAVERS) $(INTRUDERS) $(DELIVERIES) $(BUILDERS) $(KILLED_INGEST)
 
 bench: PROGRAMS := wrk:wrk
 bench: $(VENV)/dev programs ## The benchmarks, each as a ratio against its floor

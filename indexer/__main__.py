@@ -178,6 +178,7 @@ async def _ingest(settings: Settings, root: Path) -> int:
     from rag.stores.opening import stores
 
     ingest.end_with_parent()
+    ingest.step_back()
     dictConfig(logging_config(settings.log_level, settings.log_format, settings.secrets))
     library = Library(settings.state_dir / "documents", keeps_originals=settings.keep_uploads)
     # A model of the server's own costs nothing.

@@ -10,6 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MOST_DOCUMENTS = 50
+MOST_DOCUMENTS = 100
 MOST_BYTES = 20_000_000
 """Of what becomes one segment: the first of many should not wait for the last."""
 ALONE_AFTER_TRIES = 3
@@ -39,8 +40,12 @@ PAUSE_S = 5.0
 SPENT_PAUSE_S = 300.0
 """The same where today's budget does not suffice: documents are read again each time."""
 SPENT = "today's budget does not leave enough for it; it is tried again"
-NICE = 10
-"""The machine is the visitors' first."""
+GATHERS_S = 2.0
+"""From one generation to the next, unless there is a whole batch: every worker has to open each."""
+LINGERS_S = 10.0
+"""After the last document, for the next one: to start a process takes longer than to add a document."""
+LOOKS_EVERY_S = 0.2
+LOWEST = 19
 
 
 def end_with_parent() -> None:
@@ -55,35 +60,42 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def step_back() -> None:
+    """The machine is the visitors' first."""
+    with suppress(OSError):  # a service may be forbidden even that
+        os.nice(LOWEST)
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+
+
 async def work(library: Library, *, root: Path, embedder: Embedder, budgets: "Budgets | None" = None) -> None:
     """Until nothing is left to do. `budgets` are those that the `embedder` draws on. Raises OSError."""
-    os.nice(NICE)
     library.sweep()
-    rests_until = 0.0
+    rests_until = gathers_until = lingers_until = 0.0
     while True:
         for record in library.discarded():
             generation.take_out(root, [record.id])
             library.forget(record.id)
-        batch = _batch(library.waiting())
-        if batch and time.monotonic() >= rests_until:
+        waiting, now = library.waiting(), time.monotonic()
+        if waiting and now >= (rests_until if len(waiting) >= MOST_DOCUMENTS else max(rests_until, gathers_until)):
+            batch = _batch(waiting)
             try:
                 await _one_batch(library, batch, root=root, embedder=embedder, budgets=budgets)
             except (UpstreamError, IndexUnavailable, OSError) as error:
                 reason = _why_it_waits(error)
                 log.warning("uploads wait", extra={"reason": str(error), "documents": len(batch)})
-                # Not those that failed by themselves, or were live before it happened.
-                for record in library.waiting():
-                    if record.id in {one.id for one in batch}:
-                        library.mark(record, "queued", reason=reason)
-                if isinstance(error, BudgetSpent):
-                    rests_until = time.monotonic() + SPENT_PAUSE_S
-                await asyncio.sleep(PAUSE_S)
+                with suppress(OSError):  # on a disk that is full nobody can be told
+                    # Not those that failed by themselves, or were live before it happened.
+                    for record in library.waiting():
+                        if record.id in {one.id for one in batch}:
+                            library.mark(record, "queued", reason=reason)
+                rests_until = time.monotonic() + (SPENT_PAUSE_S if isinstance(error, BudgetSpent) else PAUSE_S)
+            gathers_until, lingers_until = time.monotonic() + GATHERS_S, time.monotonic() + LINGERS_S
+        elif waiting or now < lingers_until:
+            await asyncio.sleep(LOOKS_EVERY_S)
         elif library.must_purge(after_s=0):
             library.purged()
             base = hybrid.open_build(root)
             await adding.merge(root, adding.with_removed(root, base), embedder=None, progress=_silent)
-        elif batch:
-            await asyncio.sleep(PAUSE_S)
         else:
             return
 

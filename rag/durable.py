@@ -23,7 +23,21 @@ def sync(path: Path) -> None:
 
 def replace(path: Path, content: bytes) -> None:
     """Put `content` in the place of the file, by one rename; by one process at a time."""
+    settle(stage(path, content), path)
+
+
+def stage(path: Path, content: bytes) -> Path:
+    """Write what is to take the file's place beside it, where it is no use yet; nothing is left of what fails."""
     aside = path.with_name(f".{path.name}.new")
-    write(aside, content)
+    try:
+        write(aside, content)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+    return aside
+
+
+def settle(aside: Path, path: Path) -> None:
+    """The rename alone, which needs no room on the disk."""
     aside.rename(path)
     sync(path.parent)

@@ -11,13 +11,13 @@ people; files lie under ids. Whoever dies anywhere leaves a document as it was, 
 """
 
 import fcntl
-import hashlib
+import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -25,13 +25,12 @@ from types import MappingProxyType
 import orjson
 
 from rag import durable
+from rag.documents import requests
 from rag.documents.receiving import Received
 from rag.documents.records import ID, Record, Status
 from rag.errors import InvalidRequest, StorageFull
 
 MOST_DOCUMENTS = 10_000
-REMEMBERED_S = 24 * 3600.0
-"""How long a request with an Idempotency-Key is answered the same again."""
 STALE_S = 3600.0
 """After this what is being received was left by a process that died."""
 MOST_TRIES = 10
@@ -62,16 +61,21 @@ class Library:
         if len({one.name for one in files}) < len(files):
             raise InvalidRequest(detail="Two files have one name, and a name is one document.")
         with self._changing():
-            if request and (answered := self._answered(request, print_of)) is not None:
-                return answered
-            known = {record.name: record for record in self.records()}
-            if len(known) + sum(one.name not in known for one in files) > MOST_DOCUMENTS:
+            if request and (answered := requests.answered(self.folder, request, print_of)) is not None:
+                return [self.get(one.id) or one for one in answered]
+            known, count = self._known({one.name for one in files})
+            if count + sum(one.name not in known for one in files) > MOST_DOCUMENTS:
                 raise StorageFull(f"{MOST_DOCUMENTS} documents", detail="There are too many documents already.")
+            begun, staged = list[Record](), list[tuple[Path, Path]]()
             try:
-                records = [self._taken(one, known.get(one.name), ids.get(one.name)) for one in files]
+                records = [self._taken(one, known.get(one.name), ids.get(one.name), begun, staged) for one in files]
                 if request:
-                    self._remember(request, print_of, records)
+                    staged.append(requests.staged(self.folder, request, print_of, records))
+                # All of them or none: whatever needs room on the disk is done by now.
+                for aside, path in staged:
+                    durable.settle(aside, path)
             except OSError as error:
+                self._take_back(begun, staged)
                 raise StorageFull(f"{self.folder}: {error.strerror}") from None
         return records
 
@@ -127,7 +131,7 @@ class Library:
 
     def discarded(self) -> list[Record]:
         """Documents whose removal began, and may have to be finished."""
-        return [record for record in map(self._read, self._ids()) if record and record.status == "removed"]
+        return [record for record in map(self._read, self._queued()) if record and record.status == "removed"]
 
     def forget(self, identity: str) -> None:
         """Remove all that is kept of a document that was discarded."""
@@ -147,13 +151,13 @@ class Library:
     def waiting(self) -> list[Record]:
         """What is to be worked on, the oldest first: by the one process that works."""
         found = []
-        for path in self._queue_files():
-            record = self._read(path.name) if ID.fullmatch(path.name) else None
+        for name in self._queued():
+            record = self._read(name)
             if record is not None and record.status in ("queued", "reading", "embedding"):
-                found.append((path.stat().st_mtime_ns, record))
-            elif path.name != PURGE and (record is None or record.status != "removed"):
-                path.unlink(missing_ok=True)
-        return [record for _, record in sorted(found, key=lambda one: one[0])]
+                found.append(record)
+            elif name != PURGE and (record is None or record.status != "removed"):
+                self._leave_the_queue(name)
+        return sorted(found, key=lambda record: record.arrived_at_s)
 
     def is_wanted(self, identity: str, sha256: str) -> bool:
         """Whether the document of this id is still to be the one with this hash."""
@@ -162,7 +166,7 @@ class Library:
 
     def has_work(self, *, purge_after_s: float) -> bool:
         """Whether there is anything to do; removed text may wait."""
-        return any(path.name != PURGE for path in self._queue_files()) or self.must_purge(after_s=purge_after_s)
+        return any(name != PURGE for name in self._queued()) or self.must_purge(after_s=purge_after_s)
 
     def must_purge(self, *, after_s: float) -> bool:
         try:
@@ -178,19 +182,37 @@ class Library:
         unfinished = [path for path in map(self.folder.joinpath, self._ids()) if not (path / "about.json").exists()]
         stale = [(path, STALE_S) for path in (*self.folder.glob(".receiving-*"), *unfinished)]
         with self._changing():
-            for path, age_s in (*stale, *((path, REMEMBERED_S) for path in self.folder.glob(".requests/*"))):
+            for path, age_s in (*stale, *((path, requests.REMEMBERED_S) for path in self.folder.glob(".requests/*"))):
                 with suppress(OSError):
                     if time.time() - path.stat().st_mtime > age_s:
                         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
-    def _taken(self, one: Received, known: Record | None, identity: str | None) -> Record:
+    def _known(self, names: Collection[str]) -> tuple[dict[str, Record], int]:
+        """The documents of these names, and how many there are in all.
+
+        A document keeps its name: what was read once needs no further look at the disk to be passed over.
+        """
+        found, ids = dict[str, Record](), self._ids()
+        for identity in ids:
+            seen = self._seen.get(identity)
+            record = seen[1] if seen else self._read(identity)
+            if record and record.name in names and (present := self.get(identity)):
+                found[present.name] = present
+        return found, len(ids)
+
+    def _taken(
+        self, one: Received, known: Record | None, identity: str | None, begun: list[Record],
+        staged: list[tuple[Path, Path]],
+    ) -> Record:  # fmt: skip
+        """What it becomes, told in `begun`, once all of `staged` is settled."""
         if known and known.sha256 == one.sha256 and known.status != "failed":
             return known
         record = Record(
             id=known.id if known else identity or secrets.token_hex(8), name=one.name,
             version=known.version + 1 if known else 1, bytes=one.bytes, sha256=one.sha256, status="queued", reason=None,
-            passages=known.passages if known else None, updated_at="", arrived_at_s=time.time(),
+            passages=known.passages if known else None, updated_at=_now(), arrived_at_s=time.time(),
         )  # fmt: skip
+        begun.append(record)
         folder = self.folder / record.id
         folder.mkdir(mode=0o700, exist_ok=True)
         one.path.chmod(0o600)
@@ -199,7 +221,19 @@ class Library:
         durable.sync(folder)
         # First the queue: a document that says it is queued is there. What stands there for nothing is removed.
         self._queue(record.id)
-        return self._write(record)
+        about = folder / "about.json"
+        staged.append((durable.stage(about, orjson.dumps(record)), about))
+        self._seen.pop(record.id, None)
+        return record
+
+    def _take_back(self, begun: Sequence[Record], staged: Sequence[tuple[Path, Path]]) -> None:
+        for aside, _ in staged:
+            aside.unlink(missing_ok=True)
+        for record in begun:
+            self.original(record).unlink(missing_ok=True)
+            if record.version == 1:
+                shutil.rmtree(self.folder / record.id, ignore_errors=True)
+                (self.folder / "queue" / record.id).unlink(missing_ok=True)
 
     def _queue(self, name: str) -> None:
         (self.folder / "queue").mkdir(exist_ok=True, mode=0o700)
@@ -207,58 +241,44 @@ class Library:
         if name != PURGE or not path.exists():
             path.touch(mode=0o600)
 
-    def _queue_files(self) -> list[Path]:
+    def _leave_the_queue(self, name: str) -> None:
+        with self._changing():
+            # Looked at again: it may have been queued before it was said to be.
+            record = self._read(name)
+            if record is None or record.status in ("live", "failed"):
+                (self.folder / "queue" / name).unlink(missing_ok=True)
+
+    def _queued(self) -> list[str]:
         try:
-            return list((self.folder / "queue").iterdir())
+            return os.listdir(self.folder / "queue")
         except OSError:
             return []
 
     def _ids(self) -> list[str]:
         try:
-            return [path.name for path in self.folder.iterdir() if ID.fullmatch(path.name)]
+            return [name for name in os.listdir(self.folder) if ID.fullmatch(name)]
         except FileNotFoundError:
             return []
 
     def _read(self, identity: str) -> Record | None:
         if not ID.fullmatch(identity):
             return None
-        path = self.folder / identity / "about.json"
+        # Not a Path: for ten thousand documents making them takes longer than all the rest.
+        path = f"{self.folder}/{identity}/about.json"
         try:
-            found = path.stat()
+            found = os.stat(path)
             changed = found.st_ino, found.st_mtime_ns, found.st_size
             if (seen := self._seen.get(identity)) and seen[0] == changed:
                 return seen[1]
-            record = Record(**orjson.loads(path.read_bytes()))
+            record = Record(**orjson.loads(Path(path).read_bytes()))
         except (OSError, ValueError, TypeError):
             return None
         self._seen[identity] = changed, record
         return record
 
-    def _write(self, record: Record) -> Record:
-        now = replace(record, updated_at=datetime.now(UTC).isoformat(timespec="milliseconds"))
-        durable.replace(self.folder / record.id / "about.json", orjson.dumps(asdict(now)))
+    def _write(self, record: Record) -> None:
+        durable.replace(self.folder / record.id / "about.json", orjson.dumps(replace(record, updated_at=_now())))
         self._seen.pop(record.id, None)
-        return now
-
-    def _answered(self, request: str, print_of: list[list[str]]) -> list[Record] | None:
-        try:
-            kept = orjson.loads(self._request_file(request).read_bytes())
-        except (OSError, ValueError):
-            return None
-        if time.time() - kept["at"] > REMEMBERED_S:
-            return None
-        if kept["files"] != print_of:
-            raise InvalidRequest(detail="This Idempotency-Key came with other files before.")
-        return [self.get(one["id"]) or Record(**one) for one in kept["records"]]
-
-    def _remember(self, request: str, print_of: list[list[str]], records: Sequence[Record]) -> None:
-        path = self._request_file(request)
-        path.parent.mkdir(exist_ok=True, mode=0o700)
-        kept = {"at": time.time(), "files": print_of, "records": [asdict(record) for record in records]}
-        durable.replace(path, orjson.dumps(kept))
-
-    def _request_file(self, request: str) -> Path:
-        return self.folder / ".requests" / hashlib.sha256(request.encode("utf-8", "surrogatepass")).hexdigest()
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
@@ -266,3 +286,7 @@ class Library:
         with (self.folder / ".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

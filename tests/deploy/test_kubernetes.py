@@ -161,14 +161,26 @@ def test_whoever_selects_pods_selects_those_of_the_deployment_and_no_others() ->
 
 
 def test_the_ingress_does_not_hold_streams_back() -> None:
-    ingress = the("Ingress")
+    ingress = the("Ingress", "rag-server")
     assert ingress["metadata"]["annotations"]["nginx.ingress.kubernetes.io/proxy-buffering"] == "off"
     [rule] = ingress["spec"]["rules"]
     assert rule["http"]["paths"][0]["backend"]["service"]["name"] == the("Service", "rag-server")["metadata"]["name"]
 
 
+def test_uploads_pass_the_ingress_and_nothing_else_does_that_is_as_large() -> None:
+    ingress, limits = the("Ingress", "rag-server-documents"), {}
+    for one in (ingress, the("Ingress", "rag-server")):
+        limits[one["metadata"]["name"]] = one["metadata"]["annotations"]["nginx.ingress.kubernetes.io/proxy-body-size"]
+    assert limits == {"rag-server-documents": "51m", "rag-server": "64k"}
+    [rule], [main] = ingress["spec"]["rules"], the("Ingress", "rag-server")["spec"]["rules"]
+    assert rule["host"] == main["host"]
+    assert [path["path"] for path in rule["http"]["paths"]] == ["/documents"]
+    settings = Settings.from_environment({"DEMO": "true"})
+    assert settings.max_files_per_request * settings.max_file_size < 51 * 1024 * 1024
+
+
 def test_the_ingress_publishes_no_metrics() -> None:
-    [rule] = the("Ingress")["spec"]["rules"]
+    [rule] = the("Ingress", "rag-server")["spec"]["rules"]
     services = {path["path"]: path["backend"]["service"]["name"] for path in rule["http"]["paths"]}
     assert services == {"/": "rag-server", "/metrics": "nobody"}
     assert "selector" not in the("Service", "nobody")["spec"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.conftest import StartServer
+from tests.conftest import ADMIN_API_KEY, StartServer
 from tests.support.azure import AzureEmulator
 from tests.support.nginx import NGINX, SITES, Proxy, nginx, prepared
 from tests.support.small_site import FACTS
@@ -133,6 +133,25 @@ def test_nginx_refuses_what_the_server_would_refuse(
 ) -> None:
     proxy = in_front(shared_server(workers=1).port)
     assert proxy.visitor(ONE).post("/chat", content=b"x" * 70_000).status_code == 413
+
+
+def test_uploads_of_the_largest_size_pass_and_who_may_not_is_told_so(
+    start_server: StartServer, in_front: Callable[[int], Proxy], site_build: Path, tmp_path: Path
+) -> None:
+    index = shutil.copytree(site_build, tmp_path / "index")
+    server = start_server(workers=1, UPLOADS="on", ADMIN_API_KEY=ADMIN_API_KEY, VECTOR_DB_PATH=index)
+    visitor, key = in_front(server.port).visitor(ONE), {"Authorization": f"Bearer {ADMIN_API_KEY}"}
+    whole = b"%PDF-1.7\n" + bytes(10_000_000 - 9)
+
+    def post(content: bytes, count: int, headers: dict[str, str]) -> httpx.Response:
+        files = [("files", (f"{number}.pdf", content)) for number in range(count)]
+        return visitor.post("/documents", files=files, headers=headers)
+
+    assert post(whole, 5, key).status_code == 202
+    assert visitor.put("/documents/one.pdf", content=whole, headers=key).status_code == 202
+    larger = post(whole + b"x", 1, key)
+    assert (larger.status_code, larger.json()["detail"]) == (413, "0.pdf is larger than 10 MB.")
+    assert post(whole, 5, {}).status_code == 401
 
 
 def test_the_site_for_compose_differs_only_where_a_container_does(tmp_path: Path) -> None:

@@ -1,15 +1,18 @@
 """Hostile files through HTTP: each is refused or fails in words, or is read as what it is, and nobody else notices."""
 
 import re
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from rag.documents import scanning
-from tests.e2e.test_disk import may_mount, mounted
+from rag.search.hot import generation
+from tests.e2e.test_disk import NoGrowth, may_mount, mounted
 from tests.e2e.test_live_builds import no_visitor_notices
-from tests.e2e.test_uploads import TEXT, Uploads, start_uploads
+from tests.e2e.test_uploads import TEXT, Uploads, ingest_pids, start_uploads
+from tests.support.azure import AzureEmulator
 from tests.support.clamd import FakeClamd
 from tests.support.hostile_files import SECRET_FILE, all_files
 from tests.support.waiting import wait_until
@@ -76,6 +79,51 @@ def test_a_scanner_is_asked_first_and_silence_is_no_leave(start_uploads: Callabl
     assert [one["name"] for one in uploads.documents()] == ["good.txt"]
     with pytest.raises(Exception, match="refused"):
         scanning.probe(clamd.address)
+
+
+def left(uploads: Uploads) -> set[str]:
+    """What lies where uploads are, and nobody's document is: nothing, if all is well."""
+    names = {path.relative_to(uploads.state).as_posix() for path in uploads.state.rglob("*") if path.is_file()}
+    known = {f"{one['id']}/about.json" for one in uploads.documents()} | {".lock", ".ingest.lock"}
+    originals = {path for path in names if re.fullmatch(r"[0-9a-f]{16}/\d+\.md", path)}
+    return names - known - originals
+
+
+def test_while_nothing_can_be_written_uploads_are_refused_or_wait_and_nothing_half_done_is_left(
+    start_uploads: Callable[..., Uploads], azure: AzureEmulator
+) -> None:
+    uploads = start_uploads(workers=1)
+    server, no_growth = uploads.server, NoGrowth(uploads.state)
+    feeding, late = ("feeding.md", TEXT.format(12).encode()), ("late.md", b"# Lamps\n\nThe lamp burns for ten hours.\n")
+    uploads.settled(uploads.post(feeding).json()["documents"][0]["id"])
+    azure.fail("status", target="embeddings", status=401)
+    waiting = uploads.post(late).json()["documents"][0]["id"]
+    wait_until(lambda: uploads.one(waiting)["reason"] is not None, 30, "one waits for the embedding model")
+    [child] = ingest_pids(uploads)
+    _, hard = resource.prlimit(child, resource.RLIMIT_FSIZE)
+    with no_growth.full(server):
+        # Enough to say what became of a document, and too little for a segment.
+        resource.prlimit(child, resource.RLIMIT_FSIZE, (1000, hard))
+        for refused in (
+            uploads.post(("more.md", b"# More\n\nText."), ("other.md", b"# Other\n\nText.")),
+            uploads.request("PUT", "/documents/feeding.md", content=TEXT.format(13).encode()),
+        ):
+            assert (refused.status_code, refused.json()["code"]) == (507, "storage_full")
+        azure.heal()
+        no_room = "the disk of the index does not take it at the moment; it is tried again"
+        wait_until(lambda: uploads.one(waiting)["reason"] == no_room, 40, "it waits for the disk, and says so")
+        assert "12 grams" in uploads.found(), "searches are answered meanwhile"
+        assert uploads.one(waiting)["status"] != "live"
+        assert {one["name"] for one in uploads.documents()} == {"feeding.md", "late.md"}
+    for pid in ingest_pids(uploads):
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (hard, hard))
+    uploads.settled(waiting)
+    uploads.everywhere("12 grams of food")
+    again = uploads.request("PUT", "/documents/feeding.md", content=TEXT.format(13).encode())
+    uploads.settled(again.json()["documents"][0]["id"])
+    uploads.everywhere("13 grams of food")
+    wait_until(lambda: left(uploads) <= {"queue/removed"}, 10, "nothing is left of what could not be written")
+    assert {path.name for path in (uploads.root / "segments").iterdir()} == set(generation.read(uploads.root).segments)
 
 
 @pytest.mark.skipif(not may_mount(), reason="only who may mount has a small disk")

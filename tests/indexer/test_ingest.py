@@ -25,7 +25,9 @@ from tests.support.served import open_served
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(indexer.build, "PATIENCE_S", ())
     monkeypatch.setattr(indexer.ingest, "PAUSE_S", 0.0)
-    monkeypatch.setattr(indexer.ingest, "NICE", 0)
+    monkeypatch.setattr(indexer.ingest, "GATHERS_S", 0.0)
+    monkeypatch.setattr(indexer.ingest, "LINGERS_S", 0.0)
+    monkeypatch.setattr(indexer.ingest, "LOOKS_EVERY_S", 0.01)
 
 
 @pytest.fixture
@@ -180,3 +182,25 @@ def test_a_call_that_the_budget_does_not_allow_is_not_waited_for_until_midnight(
 
     with pytest.raises(BudgetSpent):
         asyncio.run(asyncio.wait_for(indexer.build._embed_batch(["text"], Spent(), Summary()), 5))
+
+
+def test_documents_that_come_one_after_the_other_go_live_together(
+    library: Library, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingest, "GATHERS_S", 0.5)
+    monkeypatch.setattr(ingest, "LINGERS_S", 1.0)
+    put(library, first="Text.")
+    seen = set[str]()
+
+    async def bring() -> None:
+        working = asyncio.ensure_future(ingest.work(library, root=root, embedder=CountingEmbedder()))
+        async with asyncio.timeout(20):
+            for number in range(10):
+                await asyncio.sleep(0.02)
+                put(library, **{f"d{number}": f"Text {number}."})
+                seen.add(generation.read(root).id)
+            await working
+
+    asyncio.run(bring())
+    assert set(states(library).values()) == {"live"}
+    assert len(generation.read(root).segments) <= 3

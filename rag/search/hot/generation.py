@@ -15,8 +15,9 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -84,15 +85,28 @@ def read(root: Path) -> Generation:
     except OSError as error:
         raise BuildDamaged(f"{root / NAME} cannot be read: {error.strerror}") from None
     try:
-        about = orjson.loads(content)
-        if about["format"] != FORMAT:
-            raise BuildMismatch(f"{root / NAME}: format {about['format']}, this version reads {FORMAT}; upgrade first")
-        documents = tuple(Added(**one) for one in about["documents"])
-        if not all(builds.ID.fullmatch(one.segment) and DOCUMENT_ID.fullmatch(one.id) for one in documents):
-            raise ValueError("a name that is none")
+        return _parsed(content)
+    except _OtherFormat as error:
+        raise BuildMismatch(f"{root / NAME}: format {error}, this version reads {FORMAT}; upgrade first") from None
     except (ValueError, KeyError, TypeError) as error:
         remedy = "put it back from a backup, or remove the file and add the documents again"
         raise BuildDamaged(f"{root / NAME} is damaged ({type(error).__name__}); {remedy}") from None
+
+
+class _OtherFormat(Exception):
+    """Says which one."""
+
+
+@lru_cache(maxsize=1)
+def _parsed(content: bytes) -> Generation:
+    """Kept for whoever reads the same again: some thousand documents take a worker milliseconds."""
+    about = orjson.loads(content)
+    if about["format"] != FORMAT:
+        raise _OtherFormat(about["format"])
+    documents = tuple(Added(**one) for one in about["documents"])
+    segments = {one.segment for one in documents}
+    if not (all(map(builds.ID.fullmatch, segments)) and all(DOCUMENT_ID.fullmatch(one.id) for one in documents)):
+        raise ValueError("a name that is none")
     return Generation(hashlib.sha256(content).hexdigest()[:12], documents)
 
 
@@ -103,9 +117,7 @@ def change(root: Path, to: Callable[[Generation], Sequence[Added]]) -> Generatio
     """
     with _lock(root, ".generation.lock"):
         documents = to(read(root))
-        content = orjson.dumps(
-            {"format": FORMAT, "documents": [asdict(document) for document in documents]}, option=orjson.OPT_INDENT_2
-        )
+        content = orjson.dumps({"format": FORMAT, "documents": documents}, option=orjson.OPT_INDENT_2)
         durable.replace(root / NAME, content)
         return Generation(hashlib.sha256(content).hexdigest()[:12], tuple(documents))
 

@@ -5,6 +5,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rag.search.hot.generation import Added, Generation
 from rag.search.hot.meaning import LayeredVectors
@@ -46,9 +47,11 @@ class LayeredBuild(Build):
 
 
 def _parts(segments: Mapping[str, Build], added: Sequence[Added], first: int) -> Iterator[Part]:
+    held: dict[str, list[NDArray[np.int64]]] = {identity: [] for identity in segments}
+    for one in added:
+        held[one.segment].append(np.arange(one.first, one.first + one.passages))
     for identity, build in segments.items():
-        held = [range(one.first, one.first + one.passages) for one in added if one.segment == identity]
-        live = np.array(sorted(row for rows in held for row in rows), dtype=np.int64)
+        live = np.sort(np.concatenate([np.empty(0, dtype=np.int64), *held[identity]]))
         if len(live):
             part = Part(build, first, None if len(live) == build.count else live)
             first += part.count

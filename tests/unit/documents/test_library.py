@@ -1,5 +1,6 @@
 """The documents that were uploaded: names, versions, what is asked of them twice, and what is left by whoever died."""
 
+import errno
 import os
 import shutil
 import threading
@@ -8,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from rag import durable
 from rag.documents import library as library_module
 from rag.documents import receiving as receiving_module
+from rag.documents import requests
 from rag.documents.leading import Ingest
 from rag.documents.library import Library
 from rag.documents.naming import document_name, require_type
@@ -102,7 +105,7 @@ def test_what_dead_processes_left_is_swept_and_nothing_else(library: Library, mo
     assert [record.id for record in library.waiting()] == [kept.id]
     assert [path.name for path in (library.folder / "queue").iterdir()] == [kept.id]
     assert put(library, ("a.md", b"one"), request="somebody\0key") == [kept]
-    monkeypatch.setattr(library_module, "REMEMBERED_S", -1.0)
+    monkeypatch.setattr(requests, "REMEMBERED_S", -1.0)
     library.sweep()
     assert list((library.folder / ".requests").iterdir()) == []
 
@@ -133,6 +136,31 @@ def test_a_disk_without_room_and_too_many_documents_are_refused(
     with pytest.raises(StorageFull):
         put(library, ("a.md", b"three"))
     assert list(library.folder.glob(".receiving-*")) == []
+
+
+def test_on_a_disk_that_fills_a_request_is_taken_as_a_whole_or_not_at_all(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [known] = put(library, ("a.md", b"one"))
+    library.mark(known, "live", passages=1)
+    before = sorted(library.folder.rglob("*")), library.records()
+    stage, left = durable.stage, 1
+
+    def stage_once(path: Path, content: bytes) -> Path:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return stage(path, content)
+
+    monkeypatch.setattr(durable, "stage", stage_once)
+    with pytest.raises(StorageFull):
+        put(library, ("a.md", b"two"), ("b.md", b"one"))
+    library.waiting()
+    assert (sorted(library.folder.rglob("*")), library.records()) == before
+    left = 2
+    assert [one.version for one in put(library, ("a.md", b"two"), ("b.md", b"one"))] == [2, 1]
+    assert [one.name for one in library.waiting()] == ["a.md", "b.md"]
 
 
 def test_the_byte_beyond_the_limit_is_one_too_many(library: Library) -> None:
