@@ -24,7 +24,7 @@ from tests.support.server import RagServer, run_module
 from tests.support.waiting import wait_until
 
 KEY, OTHER_KEY = "ingest-key-of-the-tests-0123456789abcdef", "search-key-of-the-tests-0123456789abcdef"
-KILLS = int(os.environ.get("KILLS", "8"))
+KILLS = int(os.environ.get("KILLS", "5"))
 TEXT = "# Feeding shrimps\n\nThe shrimps get {} grams of food a day.\n"
 QUESTION = "How much food do the shrimps get?"
 
