@@ -13,6 +13,6 @@ chat        the story of a question; read `chat/pipeline.py` first
 http        HTTP in, JSON or events out
 ops         the process: checks before the start, the gunicorn worker, backups; may use all below http
 
-An arrow never points back, and the five on one floor do not know each other. The indexer uses the ground, search,
-llm, telemetry and documents.
+An arrow never points back, and the five on one floor do not know each other. The indexer uses all
+up to access, for what uploads cost.
 """

@@ -138,6 +138,8 @@ def test_a_document_is_found_by_every_worker_and_removed_for_good(uploads: Uploa
         assert re.fullmatch("[0-9a-f]{16}", identity)
         live = uploads.settled(identity)
         uploads.everywhere("12 grams of food")
+        [child] = ingest_pids(uploads)
+        assert (os.getpriority(os.PRIO_PROCESS, child), os.sched_getscheduler(child)) == (10, os.SCHED_BATCH)
         assert (live["passages"], live["reason"]) == (1, None)
         assert [one["name"] for one in uploads.documents()] == ["feeding.md", "price.csv"]
 
