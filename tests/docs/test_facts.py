@@ -35,6 +35,7 @@ OTHERS_VARIABLES = {
     "OTEL_EXPORTER_OTLP_CERTIFICATE",
     "OTEL_EXPORTER_OTLP_COMPRESSION",
     "POSTGRES_PASSWORD",
+    "INDEX_MOUNT",
     "LOCAL_MODEL",
 }
 """Set by others, and heard, or read by Compose or a build of the image."""
