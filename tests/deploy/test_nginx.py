@@ -1,6 +1,7 @@
 """Debian's nginx with the site from deploy/nginx in front of the real server."""
 
 import json
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
