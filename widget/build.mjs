@@ -20,13 +20,16 @@ const minifiedCss = {
   },
 };
 
-// What the server writes into answers itself, the chat never says.
+// Whatever follows an answer of the server comes with its words: the file holds what is said before there is one.
+const ALONE =
+  "open title close fresh greetingPlain hint suggestions conversation placeholder send stop latest you answer searching " +
+  "retry retryIn stopped unread offline unreachable broken internal_error recent remove removed began undo explain marked drop";
 const ownTexts = {
   name: "own-texts",
   setup(setup) {
     setup.onLoad({ filter: /texts\.json$/ }, async ({ path }) => {
       const { en } = JSON.parse(await readFile(path, "utf8"));
-      const own = Object.entries(en).filter(([code]) => !/^(answer|talk)_/.test(code));
+      const own = ALONE.split(" ").map((code) => [code, en[code]]);
       return { contents: JSON.stringify({ en: Object.fromEntries(own) }), loader: "json" };
     });
   },

@@ -69,9 +69,11 @@ _REFERRING_RUN = re.compile(r"[它他她]|这个?|那[么个]?|呢|それ|その
 def search_query(question: str, history: Sequence[Message], *, selection: str = "") -> str:
     """What to search for: the question, below the ones that it leans on, back to the last that stands alone.
 
-    One that leans on what the visitor has marked on the page ("what does this mean?") stands below that instead.
+    One that leans on what the visitor has marked on the page ("what does this mean?") stands below that instead; so
+    does one of few words in any language, such as the chat's own "explain this".
     """
-    if selection and leans(question):
+    is_short = len(question.split()) <= SHORT_WORDS and not is_spaceless(question)
+    if selection and (is_short or leans(question)):
         return f"{_clipped(selection, EARLIER_BYTES)}\n{question}"
     lines = [question]
     asked = [turn.content for turn in reversed(history) if turn.role == "user"]

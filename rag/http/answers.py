@@ -1,6 +1,8 @@
 """Search and chat: JSON for those who want it whole, events for those who read along."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
+from itertools import takewhile
 from typing import Any
 
 import orjson
@@ -9,14 +11,16 @@ from fastapi.responses import StreamingResponse
 
 from rag.access import callers
 from rag.chat.pipeline import Delta, Done, Event, Sources
+from rag.chat.prompt import newest
 from rag.chat.turn import Page, Question
 from rag.chat.wording import language
 from rag.deadline import Deadline
-from rag.errors import InvalidRequest, RagError
+from rag.errors import InvalidRequest, RagError, StateUnavailable
 from rag.http import bodies, problems, streams
 from rag.http.admission import AdmittedRoute, rule
 from rag.http.bodies import ChatRequest, SearchRequest
 from rag.http.services import Services, WithServices
+from rag.stores.protocols import Conversations
 from rag.types import Message
 
 router = APIRouter(route_class=AdmittedRoute)
@@ -40,7 +44,7 @@ async def search(body: SearchRequest, services: WithServices) -> Response:
              responses=problems.described(413, 422, 429, 502, 503, 504))  # fmt: skip
 @rule(limit="chat", scope="chat")
 async def chat(body: ChatRequest, request: Request, services: WithServices) -> Response:
-    question = _asked(body, request)
+    question = await _asked(body, request, services)
     turn = await streams.whole(request, ask(question, services=services, stream=False))
     return bodies.as_json(bodies.ChatResponse.of(turn, session_id=question.session_id or ""))
 
@@ -50,7 +54,7 @@ async def chat(body: ChatRequest, request: Request, services: WithServices) -> R
                         **problems.described(413, 422, 429, 502, 503, 504)})  # fmt: skip
 @rule(limit="chat", scope="chat")
 async def chat_stream(body: ChatRequest, request: Request, services: WithServices) -> StreamingResponse:
-    question = _asked(body, request)
+    question = await _asked(body, request, services)
     events = ask(question, services=services, stream=True)
     return await streams.streamed(request, events, _SiteEvents(question.session_id or ""))
 
@@ -67,15 +71,42 @@ def language_asked_for(request: Request) -> str:
     return language.accepted(request.headers.get("accept-language", ""), services.texts)
 
 
-def _asked(body: ChatRequest, request: Request) -> Question:
+async def _asked(body: ChatRequest, request: Request, services: Services) -> Question:
     claimed = [Message(turn.role, turn.content) for turn in body.history]
     session_id = body.session_id or callers.new_session_id()
+    kept = None
+    if body.regenerate and body.session_id is not None:
+        kept = await kept_before(session_id, claimed, services.conversations)
     told = body.page
     page = Page(url=told.url, title=told.title, selection=told.selection) if told else None
     return Question(
-        text=body.message, session_id=session_id, is_new=body.session_id is None, claimed=claimed, page=page,
-        asks_for=language_asked_for(request),
+        text=body.message, session_id=session_id, is_new=body.session_id is None, claimed=claimed, kept=kept,
+        page=page, asks_for=language_asked_for(request),
     )  # fmt: skip
+
+
+async def kept_before(session_id: str, shown: Sequence[Message], conversations: Conversations) -> list[Message] | None:
+    """What stays of the conversation when the answer after `shown` is asked for again; None where nothing is known.
+
+    A client may show, or send, only the last few messages; what was said before those stays. Where nothing remembered
+    ends as `shown` does, all is forgotten, and goes on from there.
+    """
+    with suppress(StateUnavailable):
+        if remembered := await conversations.history(session_id):
+            return remembered[: _end_of(shown, remembered)] or newest(shown)
+    return None
+
+
+def _end_of(shown: Sequence[Message], remembered: Sequence[Message]) -> int:
+    """How many of the remembered messages end with most of what is shown; 0 where they end with none of it."""
+
+    def alike(end: int) -> int:
+        pairs = zip(reversed(remembered[:end]), reversed(shown), strict=False)
+        return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+    # The latest of equals: two answers may be the same, and the messages before them too.
+    end = max(range(len(remembered), -1, -1), key=alike)
+    return end if alike(end) else 0
 
 
 class _SiteEvents:

@@ -101,6 +101,7 @@ class ChatRequest(BaseModel):
         default_factory=list, max_length=200, description="restores a conversation that the server does not know"
     )
     page: PageContext | None = Field(None, description="where on the site the question is asked")
+    regenerate: bool = Field(False, description="the answer after `history` is forgotten first, and given anew")
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +152,7 @@ class Answer:
     degraded: Annotated[str | None, Field(description="what was missing when this was answered, or null")]
     degraded_codes: Annotated[list[str], Field(description="the same for programs: " + ", ".join(DEGRADED_CODES))]
     generated: Annotated[Generated, Field(description="who wrote the answer: a model, or the pages themselves")]
+    own_words: Annotated[bool, Field(description="whether it is an answer that the site's owner has written")]
     escalation: Annotated[Escalation | None, Field(description="why a person could help better, or null")]
 
     @classmethod
@@ -162,6 +164,7 @@ class Answer:
             degraded=turn.degraded,
             degraded_codes=[one.code for one in turn.missing],
             generated=turn.generated,
+            own_words=turn.is_own,
             escalation=Escalation(turn.escalation) if turn.escalation else None,
             **more,
         )

@@ -19,7 +19,7 @@ from tests.support.small_site import FACTS, OFF_TOPIC, SITE_URL, Fact
 from tests.support.waiting import wait_until
 
 JUST_NOW_S = 60.0
-ANSWER = {"response", "timestamp", "sources", "degraded", "degraded_codes", "generated", "escalation"}
+ANSWER = {"response", "timestamp", "sources", "degraded", "degraded_codes", "generated", "own_words", "escalation"}
 SOURCE_FIELDS = {"url", "title", "content_preview", "content_full", "similarity_score"}
 
 

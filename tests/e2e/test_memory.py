@@ -40,6 +40,22 @@ def said(*turns: tuple[str, str]) -> list[dict[str, str]]:
     return [{"role": role, "content": content} for role, content in turns]
 
 
+def test_an_answer_given_anew_takes_the_place_of_the_last_one(client: httpx.Client, azure: AzureEmulator) -> None:
+    session_id, told = new_id(), []
+    for question in ("What does error E17 mean?", "And how long is the warranty?"):
+        response = client.post("/chat", json={"message": question, "session_id": session_id}).json()["response"]
+        told += said(("user", question), ("assistant", response))
+    again = {"message": told[2]["content"], "session_id": session_id, "history": told[:2], "regenerate": True}
+    azure.fail("content_filter_prompt", target="chat")
+    assert client.post("/chat/stream", json=again).status_code == 422
+    assert client.get(f"/sessions/{session_id}/history").json()["history"] == told
+    azure.heal()
+    azure.behave(tokens=["Thirty-seven ", "months ", "[1]."])
+    client.post("/chat/stream", json=again)
+    told[3]["content"] = "Thirty-seven months [1]."
+    assert client.get(f"/sessions/{session_id}/history").json()["history"] == told
+
+
 def test_fifty_conversations_over_four_workers_lose_nothing_and_mix_nothing(
     server: RagServer, azure: AzureEmulator
 ) -> None:

@@ -105,7 +105,7 @@ def test_another_wording_needs_its_vector_alone_and_is_streamed_with_its_source(
     told = {name.removeprefix("event: "): json.loads(data.removeprefix("data: ")) for name, data in events}
     assert told["sources"][0]["title"] == "Warranty and returns"
     assert told["done"]["response"].startswith("Call +49 30 555 0100.")
-    assert told["done"]["generated"] == "quoted"
+    assert (told["done"]["generated"], told["done"]["own_words"]) == ("quoted", True)
     assert set(calls(azure)) == {"embeddings"}
 
 

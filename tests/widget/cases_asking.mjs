@@ -210,8 +210,11 @@ export async function a_second_tab_follows_the_first({ stub, visitor }) {
   await eventually(async () => assert.equal(await first.answers.count(), 0));
 }
 
-export async function a_new_conversation_is_forgotten_everywhere({ stub, visitor }) {
-  const chat = await (await visitor()).open(stub.page({ body: "<rag-chat></rag-chat>" }));
+export async function a_deleted_conversation_is_forgotten_everywhere({ stub, visitor }) {
+  const { context, open } = await visitor();
+  await context.clock.install();
+  const chat = await open(stub.page({ body: "<main><h1>A page</h1><rag-chat></rag-chat></main>" }));
+  const { recent, list } = listOf(chat);
   await chat.ask("How long?");
   await chat.answered();
   await chat.page.getByRole("button", { name: "New conversation" }).click();
@@ -219,15 +222,107 @@ export async function a_new_conversation_is_forgotten_everywhere({ stub, visitor
   assert.equal(await chat.answers.count(), 0);
   await chat.ask("Anew?");
   await chat.answered();
-  await eventually(() => assert.deepEqual(stub.forgotten, ["session-1-0123456789abcdef"]));
   assert.equal(stub.asked[1].session_id, undefined);
   assert.deepEqual(stub.asked[1].history, []);
+  await recent.click();
+  assert.deepEqual(await list.locator("span").allInnerTexts(), ["Anew?", "How long?"]);
+  const remove = list.getByRole("button", { name: "Delete" });
+  await remove.last().click();
+  await chat.page.getByText("The conversation is deleted.", { exact: true }).waitFor();
+  await eventually(async () => assert.equal(await remove.count(), 1));
+  assert.deepEqual(await chat.faults(), []);
+  await chat.page.getByRole("button", { name: "Undo" }).click();
+  await eventually(async () => assert.equal(await remove.count(), 2));
+  await chat.page.clock.runFor(20_000);
+  assert.deepEqual(stub.forgotten, []);
+  await remove.last().click();
+  await chat.page.clock.runFor(11_000);
+  await eventually(() => assert.deepEqual(stub.forgotten, ["session-1-0123456789abcdef"]));
+  await eventually(async () => assert.equal(await chat.page.getByRole("button", { name: "Undo" }).count(), 0));
+  await remove.click();
+  await chat.page.goto("about:blank");
+  await eventually(() => assert.equal(stub.forgotten.length, 2, "leaving the page deletes at once"));
+}
+
+export async function earlier_conversations_are_listed_and_go_on({ stub, visitor }) {
+  const person = await visitor();
+  const chat = await person.open(stub.page({ body: "<rag-chat></rag-chat>" }));
+  const { recent, list } = listOf(chat);
+  assert.ok(await recent.isHidden(), "there is none yet");
+  await chat.ask("How long?");
+  await chat.answered();
+  await chat.page.getByRole("button", { name: "New conversation" }).click();
+  await chat.ask("And what does it cost?");
+  await chat.answered();
+  await recent.click();
+  await list.getByRole("button", { name: "How long?" }).click();
+  await chat.page.locator(".question").getByText("How long?").waitFor();
+  assert.equal(await text(chat.prose), "The warranty lasts 37 months 1.");
+  assert.equal(await chat.prose.getByRole("link").getAttribute("href"), SOURCES[0].url, "this tab knows its sources");
+  await chat.ask("And then?");
+  await chat.answered(2);
+  assert.equal(stub.asked[2].session_id, "session-1-0123456789abcdef");
+  stub.sessions.delete("session-2-0123456789abcdef"); // As the server does after a day.
+  await recent.click();
+  await eventually(async () => assert.deepEqual(await list.locator("span").allInnerTexts(), ["How long?"]));
+}
+
+function listOf(chat) {
+  return { recent: chat.page.getByRole("button", { name: "Recent conversations" }), list: chat.page.locator(".list") };
+}
+
+export async function an_answer_of_the_model_can_be_asked_for_again({ stub, visitor }) {
+  stub.answer = (one) => one.whole("37 months [1].", SOURCES, { generated: "model" });
+  const chat = await (await visitor()).open(stub.page({ body: "<rag-chat></rag-chat>" }));
+  const again = chat.page.getByRole("button", { name: "Answer again" });
+  for (const [place, question] of ["How long?", "Really?"].entries()) {
+    await chat.ask(question);
+    await chat.answered(place + 1);
+  }
+  assert.equal(await again.count(), 1, "only the last one");
+  stub.answer = (one) => one.refuse(503, "upstream_unavailable", "Down.");
+  await again.click();
+  await chat.answer.getByText("Our assistant cannot be reached").waitFor();
+  stub.answer = (one) => one.whole("Yes, 37 months [1].", SOURCES, { generated: "quoted" });
+  await chat.answer.getByRole("button", { name: "Try again" }).click();
+  await chat.answered(2);
+  assert.equal(await chat.answers.count(), 2);
+  assert.equal(await again.count(), 0, "what is quoted would be the same again");
+  const { message, session_id, history, regenerate } = stub.asked.at(-1);
+  assert.deepEqual([message, session_id, regenerate], ["Really?", "session-1-0123456789abcdef", true]);
+  assert.deepEqual(history.map(({ content }) => content), ["How long?", "37 months [1]."]);
+  assert.equal(stub.asked[1].regenerate, undefined);
+}
+
+export async function an_answer_that_people_wrote_says_so({ stub, visitor }) {
+  stub.answer = (one) => one.whole("37 months.", [], { generated: "quoted", own_words: stub.asked.length > 1 });
+  const chat = await (await visitor()).open(stub.page({ body: "<main><h1>A page</h1><rag-chat></rag-chat></main>" }));
+  const label = chat.answer.getByText("Written by our team");
+  await chat.ask("How long?");
+  await chat.answered();
+  assert.equal(await label.isVisible(), false);
+  await chat.ask("How long, please?");
+  await chat.answered(2);
+  await label.waitFor();
+  assert.deepEqual(await chat.faults(), []);
+  await chat.page.reload();
+  await chat.answered(2);
+  assert.equal(await label.isVisible(), true);
+}
+
+export async function a_server_that_comes_late_brings_the_words_along({ stub, visitor }) {
+  const { context, open } = await visitor();
+  await context.route("**/widget/config*", (route) => route.abort());
+  const chat = await open(stub.page({ body: "<rag-chat></rag-chat>", html: 'lang="de"' }));
+  await chat.ask("Wie lange?");
+  await chat.answer.getByText("The chat cannot be reached at the moment.").waitFor();
+  await context.unroute("**/widget/config*");
+  await chat.answer.getByRole("button", { name: "Try again" }).click();
+  await chat.answer.getByRole("button", { name: "Antwort kopieren" }).waitFor();
 }
 
 export async function a_new_conversation_can_be_undone({ stub, visitor }) {
-  const { context, open } = await visitor();
-  await context.clock.install();
-  const chat = await open(stub.page({ body: "<main><h1>A page</h1><rag-chat></rag-chat></main>" }));
+  const chat = await (await visitor()).open(stub.page({ body: "<main><h1>A page</h1><rag-chat></rag-chat></main>" }));
   await chat.ask("How long?");
   await chat.answered();
   await chat.page.getByRole("button", { name: "New conversation" }).click();
@@ -236,12 +331,12 @@ export async function a_new_conversation_can_be_undone({ stub, visitor }) {
   await chat.page.getByRole("button", { name: "Undo" }).click();
   await chat.answered();
   assert.equal(await text(chat.prose), "The warranty lasts 37 months 1.");
-  await chat.page.clock.runFor(20_000);
-  assert.deepEqual(stub.forgotten, []);
-  await chat.page.getByRole("button", { name: "New conversation" }).click();
-  await chat.page.clock.runFor(11_000);
-  await eventually(() => assert.deepEqual(stub.forgotten, ["session-1-0123456789abcdef"]));
   assert.equal(await chat.page.getByRole("button", { name: "Undo" }).count(), 0);
+  await chat.page.getByRole("button", { name: "New conversation" }).click();
+  await chat.ask("Anew?");
+  await chat.answered();
+  assert.equal(await chat.page.getByRole("button", { name: "Undo" }).count(), 0, "who asks has decided");
+  assert.deepEqual(stub.forgotten, [], "it stays among the recent ones");
 }
 
 export async function two_chats_on_a_page_are_one_conversation({ stub, visitor }) {

@@ -142,7 +142,7 @@ export async function on_the_real_server_a_phone_gets_the_whole_screen(world) {
     isMobile: true,
     colorScheme: "dark",
   });
-  await chat.page.getByRole("button", { name: "Ask", exact: true }).click();
+  await chat.page.getByRole("button", { name: "Ask AI", exact: true }).click();
   await chat.settled();
   assert.deepEqual(await chat.dialog.boundingBox(), { x: 0, y: 0, width: 390, height: 780 });
   const field = chat.dialog.getByRole("textbox");

@@ -370,3 +370,70 @@ export async function a_long_answer_is_read_from_its_beginning({ stub, visitor }
     assert.ok(last.y < log.y + log.height, "the end is in sight");
   });
 }
+
+export async function what_is_marked_on_the_page_goes_with_the_question_that_shows_it({ stub, visitor }) {
+  const marked = "Rinse the probe. ".repeat(150).trim();
+  const body = `<main><h1>A page</h1><p id="marked">${marked}</p><label>Yours <input value="private"></label></main>`;
+  const mark = (chat) => chat.page.locator("#marked").click({ clickCount: 3, position: { x: 20, y: 8 } });
+  const chat = await (await visitor()).open(stub.page({ body, script: "data-page='text' data-shortcut='i' data-label='Ask AI'" }));
+  assert.equal(await chat.page.getByRole("button", { name: "Ask AI" }).getAttribute("aria-keyshortcuts"), "Control+I");
+  await mark(chat);
+  await chat.page.keyboard.press("Control+i");
+  const row = chat.page.getByRole("group", { name: "Marked on the page" });
+  await row.waitFor();
+  await eventually(async () => assert.equal(await chat.focused(), "Type your question"));
+  await chat.settled();
+  assert.deepEqual(await chat.faults(), []);
+  await row.getByRole("button", { name: "Explain this" }).click();
+  await chat.answered();
+  assert.ok(await row.isHidden());
+  const { message, page } = stub.asked[0];
+  assert.deepEqual([message, page], ["Explain this", { url: `${stub.origin}/page`, title: "A page", selection: marked.slice(0, 2000) }]);
+  assert.match(await text(chat.page.locator(".question")), /Rinse the probe.*Explain this/);
+  await mark(chat);
+  await row.getByRole("button", { name: "Leave it out" }).click();
+  await chat.page.locator("input").selectText();
+  assert.ok(await row.isHidden(), "fields of the page are private");
+  await chat.ask("And then?");
+  await chat.answered(2);
+  assert.equal(stub.asked[1].page.selection, undefined);
+}
+
+export async function of_the_page_no_more_is_told_than_it_allows({ stub, visitor }) {
+  for (const [script, told] of [["data-page='off'", undefined], ["", { url: `${stub.origin}/page`, title: "A page" }]]) {
+    const chat = await (await visitor()).open(`${stub.page({ script, body: INLINE })}?name=Ada#x`);
+    await chat.page.evaluate(() => getSelection().selectAllChildren(document.querySelector("h1")));
+    await chat.ask("How long?");
+    await chat.answered();
+    assert.deepEqual(stub.asked.at(-1).page, told);
+  }
+}
+
+export async function code_and_tables_without_room_are_enlarged_over_the_page({ stub, visitor }) {
+  const wide = `|${"A column|".repeat(9)}\n|${"---|".repeat(9)}\n|${"its value|".repeat(9)}`;
+  stub.answer = (one) => one.whole(`${LONG}\n\n${wide}\n\n\`\`\`js\nlet a = "b"; // c\n\`\`\``, SOURCES);
+  const chat = await (await (await visitor()).open(stub.page())).openDialog();
+  await chat.ask("How?");
+  await chat.answered();
+  const expand = chat.answer.getByRole("button", { name: "Enlarge" });
+  await eventually(async () => assert.equal(await expand.count(), 2, "the narrow ones need none"));
+  await expand.last().click();
+  const large = chat.page.getByRole("dialog", { name: "Enlarge" });
+  const table = await large.getByRole("table").boundingBox();
+  assert.ok(table.width > 420, `${table.width}`);
+  assert.deepEqual(await chat.faults(), []);
+  await chat.page.keyboard.press("Escape");
+  await large.waitFor({ state: "detached" });
+  assert.equal(await chat.focused(), "Enlarge");
+  await chat.dialog.waitFor(); // Only the copy was closed.
+  const code = chat.prose.locator("pre").last();
+  assert.deepEqual(await code.locator("b, s, i").allInnerTexts(), ["let", '"b"', "// c"]);
+  assert.equal(await code.innerText(), 'let a = "b"; // c');
+}
+
+export async function the_sites_logo_stands_in_header_and_greeting({ stub, visitor }) {
+  const script = `data-logo="data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 4 4'/%3E"`;
+  const chat = await (await (await visitor()).open(stub.page({ script }))).openDialog();
+  await chat.page.getByText("Ask anything about Brinewell").waitFor();
+  assert.equal(await chat.dialog.locator("img[alt='']").count(), 2);
+}

@@ -149,9 +149,9 @@ class Answer {
     return this;
   }
 
-  done({ response = this.text, sources = this.sources, degraded = null, degraded_codes, escalation = null } = {}) {
+  done({ response = this.text, sources = this.sources, degraded = null, ...more } = {}) {
     this.remember(response);
-    this.response.end(spelled("done", { response, sources, degraded, degraded_codes, escalation, timestamp: "2026-01-01T00:00:00.000Z" }));
+    this.response.end(spelled("done", { escalation: null, ...more, response, sources, degraded, timestamp: "2026-01-01T00:00:00.000Z" }));
   }
 
   remember(text) {
@@ -164,10 +164,10 @@ class Answer {
   }
 
   /** All of it at once; `size` is how many characters a piece has. */
-  whole(text, sources = SOURCES, { size = 7, degraded = null, degraded_codes, escalation = null } = {}) {
+  whole(text, sources = SOURCES, { size = 7, ...more } = {}) {
     this.begin(sources);
     for (let at = 0; at < text.length; at += size) this.say(text.slice(at, at + size));
-    this.done({ degraded, degraded_codes, escalation });
+    this.done(more);
   }
 }
 

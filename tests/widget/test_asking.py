@@ -51,7 +51,7 @@ def test_a_second_tab_follows_the_first(in_browser: InBrowser) -> None:
     in_browser()
 
 
-def test_a_new_conversation_is_forgotten_everywhere(in_browser: InBrowser) -> None:
+def test_a_deleted_conversation_is_forgotten_everywhere(in_browser: InBrowser) -> None:
     in_browser()
 
 
@@ -88,4 +88,20 @@ def test_a_new_conversation_can_be_undone(in_browser: InBrowser) -> None:
 
 
 def test_the_sites_questions_in_an_answer_are_buttons_that_ask_them(in_browser: InBrowser) -> None:
+    in_browser()
+
+
+def test_earlier_conversations_are_listed_and_go_on(in_browser: InBrowser) -> None:
+    in_browser()
+
+
+def test_an_answer_of_the_model_can_be_asked_for_again(in_browser: InBrowser) -> None:
+    in_browser()
+
+
+def test_an_answer_that_people_wrote_says_so(in_browser: InBrowser) -> None:
+    in_browser()
+
+
+def test_a_server_that_comes_late_brings_the_words_along(in_browser: InBrowser) -> None:
     in_browser()

@@ -100,3 +100,19 @@ def test_each_of_eleven_languages_is_spoken(in_browser: InBrowser) -> None:
 
 def test_an_owners_own_words_are_shown(in_browser: InBrowser) -> None:
     in_browser()
+
+
+def test_what_is_marked_on_the_page_goes_with_the_question_that_shows_it(in_browser: InBrowser) -> None:
+    in_browser()
+
+
+def test_of_the_page_no_more_is_told_than_it_allows(in_browser: InBrowser) -> None:
+    in_browser()
+
+
+def test_code_and_tables_without_room_are_enlarged_over_the_page(in_browser: InBrowser) -> None:
+    in_browser()
+
+
+def test_the_sites_logo_stands_in_header_and_greeting(in_browser: InBrowser) -> None:
+    in_browser()

@@ -1,39 +1,11 @@
 // One conversation, told to every view of it on the page. Knows no nodes: it says "change" with the turn that changed,
 // or with none where all of them did.
 
-import { Problem } from "./server.js";
+import { EMPTY, answerPlace, fail, numbered, turnsOf } from "./turns.js";
 
-const UNDO_MS = 10_000;
+const UNDO_MS = 10_000; // Until what was deleted is forgotten on the server.
 const HISTORY_CHARS = 12_000; // What the server would use of it.
 const UNHAPPY_FROM = 2; // Answers disliked.
-
-/**
- * @typedef {object} Turn
- * @property {string|null} question  null where the server has forgotten it
- * @property {string} text  the answer so far, Markdown
- * @property {{url: string, title: string, content_preview: string}[]} found  by rank, as the search gave them
- * @property {{url: string, title: string, content_preview: string}[]} sources  by number, as the answer cites them
- * @property {"waiting"|"streaming"|"done"|"stopped"|"failed"} state
- * @property {Problem|null} problem
- * @property {string|null} degraded
- * @property {string[]} degradedCodes  the same as codes; empty where the server gives none
- * @property {number} retryAtMs  when it may be asked again, as Date.now() counts
- * @property {"up"|"down"|null} rating
- */
-
-/** @type {Turn} */
-const EMPTY = {
-  question: null,
-  text: "",
-  found: [],
-  sources: [],
-  state: "done",
-  problem: null,
-  degraded: null,
-  degradedCodes: [],
-  retryAtMs: 0,
-  rating: null,
-};
 
 export class Conversation extends EventTarget {
   /** @type {Turn[]} */
@@ -45,7 +17,7 @@ export class Conversation extends EventTarget {
   #server;
   #memory;
   #halt = null;
-  #left = null; // The conversation before, while it can be brought back.
+  #undo = null; // What was done last, while it can be undone.
   #timer = 0;
   #loaded = null;
 
@@ -88,22 +60,27 @@ export class Conversation extends EventTarget {
     this.#changed();
   }
 
-  /** Asks, and tells as the answer comes. Ends when it is complete, has failed, or was stopped. */
-  async ask(question) {
+  /**
+   * Asks, and tells as the answer comes. Ends when it is complete, has failed, or was stopped. With `again` the answer
+   * takes the place of the last one.
+   */
+  async ask(question, { page, again = false } = {}) {
     if (this.busy) return;
-    this.#forget();
-    const turn = { ...EMPTY, question, state: "waiting" };
+    this.#settle();
+    const turn = { ...EMPTY, question, page, again, state: "waiting" };
     const history = this.#history();
     const halt = (this.#halt = new AbortController());
     this.turns.push(turn);
     this.#changed(turn);
     this.#tell("question", { question });
     try {
-      const body = { message: question, session_id: this.#memory.sessionId ?? undefined, history, page: here() };
+      const id = this.#memory.sessionId ?? undefined;
+      const body = { message: question, session_id: id, history, page, regenerate: again || undefined };
       for await (const { name, data } of this.#server.ask(body, halt.signal)) this.#apply(turn, name, data);
-      this.#memory.keepSources(turn.text, turn.sources);
-      this.#memory.touch();
-      const { text: answer, sources, degraded } = turn;
+      const { text: answer, sources, degraded, by } = turn;
+      const short = sources.map(({ url, title, content_preview }) => ({ url, title, content_preview }));
+      this.#memory.note(answer, { sources: short, by });
+      this.#memory.list(this.#memory.sessionId);
       this.#tell("answer", { question, answer, sources, degraded });
     } catch (error) {
       if (this.#halt === halt) fail(turn, error, halt.signal.aborted);
@@ -117,60 +94,97 @@ export class Conversation extends EventTarget {
     this.#halt?.abort();
   }
 
-  /** Asks the question of an answer that failed or was stopped again, in its place. */
-  async retry(turn) {
+  /** Asks the question of a turn again, in its place: of one that failed or was stopped, or with `again` of the last. */
+  async retry(turn, again = turn.again) {
     if (this.busy) return;
     this.turns = this.turns.filter((one) => one !== turn);
     this.#changed();
-    await this.ask(turn.question);
+    await this.ask(turn.question, { page: turn.page, again });
   }
 
-  /** Begins anew. What was said is forgotten, here and on the server, when it can no longer be brought back. */
+  /** Begins anew. What was said stays among the recent ones. */
   restart() {
-    this.#forget();
     const id = this.#memory.sessionId;
+    const turns = this.turns.filter(({ state }) => state !== "waiting" && state !== "streaming");
+    this.#goTo(null);
+    if (id) this.#undo = { what: "began", back: () => (this.#goTo(id), (this.turns = turns)) };
+    this.#changed();
+  }
+
+  /** `{id, at, question, current}` of what this browser has asked about, the latest first. */
+  async recent() {
+    const found = this.#memory.recent.map(async ({ id, at }) => {
+      const said = await this.#server.history(id).catch(() => [{ role: "user", content: "…" }]); // Unreachable now.
+      const question = said.find(({ role }) => role === "user")?.content;
+      if (!question) this.#memory.unlist(id); // The server has forgotten it.
+      return { id, at, question, current: id === this.#memory.sessionId };
+    });
+    return (await Promise.all(found)).filter(({ question }) => question);
+  }
+
+  /** Whether `recent` has any beside this one. */
+  get hasRecent() {
+    return this.#memory.recent.some(({ id }) => id !== this.#memory.sessionId);
+  }
+
+  /** Goes on with a conversation. */
+  open(id) {
+    this.#goTo(id);
+    return this.reload();
+  }
+
+  /** Deletes a conversation: here at once, on the server when it can no longer be brought back. */
+  remove({ id, at, current }) {
+    if (current) this.#goTo(null);
+    else this.#settle();
+    this.#memory.unlist(id);
+    this.#undo = {
+      what: "removed",
+      back: () => {
+        this.#memory.list(id, at);
+        if (current) this.open(id);
+      },
+      over: () => {
+        this.#memory.dropNotes(id);
+        this.#server.forget(id).catch(() => {}); // Unreachable: the server forgets it by itself in time.
+      },
+    };
+    this.#timer = setTimeout(this.#settle, UNDO_MS);
+    addEventListener("pagehide", this.#settle);
+    this.#changed();
+  }
+
+  /** What can be undone: "began" or "removed", else null. */
+  get undoable() {
+    return this.#undo?.what ?? null;
+  }
+
+  undo() {
+    if (this.busy) return;
+    const back = this.#undo?.back;
+    if (this.#undo) this.#undo.over = null;
+    this.#settle();
+    back?.();
+    this.#changed();
+  }
+
+  #goTo(id) {
+    this.#settle();
     this.stop();
     this.#halt = null;
-    if (id) {
-      this.#left = { id, unread: this.unread, turns: this.turns.filter(({ state }) => state !== "waiting" && state !== "streaming") };
-      this.#timer = setTimeout(() => this.#forget(), UNDO_MS);
-      addEventListener("pagehide", this.#forget);
-    }
+    this.#memory.sessionId = id;
     this.turns = [];
     this.unread = false;
-    this.#memory.sessionId = null;
-    this.#changed();
   }
 
-  /** Whether the conversation before this one can be brought back. */
-  get undoable() {
-    return this.#left !== null;
-  }
-
-  /** Brings back what `restart` has put away. */
-  undo() {
-    if (!this.#left || this.busy) return;
-    const { id, unread, turns } = this.#left;
-    this.#keep();
-    this.#memory.sessionId = id;
-    this.turns = turns;
-    this.unread = unread;
-    this.#changed();
-  }
-
-  #keep() {
+  #settle = () => {
+    if (!this.#undo) return;
     clearTimeout(this.#timer);
-    removeEventListener("pagehide", this.#forget);
-    this.#left = null;
-  }
-
-  #forget = () => {
-    if (!this.#left) return;
-    const { id } = this.#left;
-    this.#keep();
-    this.#memory.dropSources();
+    removeEventListener("pagehide", this.#settle);
+    const { over } = this.#undo;
+    this.#undo = null;
+    over?.();
     this.#changed();
-    this.#server.forget(id).catch(() => {}); // Unreachable: the server forgets it by itself in time.
   };
 
   /** Rates an answer. Returns whether the server took it. */
@@ -183,7 +197,7 @@ export class Conversation extends EventTarget {
       const last = turn === this.turns.findLast(({ state }) => state === "done");
       const place = last ? undefined : answerPlace(await this.#server.history(id), turn.text);
       if (place !== -1) await this.#server.feedback({ session_id: id, rating, reason, message_index: place });
-      this.#memory.keepRating(turn.text, rating);
+      this.#memory.note(turn.text, { rating });
       const disliked = this.turns.filter((one) => one.rating === "down").length;
       if (rating === "down" && disliked >= UNHAPPY_FROM && !turn.escalation) {
         turn.escalation = { reason: "unhappy" }; // As the server says it of the answers to come.
@@ -202,7 +216,7 @@ export class Conversation extends EventTarget {
   /** Asks for a person. Returns the reference; throws `Problem`. */
   async handOff(body) {
     const session = this.#memory.sessionId ?? hex(crypto.getRandomValues(new Uint8Array(16)));
-    const reference = await this.#server.handoff({ ...body, session_id: session, page: here() });
+    const reference = await this.#server.handoff({ ...body, session_id: session });
     this.#tell("handoff", { reference });
     return reference;
   }
@@ -219,6 +233,7 @@ export class Conversation extends EventTarget {
       Object.assign(turn, { text: data.response, sources: data.sources, degraded: data.degraded, state: "done" });
       turn.degradedCodes = data.degraded_codes ?? [];
       turn.escalation = data.escalation ?? null;
+      turn.by = data.own_words ? "own" : (data.generated ?? null);
     } else {
       this.#changed(turn);
     }
@@ -249,40 +264,4 @@ export class Conversation extends EventTarget {
 
 function hex(bytes) {
   return [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
-}
-
-/** The page that the visitor is on, without what stands after its path: that may name a person. */
-function here() {
-  return { url: `${location.origin}${location.pathname}`, title: document.title.slice(0, 500) };
-}
-
-function answerPlace(said, text) {
-  return said.findLastIndex(({ role, content }) => role === "assistant" && content === text);
-}
-
-/** `found` in the order of the numbers in the text: `[n]` is `found[cited[n - 1]]`; what is not cited follows. */
-function numbered(found, cited = []) {
-  return [...cited.map((place) => found[place]), ...found.filter((_, place) => !cited.includes(place))];
-}
-
-function fail(turn, error, stopped) {
-  turn.state = stopped ? "stopped" : "failed";
-  turn.problem = stopped ? null : error instanceof Problem ? error : new Problem("broken");
-  turn.retryAtMs = Date.now() + (turn.problem?.retryAfterS ?? 0) * 1000;
-}
-
-function turnsOf(said, memory) {
-  const turns = [];
-  for (const { role, content, sources } of said) {
-    const last = turns.at(-1);
-    if (role === "user" || !last || last.text) {
-      turns.push({ ...EMPTY, question: role === "user" ? content : null, state: "done" });
-    }
-    if (role === "assistant") {
-      turns.at(-1).text = content;
-      turns.at(-1).sources = sources ?? memory.sourcesOf(content);
-      turns.at(-1).rating = memory.ratingOf(content);
-    }
-  }
-  return turns;
 }

@@ -9,13 +9,15 @@ const PATHS = {
   stop: "M8 8h8v8H8Z",
   fresh: "M12 20h8M16.5 4.5a2.1 2.1 0 0 1 3 3L8 19l-4 1 1-4Z",
   up: "M7 11v9H4v-9Zm0 0 4-7a2 2 0 0 1 2 2v4h5a2 2 0 0 1 2 2.3l-1.1 6A2 2 0 0 1 17 20H7",
-  down: "M17 13V4h3v9Zm0 0-4 7a2 2 0 0 1-2-2v-4H6a2 2 0 0 1-2-2.3l1.1-6A2 2 0 0 1 7 4h10",
   copy: "M9 9h11v11H9ZM5 15H4V4h11v1",
   check: "M5 12l5 5 9-10",
+  recent: "M12 7v5l3 2M4 9a9 9 0 1 1-1 4M3 4v5h5",
+  remove: "M4 7h16M9 7V4h6v3M6 7l1 13h10l1-13",
+  expand: "M14 4h6v6M20 4l-7 7M10 20H4v-6M4 20l7-7",
   retry: "M20 11a8 8 0 1 0-2.3 5.7M20 5v6h-6",
   latest: "M12 5v14M6 13l6 6 6-6",
   info: "M12 11v6M12 7.5v.01M21 12a9 9 0 1 1-18 0 9 9 0 0 1 18 0Z",
-  warning: "M12 9v4M12 16.5v.01M10.3 4 2.6 17.5A2 2 0 0 0 4.3 20.5h15.4a2 2 0 0 0 1.7-3L13.7 4a2 2 0 0 0-3.4 0Z",
+  warning: "M12 10v4M12 17v.01M12 4 3 20h18Z",
 };
 
 /**
@@ -39,7 +41,7 @@ export function el(tag, given = {}, ...children) {
 export function icon(name) {
   const svg = document.createElementNS(SVG, "svg");
   const path = document.createElementNS(SVG, "path");
-  path.setAttribute("d", PATHS[name]);
+  path.setAttribute("d", PATHS[name === "down" ? "up" : name]); // Turned over by the style sheet.
   for (const [key, value] of [
     ["viewBox", "0 0 24 24"],
     ["aria-hidden", "true"],

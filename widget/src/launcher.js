@@ -23,7 +23,8 @@ export class Launcher {
     this.#host = host;
     this.#memory = memory;
     this.#makePanel = makePanel;
-    const { t, label, left } = settings;
+    const { t, label, left, shortcut } = settings;
+    const mac = /Mac|iP/.test(navigator.platform);
     this.#button = el(
       "button",
       {
@@ -31,11 +32,22 @@ export class Launcher {
         type: "button",
         "aria-haspopup": "dialog",
         "aria-expanded": "false",
+        "aria-keyshortcuts": shortcut && `${mac ? "Meta" : "Control"}+${shortcut}`,
         onclick: () => this.open(),
       },
       icon("chat"),
       label ? el("span", {}, label) : el("span", { class: "hidden" }, t("open")),
+      shortcut && el("kbd", { "aria-hidden": "true" }, `${mac ? "⌘" : "Ctrl "}${shortcut}`),
     );
+    if (shortcut) {
+      addEventListener("keydown", (event) => {
+        const pressed = (mac ? event.metaKey : event.ctrlKey) && !event.altKey && !event.shiftKey;
+        if (!pressed || event.key.toUpperCase() !== shortcut || !host.isConnected) return;
+        event.preventDefault();
+        if (this.#dialog.hidden) this.open();
+        else this.#panel.focus();
+      });
+    }
     this.#dialog = el("div", {
       class: "dialog",
       role: "dialog",

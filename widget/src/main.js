@@ -5,6 +5,7 @@ import { Conversation } from "./conversation.js";
 import { el } from "./dom.js";
 import { Launcher } from "./launcher.js";
 import { Memory } from "./memory.js";
+import { Marked } from "./page.js";
 import { Panel } from "./panel.js";
 import { Server } from "./server.js";
 import { settingsOf } from "./settings.js";
@@ -22,22 +23,26 @@ const TEXTS_WAIT_MS = 2000;
 const server = new Server(base);
 const memory = new Memory(base.href);
 let conversation;
-const configs = {}; // By language.
+let marked;
+const talking = []; // What the chats of the page say their words with.
+server.onconfig = ({ texts }, lang) => {
+  for (const t of talking) if (t.lang === lang) t.learn(texts);
+};
 
 // Both are shared by all chats of a page, and made when the first one needs them: a launcher alone fetches nothing.
 const shared = ({ t }) => {
   conversation ??= told(new Conversation({ server, memory }));
-  const config = (configs[t.lang] ??= server.config(t.lang));
+  const config = server.config(t.lang);
   conversation.load();
   return { conversation, config };
 };
 
 /** A panel in the words of the visitor; in English where they do not come. */
 async function panelFor(settings, onclose) {
+  talking.push(settings.t);
   const parts = shared(settings);
   const late = new Promise((resolve) => setTimeout(resolve, TEXTS_WAIT_MS));
-  const config = await Promise.race([parts.config, late]).catch(() => null);
-  settings.t.learn(config?.texts);
+  await Promise.race([parts.config, late]).catch(() => null);
   return new Panel({ ...parts, settings, onclose });
 }
 
@@ -61,6 +66,7 @@ class Shadowed extends HTMLElement {
   connectedCallback() {
     if (!this.#root) {
       const settings = settingsOf(this, scriptData, base);
+      if (settings.page === "text") settings.marked = marked ??= new Marked();
       this.#root = el("div", { class: "root", lang: settings.t.lang, dir: settings.direction }, this.build(settings));
       // Adopted sheets need neither a nonce nor 'unsafe-inline' under a strict content security policy.
       const sheet = new CSSStyleSheet();

@@ -6,8 +6,12 @@ import { el, iconButton } from "./dom.js";
 import { pointTo, safeHref } from "./links.js";
 
 const DEEPEST = 24; // Beyond it, nesting is flattened: thousands of nested quotes would stall the page.
+const TALL_PX = 300;
 const CITATION = /^\s*\d{1,2}(\s*,\s*\d{1,2})*\s*$/;
 const AFTER_URL = /[)\]}>.,;:!?'"*_]+$/;
+// Comments, strings and the commonest keywords, whatever the language.
+const PARTS =
+  /((?<=^|\s)(?:#|\/\/).*|"[^"\n]*"|'[^'\n]*'|\b(?:async|await|class|const|def|else|export|for|from|function|if|import|let|new|return)\b)/m;
 const CODE = [smd.CODE_BLOCK, smd.CODE_FENCE, smd.CODE_INLINE];
 
 const TAGS = {
@@ -116,11 +120,7 @@ export class Markdown {
 
   #make(type, parent) {
     if (type === smd.CODE_FENCE || type === smd.CODE_BLOCK) return this.#code(parent);
-    if (type === smd.TABLE) {
-      const table = el("table");
-      parent.append(el("div", { class: "table", tabindex: "0" }, table));
-      return table;
-    }
+    if (type === smd.TABLE) return this.#framed(parent, el("div", { class: "table", tabindex: "0" }), el("table"));
     if (type === smd.TABLE_ROW) {
       const tag = parent.querySelector("thead") ? "tbody" : "thead";
       const section = parent.querySelector(tag) ?? parent.appendChild(el(tag));
@@ -138,15 +138,29 @@ export class Markdown {
   #code(parent) {
     const code = el("code");
     const button = iconButton("copy", this.#t("copyCode"), () => copied(button, code.textContent, this.#t));
-    const bar = el("div", { class: "bar" }, el("span"), button);
-    parent.append(el("div", { class: "code", dir: "ltr" }, bar, el("pre", { tabindex: "0" }, code)));
-    return code;
+    return this.#framed(parent, el("pre", { tabindex: "0" }), code, button);
+  }
+
+  /** `content`, that may be larger than there is room: then a button shows it over the whole page. */
+  #framed(parent, scroller, content, button = "") {
+    const t = this.#t;
+    const expand = iconButton("expand", t("expand"), () => enlarge(frame, t), { hidden: true });
+    const bar = el("div", { class: "bar", hidden: !button }, el("span"), button, expand);
+    const frame = el("div", { class: "code", dir: button ? "ltr" : null }, bar, scroller);
+    scroller.append(content);
+    parent.append(frame);
+    new ResizeObserver(() => {
+      expand.hidden = scroller.scrollWidth <= scroller.clientWidth && scroller.clientHeight < TALL_PX;
+      bar.hidden = expand.hidden && !button;
+    }).observe(content);
+    return content;
   }
 
   #end() {
     const { node, type, href } = this.#open.pop();
     if (type === smd.EQUATION_INLINE) node.append(")");
     if (type === smd.RAW_URL) this.#rawUrl(node);
+    if (type === smd.CODE_FENCE) colour(node);
     if (type !== smd.LINK || node.hasAttribute("href")) return;
     if (href === undefined && CITATION.test(node.textContent)) {
       const numbers = node.textContent.match(/\d+/g).map(Number);
@@ -196,6 +210,24 @@ export class Markdown {
       top.node.parentNode.previousSibling.firstChild.textContent = value.trim().split(/\s/)[0].slice(0, 24);
     }
   }
+}
+
+function colour(code) {
+  const parts = code.textContent.split(PARTS);
+  const tag = (part) => (/["']/.test(part[0]) ? "s" : /\w/.test(part[0]) ? "b" : "i");
+  code.replaceChildren(...parts.map((part, i) => (i % 2 ? el(tag(part), {}, part) : part)));
+}
+
+/** Shows a copy of `frame` over the page. Escape and a click beside it close it, and focus returns by itself. */
+function enlarge(frame, t) {
+  const [bar, scroller] = frame.children;
+  const close = iconButton("close", t("close"), () => big.close());
+  const large = el("div", { class: "code", dir: frame.dir }, el("div", { class: "bar" }, bar.firstChild.cloneNode(true), close));
+  large.append(scroller.cloneNode(true));
+  const big = el("dialog", { "aria-label": t("expand"), onclose: () => big.remove() }, large);
+  big.addEventListener("click", ({ target }) => target === big && big.close());
+  frame.closest(".root").append(big);
+  big.showModal();
 }
 
 /** Puts `text` on the clipboard and shows on `button` that it is there. */

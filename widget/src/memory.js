@@ -1,5 +1,8 @@
-// What a browser keeps: the conversation's id for all tabs, and the sources of answers for this tab's reload.
+// What a browser keeps: ids of conversations for all tabs, and for this tab what the server does not tell again of answers.
 // Storage may be forbidden (private windows, blocked cookies): then the page alone remembers, and nothing fails.
+
+const LISTED = 10; // Conversations.
+const NOTED = 30; // Answers of a conversation.
 
 export class Memory {
   #key;
@@ -28,52 +31,53 @@ export class Memory {
     attempt(() => sessionStorage.setItem(`${this.#key}:open`, value ? "1" : "0"));
   }
 
-  /** Tells the other tabs that there is more to read. */
-  touch() {
-    attempt(() => localStorage.setItem(`${this.#key}:changed`, String(Date.now())));
+  /** `{id, at}` of the conversations of this browser, the latest first: no words of theirs. */
+  get recent() {
+    return parsed(attempt(() => localStorage.getItem(`${this.#key}:recent`))) ?? [];
   }
 
-  /** Calls `changed` when another tab began, continued or ended the conversation. */
+  /** Lists a conversation as one of `at`, and so tells the other tabs that there is more to read. */
+  list(id, at = Date.now()) {
+    this.#listed([{ id, at }, ...this.recent.filter((one) => one.id !== id)].sort((one, other) => other.at - one.at));
+  }
+
+  unlist(id) {
+    this.#listed(this.recent.filter((one) => one.id !== id));
+  }
+
+  /** Calls `changed` when another tab began, continued or left a conversation. */
   watch(changed) {
     addEventListener("storage", ({ key }) => {
-      if (key === null || key === this.#key || key === `${this.#key}:changed`) changed();
+      if (key === null || key === this.#key || key === `${this.#key}:recent`) changed();
     });
   }
 
-  /** The sources of an answer, as far as this tab has seen it written. */
-  sourcesOf(answer) {
-    return this.#seen()[fingerprint(answer)] ?? [];
+  /** What this tab knows of an answer of the conversation: its sources, who wrote it, the visitor's thumb. */
+  noted(answer) {
+    return this.#notes[fingerprint(answer)] ?? {};
   }
 
-  keepSources(answer, sources) {
-    const kept = Object.entries(this.#seen()).slice(-30);
-    const short = sources.map(({ url, title, content_preview }) => ({ url, title, content_preview }));
-    const seen = Object.fromEntries([...kept, [fingerprint(answer), short]]);
-    attempt(() => sessionStorage.setItem(this.#key, JSON.stringify(seen)));
+  note(answer, more) {
+    const notes = { ...this.#notes, [fingerprint(answer)]: { ...this.noted(answer), ...more } };
+    const kept = Object.fromEntries(Object.entries(notes).slice(-NOTED));
+    attempt(() => sessionStorage.setItem(`${this.#key}:${this.sessionId}`, JSON.stringify(kept)));
   }
 
-  /** The visitor's thumb below an answer, as far as it was given in this tab. */
-  ratingOf(answer) {
-    return this.#rated()[fingerprint(answer)] ?? null;
+  dropNotes(id) {
+    attempt(() => sessionStorage.removeItem(`${this.#key}:${id}`));
   }
 
-  keepRating(answer, rating) {
-    const rated = Object.fromEntries([...Object.entries(this.#rated()).slice(-30), [fingerprint(answer), rating]]);
-    attempt(() => sessionStorage.setItem(`${this.#key}:rated`, JSON.stringify(rated)));
+  get #notes() {
+    return parsed(attempt(() => sessionStorage.getItem(`${this.#key}:${this.sessionId}`))) ?? {};
   }
 
-  dropSources() {
-    attempt(() => sessionStorage.removeItem(this.#key));
-    attempt(() => sessionStorage.removeItem(`${this.#key}:rated`));
+  #listed(list) {
+    attempt(() => localStorage.setItem(`${this.#key}:recent`, JSON.stringify(list.slice(0, LISTED))));
   }
+}
 
-  #rated() {
-    return attempt(() => JSON.parse(sessionStorage.getItem(`${this.#key}:rated`))) ?? {};
-  }
-
-  #seen() {
-    return attempt(() => JSON.parse(sessionStorage.getItem(this.#key))) ?? {};
-  }
+function parsed(text) {
+  return attempt(() => JSON.parse(text));
 }
 
 function attempt(action) {

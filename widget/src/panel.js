@@ -3,6 +3,8 @@
 import { el, icon, iconButton } from "./dom.js";
 import { handoffForm } from "./handoff.js";
 import { pointTo, safeHref } from "./links.js";
+import { pageContext } from "./page.js";
+import { markedRow, recentList } from "./rows.js";
 import { TurnView } from "./turn.js";
 
 const NEAR_PX = 60; // Closer to the end than this counts as reading along.
@@ -43,15 +45,17 @@ export class Panel {
   #build(onclose) {
     const t = this.#t;
     const name = el("span");
-    const title = el("h2", { id: "title" }, name);
+    const { logo, marked } = this.#settings;
+    const title = el("h2", { id: "title" }, logo && el("img", { src: logo, alt: "" }), name);
     const log = el("div", { class: "log", tabindex: "0", role: "region", "aria-label": t("conversation") });
     const hello = el("div", { class: "hello", hidden: true });
     const unread = el("p", { class: "note", hidden: true }, icon("info"), el("span", {}, t("unread")));
     const undo = el("button", { class: "pill", type: "button", onclick: () => this.#undo() }, t("undo"));
-    const began = el("p", { class: "note", hidden: true }, icon("info"), el("span", {}, t("began")), undo);
+    const undoable = el("p", { class: "note", hidden: true }, icon("info"), el("span"), undo);
+    const list = el("div", { class: "list", hidden: true });
     const turns = el("div");
     const person = el("div", { class: "turn", hidden: true });
-    log.append(began, hello, unread, turns, person);
+    log.append(hello, unread, turns, person);
     const field = el("textarea", {
       rows: "1",
       dir: "auto",
@@ -66,14 +70,21 @@ export class Panel {
     const notice = el("p", { class: "notice", dir: "auto", hidden: true });
     const live = el("div", { class: "hidden", "aria-live": "polite", "aria-atomic": "true" });
     const fresh = iconButton("fresh", t("fresh"), () => this.#restart());
+    const recent = iconButton("recent", t("recent"), () => this.#showRecent(list.hidden), { "aria-expanded": "false" });
+    const selection = el("div", { class: "marked", role: "group", "aria-label": t("marked"), hidden: true });
     const close = onclose && iconButton("close", t("close"), onclose);
-    this.#parts = { title: name, log, hello, unread, turns, field, send, latest, live, fresh, notice, began, person };
+    this.#parts = { title: name, log, list, hello, unread, turns, field, send, latest, live, fresh, recent, notice };
+    Object.assign(this.#parts, { undoable, person, selection });
+    marked?.addEventListener("change", () => this.#showMarked());
+    this.#showMarked();
     this.node = el(
       "section",
       { class: "panel", "aria-labelledby": "title" },
-      el("header", {}, title, fresh, close),
+      el("header", {}, title, recent, fresh, close),
+      undoable,
       log,
-      el("footer", {}, latest, form, notice),
+      list,
+      el("footer", {}, latest, selection, form, notice),
       live,
     );
     form.addEventListener("submit", (event) => {
@@ -101,7 +112,7 @@ export class Panel {
     this.#suggested = suggested ?? [];
     this.#warn(notice, privacy);
     for (const view of this.#views.values()) view.update(this.#conversation.takesFeedback);
-    const { title, greeting, suggestions } = this.#settings;
+    const { title, greeting, suggestions, logo } = this.#settings;
     const t = this.#t;
     this.#parts.title.textContent = title ?? site ?? t("title");
     const words = greeting ?? (site ? t("greeting", { site }) : t("greetingPlain"));
@@ -110,7 +121,7 @@ export class Panel {
       return el("li", {}, el("button", button, el("span", { dir: "auto" }, question), icon("latest")));
     });
     this.#parts.hello.replaceChildren(
-      el("div", {}, el("p", { class: "big", dir: "auto" }, words), el("p", { class: "hint" }, t("hint"))),
+      el("div", {}, logo && el("img", { src: logo, alt: "" }), el("p", { class: "big", dir: "auto" }, words), el("p", { class: "hint" }, t("hint"))),
       ...(choices.length ? [el("ul", { "aria-label": t("suggestions") }, ...choices)] : []),
     );
   }
@@ -146,7 +157,7 @@ export class Panel {
     const form = handoffForm({
       t: this.#t,
       hasTurns: this.#conversation.turns.some(({ state }) => state === "done"),
-      send: (body) => this.#conversation.handOff(body),
+      send: (body) => this.#conversation.handOff({ ...body, page: pageContext(this.#settings.page) }),
       close,
       say: (words) => this.#say(words),
     });
@@ -163,12 +174,16 @@ export class Panel {
     // Who types keeps the field; who chose a suggestion, which is gone now, is put where the answer appears.
     if (!this.#parts.field.matches(":focus")) this.focus();
     this.#parts.field.value = "";
-    this.#begin(this.#conversation.ask(question));
+    const { page, marked } = this.#settings;
+    const asked = this.#conversation.ask(question, { page: pageContext(page, marked?.text) });
+    marked?.drop();
+    this.#begin(asked);
   }
 
   async #begin(asked) {
     this.#asking = true;
     this.#following = true;
+    this.#showRecent(false);
     this.#say(this.#t("searching"));
     await asked;
     this.#asking = false;
@@ -186,12 +201,55 @@ export class Panel {
 
   #restart() {
     this.#conversation.restart();
+    this.#showRecent(false);
     this.focus();
-    if (this.#conversation.undoable) this.#say(`${this.#t("began")} ${this.#t("undo")}`);
+    this.#sayUndoable();
+  }
+
+  #sayUndoable() {
+    const { undoable } = this.#conversation;
+    if (undoable) this.#say(`${this.#t(undoable)} ${this.#t("undo")}`);
+  }
+
+  /** The conversations of this browser in place of the present one. */
+  async #showRecent(shown) {
+    const { list, log, recent, latest } = this.#parts;
+    const found = shown && (await this.#conversation.recent());
+    list.hidden = !shown;
+    log.hidden = shown;
+    latest.hidden = shown || this.#atEnd();
+    recent.ariaExpanded = String(shown);
+    if (!found) return;
+    const acts = { open: ({ id }) => this.#open(id), remove: (one) => this.#remove(one) };
+    list.replaceChildren(...recentList(found, this.#t, acts));
+  }
+
+  #open(id) {
+    this.#conversation.open(id);
+    this.#showRecent(false);
+    this.focus();
+  }
+
+  async #remove(one) {
+    this.#conversation.remove(one);
+    await this.#showRecent(true);
+    this.#parts.recent.focus();
+    this.#sayUndoable();
+  }
+
+  /** What the visitor has marked goes with the next question, and is shown before. */
+  #showMarked() {
+    const { selection } = this.#parts;
+    const { marked } = this.#settings;
+    selection.hidden = !marked?.text;
+    if (selection.hidden) return;
+    const drop = () => (marked.drop(), this.focus());
+    selection.replaceChildren(...markedRow(marked.text, this.#t, { ask: (words) => this.#ask(words), drop }));
   }
 
   #undo() {
     this.#conversation.undo();
+    if (!this.#parts.list.hidden) this.#showRecent(true);
     this.focus();
   }
 
@@ -219,9 +277,9 @@ export class Panel {
   #renderAll() {
     const { turns, takesFeedback, unread } = this.#conversation;
     const acts = {
-      retry: (turn) => {
+      retry: (turn, again) => {
         this.focus(); // The button that was pressed goes.
-        this.#begin(this.#conversation.retry(turn));
+        this.#begin(this.#conversation.retry(turn, again));
       },
       rate: async (turn, rating, reason) => {
         const taken = await this.#conversation.rate(turn, rating, reason);
@@ -248,7 +306,10 @@ export class Panel {
     }
     this.#parts.hello.hidden = turns.length > 0 || unread;
     this.#parts.unread.hidden = !unread;
-    this.#parts.began.hidden = !this.#conversation.undoable;
+    const { undoable } = this.#conversation;
+    this.#parts.undoable.hidden = !undoable;
+    this.#parts.undoable.children[1].textContent = this.#t(undoable ?? "");
+    this.#parts.recent.hidden = !this.#conversation.hasRecent && this.#parts.list.hidden;
     this.#parts.fresh.hidden = turns.length === 0 && !unread;
     this.#showSend();
     if (fresh.length) this.#keepUp();

@@ -18,6 +18,7 @@ export class Server {
   #visit;
   #visits; // Whether requests show one.
   #language = ""; // What the server's own sentences are to be in.
+  #configs = {}; // By language.
 
   /** `base` is the folder that widget.js was loaded from, so that a server below a path works too. */
   constructor(base) {
@@ -26,10 +27,25 @@ export class Server {
     this.#visits = this.#visit.kept;
   }
 
-  /** `{site_name, suggested_questions, demo, ai_notice, privacy_url, handoff?, texts?, visits?}`; texts of `language`. */
-  async config(language) {
-    this.#language = language ?? this.#language;
+  /**
+   * `{site_name, suggested_questions, demo, ai_notice, privacy_url, handoff?, texts?, visits?}`; texts of `language`.
+   * Fetched once, and again after a failure. `anew` fetches it in any case.
+   */
+  config(language = this.#language, anew = false) {
+    this.#language = language;
+    if (anew) delete this.#configs[language];
+    return (this.#configs[language] ??= this.#fetchConfig(language).catch((error) => {
+      delete this.#configs[language];
+      throw error;
+    }));
+  }
+
+  /** Told each config that came. */
+  onconfig = () => {};
+
+  async #fetchConfig(language) {
     const config = await (await this.#request(CONFIG, {}, language ? `?language=${language}` : "")).json();
+    this.onconfig(config, language);
     this.#visits = Boolean(config.visits);
     if (this.#visits) this.#visit.headers(); // Aside, so that the first question need not wait for it.
     return config;
@@ -73,9 +89,11 @@ export class Server {
   }
 
   async #request(path, given = {}, query = "") {
+    // No answer is shown before there are words for what stands around it.
+    if (path !== CONFIG) await this.config();
     const shown = this.#visits;
     let response = await this.#send(path, given, query);
-    if (response.status === 401 && path !== CONFIG && (shown || (await this.config()).visits)) {
+    if (response.status === 401 && path !== CONFIG && (shown || (await this.config(this.#language, true)).visits)) {
       if (shown) this.#visit.drop(); // It has ended, or the server has another secret.
       response = await this.#send(path, given);
     }

@@ -10,6 +10,7 @@ export class TurnView {
   #t;
   #base;
   #acts;
+  #own;
   #written = "";
   #markdown = null;
   #cites = [];
@@ -27,7 +28,7 @@ export class TurnView {
   #shownSources = null;
   #shownTrouble = null;
 
-  /** `acts` has retry(turn), rate(turn, rating, reason), say(text), person(label): a button, or
+  /** `acts` has retry(turn, again), rate(turn, rating, reason), say(text), person(label): a button, or
    * null, suggested(): the site's questions, and ask(question). */
   constructor(turn, { t, base }, acts) {
     this.turn = turn;
@@ -36,12 +37,14 @@ export class TurnView {
     this.#acts = acts;
     this.#sources = el("div", { class: "sources", hidden: true });
     this.#note = el("p", { class: "note", hidden: true }, icon("info"), el("span"));
+    this.#own = el("p", { class: "note own", hidden: true }, icon("check"), el("span", {}, t("own")));
     this.#waiting = el("div", { class: "dots" }, el("i"), el("i"), el("i"), el("span", {}, t("searching")));
     this.#actions = el("div", { class: "actions", hidden: true });
     const answer = el(
       "div",
       { class: "answer", role: "group", "aria-label": t("answer") },
       this.#waiting,
+      this.#own,
       this.#body,
       this.#note,
       this.#sources,
@@ -52,7 +55,13 @@ export class TurnView {
     );
     this.node = el("div", { class: "turn" }, answer);
     if (turn.question !== null) {
-      const question = el("div", {}, el("p", { dir: "auto" }, turn.question));
+      const marked = turn.page?.selection;
+      const question = el(
+        "div",
+        {},
+        marked && el("blockquote", { dir: "auto" }, marked),
+        el("p", { dir: "auto" }, turn.question),
+      );
       this.node.prepend(el("div", { class: "question" }, el("span", { class: "hidden" }, `${t("you")}: `), question));
     }
   }
@@ -63,6 +72,7 @@ export class TurnView {
     const degraded = this.#limits();
     this.#write(text, state !== "waiting" && state !== "streaming");
     this.#waiting.hidden = state !== "waiting";
+    this.#own.hidden = this.turn.by !== "own";
     for (const cite of this.#cites) this.#resolve(cite);
     if (state === "done") this.#showSources(sources);
     this.#note.hidden = !degraded;
@@ -234,7 +244,11 @@ export class TurnView {
     if (!this.#actions.childNodes.length) {
       const copy = iconButton("copy", this.#t("copyAnswer"), () => copied(copy, text, this.#t));
       const thumb = (name) => iconButton(name, this.#t(name), () => this.#rate(name), { "data-rating": name });
-      this.#actions.append(thumb("up"), thumb("down"), copy, el("span"));
+      // What is quoted, or written by people, would be the same again.
+      const again =
+        this.turn.by === "model" &&
+        iconButton("retry", this.#t("again"), () => this.#acts.retry(this.turn, true), { class: "icon again" });
+      this.#actions.append(...[thumb("up"), thumb("down"), copy, again].filter(Boolean), el("span"));
     }
     for (const thumb of this.#actions.querySelectorAll("[data-rating]")) {
       thumb.hidden = !takesFeedback;

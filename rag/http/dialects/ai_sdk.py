@@ -1,8 +1,5 @@
 """The AI SDK's dialect: `POST /api/chat`, where `useChat` looks by default: UI messages in, UI message stream out."""
 
-from collections.abc import Sequence
-from contextlib import suppress
-from itertools import takewhile
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -11,14 +8,11 @@ from pydantic import BaseModel, Field
 
 from rag.access import callers
 from rag.chat.pipeline import Delta, Done, Event, Sources
-from rag.chat.prompt import newest
-from rag.errors import RagError, StateUnavailable
-from rag.http import bodies, problems, streams
+from rag.errors import RagError
+from rag.http import answers, bodies, problems, streams
 from rag.http.admission import AdmittedRoute, rule
 from rag.http.dialects import shared
 from rag.http.services import WithServices
-from rag.stores.protocols import Conversations
-from rag.types import Message
 
 TEXT_ID = "answer"
 """An answer is one part of text."""
@@ -61,33 +55,9 @@ async def ui_chat(body: UIChatRequest, request: Request, services: WithServices)
     session_id = known or callers.new_session_id()
     kept = None
     if body.trigger == "regenerate-message" and known is not None:
-        kept = await _kept(session_id, shared.conversation(turns)[0], services.conversations)
+        kept = await answers.kept_before(session_id, shared.conversation(turns)[0], services.conversations)
     events = shared.ask(turns, session_id=session_id, kept=kept, request=request, services=services, stream=True)
     return await streams.streamed(request, events, _Parts(session_id), **{"x-vercel-ai-ui-message-stream": "v1"})
-
-
-async def _kept(session_id: str, shown: Sequence[Message], conversations: Conversations) -> list[Message] | None:
-    """What stays of the conversation when the answer after `shown` is asked for again; None where nothing is known.
-
-    A client may show, or send, only the last few messages; what was said before those stays. Where nothing remembered
-    ends as `shown` does, all is forgotten, and goes on from there.
-    """
-    with suppress(StateUnavailable):
-        if remembered := await conversations.history(session_id):
-            return remembered[: _end_of(shown, remembered)] or newest(shown)
-    return None
-
-
-def _end_of(shown: Sequence[Message], remembered: Sequence[Message]) -> int:
-    """How many of the remembered messages end with most of what is shown; 0 where they end with none of it."""
-
-    def alike(end: int) -> int:
-        pairs = zip(reversed(remembered[:end]), reversed(shown), strict=False)
-        return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
-
-    # The latest of equals: two answers may be the same, and the messages before them too.
-    end = max(range(len(remembered), -1, -1), key=alike)
-    return end if alike(end) else 0
 
 
 def _session_id(body: UIChatRequest) -> str | None:

@@ -69,7 +69,7 @@ def conversation(turns: Iterable[tuple[str, str]]) -> tuple[list[Message], str]:
 def limits_of(turn: Turn) -> dict[str, Any]:
     """Who wrote an answer, and what it had to do without: fields of ours beside a dialect's own."""
     codes = [one.code for one in turn.missing]
-    return {"generated": turn.generated, "degraded": turn.degraded, "degraded_codes": codes,
+    return {"generated": turn.generated, "own_words": turn.is_own, "degraded": turn.degraded, "degraded_codes": codes,
             "escalation": {"reason": turn.escalation} if turn.escalation else None}  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from indexer.metrics import mrr_at_10
 from indexer.reading import finding
 from indexer.reading.files import read_all
 from rag.chat.follow_ups import QUERY_CHARS, Rewriter, leans, search_query
+from rag.chat.texts import load_texts
 from rag.deadline import Deadline
 from rag.errors import ContentFiltered, UpstreamError, UpstreamTimeout
 from rag.llm.embedded import LocalEmbedder
@@ -110,6 +111,14 @@ def test_the_first_question_costs_no_call() -> None:
     assert rewritten(model, "How long?", []) == "How long?"
     assert rewritten(model, "How long?", [Message("assistant", "Welcome!")]) == "How long?"
     assert model.prompts == []
+
+
+def test_the_chats_own_request_to_explain_is_searched_with_what_is_marked_in_every_language() -> None:
+    for language, sentences in load_texts(None).items():
+        query = search_query(sentences["explain"], [], selection="A two-point calibration")
+        assert query.startswith("A two-point calibration\n"), language
+    for stands_alone in ("How long does the warranty of probes last?", "保修期是多久时间多少个月"):
+        assert search_query(stands_alone, [], selection="A two-point calibration") == stands_alone
 
 
 @pytest.mark.parametrize(
