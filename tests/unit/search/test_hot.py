@@ -183,7 +183,7 @@ def test_a_segment_that_is_damaged_is_left_out_and_all_else_is_served(
     assert titles(served, "light burns hours")[0] == "light"
     assert served.count == 31
     assert served.id != sound.id
-    assert segments.health(served) == {"uploads": 1, "uploads_refused": [first]}
+    assert segments.health(served) == {"uploads": 1, "segments": 1, "uploads_refused": [first]}
     assert "passages.jsonl does not have the checksum" in str(caplog.records[-1].__dict__["reason"])
     logged = len(caplog.records)
     segments.over(open_build(root))
@@ -332,7 +332,7 @@ def test_a_fifth_in_ten_segments_ranks_as_well_as_one_build(
         ]))  # fmt: skip
 
     # One passage a document: what is compared is ranking, and not how texts are cut.
-    monkeypatch.setattr(indexer.storable, "cut", lambda one: whole(one))
+    monkeypatch.setattr(indexer.passages.storable, "cut", lambda one: whole(one))
     documents = [document(key, *passage) for key, passage in zip(corpus.ids, corpus.passages, strict=True)]
     embedder = Stored()
 
