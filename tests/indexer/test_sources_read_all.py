@@ -145,10 +145,8 @@ def test_who_stops_early_leaves_no_process_behind(tmp_path: Path) -> None:
 
 
 @needs_corpora
-def test_a_hundred_and_fifty_markdown_files_take_seconds(tmp_path: Path) -> None:
+def test_a_hundred_and_fifty_markdown_files_are_read_in_their_order() -> None:
     files = find([CORPORA / "fastapi_docs"]).files
-    began = time.monotonic()
     outcomes = list(read_all(files, site_url="https://example.org"))
-    assert time.monotonic() - began < 10  # about one on two free cores
     assert [outcome.source for outcome in outcomes] == [source for _, source in files]
     assert [outcome.source for outcome in outcomes if isinstance(outcome, Skipped)] == ["newsletter.md"]
