@@ -101,7 +101,9 @@ class ChatRequest(BaseModel):
         default_factory=list, max_length=200, description="restores a conversation that the server does not know"
     )
     page: PageContext | None = Field(None, description="where on the site the question is asked")
-    regenerate: bool = Field(False, description="the answer after `history` is forgotten first, and given anew")
+    regenerate: bool = Field(
+        False, strict=True, description="the answer after `history` is forgotten first, and given anew"
+    )
 
 
 @dataclass(frozen=True, slots=True)
