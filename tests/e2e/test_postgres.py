@@ -92,6 +92,11 @@ def test_the_owner_of_two_servers_sees_one_site(
             start_server(workers=2, folder=tmp_path / name, DATABASE_URL=address, **settings)
             for name, address in (("first", url), ("second", bouncer.url(url)))
         )
+
+        def asked() -> dict[str, Any]:
+            return {row["question"]: row for row in owners(other, "questions?limit=200")["questions"]}
+
+        asked_before = asked().get(QUESTION, {}).get("count", 0)
         # Kept for both, and void for both.
         first = chat(one, session_id="a-visitor-of-the-first")
         assert [answer.headers["x-answer-cache"] for answer in (first, chat(other), chat(one))] == [
@@ -99,13 +104,10 @@ def test_the_owner_of_two_servers_sees_one_site(
             "miss",
             "hit",
         ]
+        wait_until(lambda: asked().get(QUESTION, {}).get("count") == asked_before + 3, 20, "the questions are kept")
         thumb = {"session_id": "a-visitor-of-the-first", "rating": "down", "reason": "not for schools"}
         httpx.post(f"{other.base_url}/feedback", json=thumb, timeout=10, trust_env=False).raise_for_status()
         assert chat(one).headers["x-answer-cache"] == "miss"
-
-        def asked() -> dict[str, Any]:
-            return {row["question"]: row for row in owners(other, "questions?limit=200")["questions"]}
-
         wait_until(lambda: asked().get(QUESTION, {}).get("disliked"), 10, "the questions of the first are at the other")
         assert len(owners(other, "usage")["days"]) >= 30
         told = run_module(
